@@ -1,0 +1,16 @@
+import { type Logger as PinoLogger, pino } from 'pino';
+
+export type Logger = Pick<PinoLogger, 'debug' | 'info' | 'warn' | 'error'>;
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
+
+/** JSON lines on standard output, ISO times, each with the node it speaks of. */
+export function createLogger(level: LogLevel, node: string): Logger {
+  return pino({ level, base: { node }, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } });
+}
+
+/** What a log line may say of an error: its class, code and message; never a query's values. */
+export function errorFields(error: unknown): { error: string; code?: string } {
+  if (!(error instanceof Error)) return { error: String(error) };
+  const code = (error as { code?: unknown }).code;
+  return { error: `${error.name}: ${error.message}`, ...(typeof code === 'string' ? { code } : {}) };
+}
