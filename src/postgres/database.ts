@@ -88,7 +88,7 @@ function clientConfig(options: DatabaseOptions): pg.ClientConfig {
   return {
     connectionString: options.url,
     application_name: options.applicationName,
-    options: `-c search_path=${searchPath} -c statement_timeout=${options.statementTimeoutMs} -c lock_timeout=${options.lockTimeoutMs} -c idle_in_transaction_session_timeout=30000`,
+    options: `-c search_path=${searchPath} -c statement_timeout=${options.statementTimeoutMs} -c lock_timeout=${options.lockTimeoutMs} -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC`,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     // The server's own time-out should speak first; this one bounds a server that says nothing.
     query_timeout: options.statementTimeoutMs + 5_000,

@@ -1,0 +1,29 @@
+import type { Sql } from '../postgres/database.ts';
+
+/** One run of a job by an executor; the fence of every change. `startedOn` is the database's text. */
+export interface Attempt {
+  queue: string;
+  jobId: string;
+  retryCount: number;
+  startedOn: string;
+}
+
+/** The jobs of a queue system, as far as recovery needs them. Everything that writes runs in the given transaction. */
+export interface JobStore {
+  listActive(sql: Sql, applicationNames: readonly string[], limit: number): Promise<(Attempt & { applicationName: string })[]>;
+  listStale(sql: Sql, queue: string, staleSeconds: number, limit: number): Promise<(Attempt & { applicationName: string | null })[]>;
+  /** Ids of the jobs whose given attempt still runs. */
+  listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;
+  listQueues(sql: Sql): Promise<string[]>;
+  /** Locks the attempts that are still active as given and that nobody else holds; returns their job ids.
+   * With `staleSeconds`, only those whose job still has not beaten for so long. */
+  lock(tx: Sql, queue: string, attempts: readonly Attempt[], staleSeconds?: number): Promise<Set<string>>;
+  /** The attempt failed: the queue's own retry, backoff and dead-letter rules decide. */
+  fail(tx: Sql, queue: string, attempts: readonly Attempt[], output: object): Promise<void>;
+  /** Runs again without spending the retry budget. Throws UniqueViolation where a queue policy leaves no room. */
+  requeue(tx: Sql, queue: string, attempts: readonly Attempt[]): Promise<number>;
+  /** Ends the job whatever retries it has; its dead letter queue gets it. */
+  discard(tx: Sql, queue: string, attempts: readonly Attempt[], output: object): Promise<void>;
+  /** Wakes the queue's listeners at commit, where it has any. */
+  wake(tx: Sql, queue: string): Promise<void>;
+}

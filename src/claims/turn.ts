@@ -1,0 +1,35 @@
+import type { Sql } from '../postgres/database.ts';
+
+/** The turn's work may take this long before another node may take it over. */
+const LEASE_SECONDS = 30;
+
+export type Turn = { mine: true } | { mine: false; againInMs: number };
+
+/**
+ * One node a turn. Turns lie on a grid of `intervalMs`, so that equal intervals on every node lose none: who comes
+ * too early is told how long to wait. A holder that dies loses the turn with its lease.
+ */
+export async function takeTurn(sql: Sql, name: string, intervalMs: number, daemonId: string): Promise<Turn> {
+  const intervalSeconds = intervalMs / 1000;
+  const won = await sql.query(
+    `INSERT INTO turn AS t (name, holder, due_at, lease_until)
+     VALUES ($1, $2, now() + make_interval(secs => $3), now() + make_interval(secs => $4))
+     ON CONFLICT (name) DO UPDATE SET holder = $2, lease_until = now() + make_interval(secs => $4),
+       due_at = CASE WHEN t.due_at + make_interval(secs => $3) > now() THEN t.due_at + make_interval(secs => $3)
+                ELSE now() + make_interval(secs => $3) END
+     WHERE t.due_at <= now() AND (t.lease_until IS NULL OR t.lease_until <= now())
+     RETURNING 1`,
+    [name, daemonId, intervalSeconds, LEASE_SECONDS],
+  );
+  if (won.length > 0) return { mine: true };
+  const [row] = await sql.query<{ waitMs: number }>(
+    `SELECT 1000 * greatest(0, extract(epoch FROM due_at - now()))::float8 AS "waitMs" FROM turn WHERE name = $1`,
+    [name],
+  );
+  // At least a moment, for the holder may still be at work past the next due time.
+  return { mine: false, againInMs: Math.max(50, Math.min(intervalMs, row?.waitMs ?? intervalMs)) };
+}
+
+export async function endTurn(sql: Sql, name: string, daemonId: string): Promise<void> {
+  await sql.query('UPDATE turn SET lease_until = NULL WHERE name = $1 AND holder = $2', [name, daemonId]);
+}

@@ -1,0 +1,111 @@
+import { createRescueGateway, createDryRunGateway } from './actions/rescue.ts';
+import type { JobStore } from './actions/job-store.ts';
+import type { Config } from './config.ts';
+import { claimFleet } from './fleet/queries.ts';
+import { startPassiveClient } from './pgboss/client.ts';
+import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts';
+import { createJobStore, registry } from './pgboss/job-store.ts';
+import { findRelease } from './pgboss/release.ts';
+import { catalogName } from './pgboss/schema-name.ts';
+import { createDatabase, type Database, quoteIdentifier } from './postgres/database.ts';
+import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
+import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from './recovery/policy.ts';
+import { listPolicies } from './recovery/policy-table.ts';
+import type { SweepDependencies } from './recovery/sweep.ts';
+import type { Clock } from './runtime/clock.ts';
+import type { Logger } from './runtime/logger.ts';
+
+/** Our own schema is not there, not up to date, or serves another pg-boss schema. */
+export class SchemaNotReady extends Error {
+  override readonly name = 'SchemaNotReady';
+}
+
+export interface ContextOptions {
+  config: Config;
+  /** The server to use: `config.databaseUrl`, or the embedded one's. */
+  databaseUrl: string;
+  role: string;
+  clock: Clock;
+  log: Logger;
+  resolvePolicy?: ResolvePolicy | undefined;
+  onPolicyError?(error: unknown): void;
+}
+
+export type Context = Awaited<ReturnType<typeof openContext>>;
+
+/** The adapters that the daemon and the commands share, built once. Nothing is connected until it is used. */
+export function openContext(options: ContextOptions) {
+  const { config, clock, log } = options;
+  const pgbossSchema = catalogName(config.pgbossSchema);
+  const release = findRelease(config.pgbossModule);
+  const database: Database = createDatabase(
+    {
+      url: options.databaseUrl,
+      applicationName: `reclaimd:${options.role}:${config.node}`.slice(0, 63),
+      searchPath: [config.schema, pgbossSchema],
+      maxConnections: config.poolMax,
+      statementTimeoutMs: 30_000,
+      lockTimeoutMs: 5_000,
+    },
+    { clock, log },
+  );
+  let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
+  const jobs: JobStore = createJobStore(() => {
+    if (!client) throw new Error('pg-boss is not open: its schema was not probed');
+    return client;
+  }, config.pgbossSchema);
+
+  /** Our schema must be there, fit this program and serve this pg-boss schema. */
+  async function checkSchema(): Promise<void> {
+    const version = await schemaVersion(database, config.schema);
+    assertNotNewer(version, config.schema);
+    if (version.present < version.known) {
+      throw new SchemaNotReady(`schema "${config.schema}" is at version ${version.present} of ${version.known}: run \`reclaimd migrate\``);
+    }
+    const serves = await claimFleet(database, pgbossSchema);
+    if (serves !== pgbossSchema) {
+      throw new SchemaNotReady(`schema "${config.schema}" already serves the pg-boss schema "${serves}": give "${pgbossSchema}" its own RECLAIMD_SCHEMA`);
+    }
+  }
+
+  /** What pg-boss's schema allows now; opens the client when it may act. */
+  async function probePgBoss(): Promise<GateState> {
+    const gate = decideGate(await readSchemaVersion(database, quoteIdentifier(pgbossSchema)), release);
+    if (gate.mode === 'act') client ??= await startPassiveClient(release, { database, schemaSpelling: config.pgbossSchema, log });
+    return gate;
+  }
+
+  async function policies(): Promise<PolicyResolver> {
+    return createPolicyResolver({
+      resolvePolicy: options.resolvePolicy,
+      configured: config.policies,
+      table: await listPolicies(database),
+      defaults: { policy: config.policy, maxRecoveries: config.maxRecoveries, poison: config.poison },
+      onError: (error) => options.onPolicyError?.(error),
+    });
+  }
+
+  function sweepDependencies(daemonId: string | null, dryRun: boolean): SweepDependencies {
+    return {
+      database, jobs, registry, policies, daemonId, dryRun,
+      gateway: dryRun ? createDryRunGateway() : createRescueGateway(jobs, config.node),
+      node: config.node,
+      scope: { stack: config.stack ?? null, env: config.env ?? null },
+      batch: config.batch,
+      brakes: {
+        percent: config.brakePercent,
+        minimum: config.brakeMinimum,
+        startupDelaySeconds: daemonId === null ? 0 : config.startupDelayMs / 1000,
+        outageGraceSeconds: config.outageGraceMs / 1000,
+      },
+    };
+  }
+
+  return {
+    config, database, jobs, registry, release, pgbossSchema, checkSchema, probePgBoss, policies, sweepDependencies,
+    close: async () => {
+      await client?.stop({ graceful: false, close: false }).catch(() => undefined);
+      await database.close();
+    },
+  };
+}

@@ -1,0 +1,201 @@
+import type { Sql } from '../postgres/database.ts';
+import type { Proof, Verdict } from './verdict.ts';
+
+/** One executor with its evidence, ages computed by the database. */
+export interface ExecutorRow {
+  id: string;
+  kind: 'pgboss' | 'own';
+  name: string | null;
+  host: string | null;
+  pid: number | null;
+  applicationName: string | null;
+  queues: string[];
+  stack: string | null;
+  env: string | null;
+  beatSeconds: number;
+  lateAfterSeconds: number | null;
+  missingAfterSeconds: number | null;
+  /** Text with microseconds: compared as it was read, never through a Date. */
+  beatAt: string;
+  sessionAt: string | null;
+  /** Text like an attempt's startedOn, and comparable with it as text. */
+  startedAt: string;
+  silentSeconds: number;
+  ageSeconds: number;
+  stopped: boolean;
+  proof: Proof | null;
+  witnessNode: string | null;
+  witnessed: boolean;
+  lastSignAt: string;
+  verdict: Verdict;
+  reason: string;
+}
+
+const EXECUTOR_COLUMNS = `
+  e.id, e.kind, e.name, e.host, e.pid, e.application_name AS "applicationName", e.queues, e.stack, e.env,
+  e.beat_seconds AS "beatSeconds", e.late_after_seconds AS "lateAfterSeconds", e.missing_after_seconds AS "missingAfterSeconds",
+  e.beat_at::text AS "beatAt", e.session_at::text AS "sessionAt", e.started_at::text AS "startedAt",
+  extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
+  extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
+  e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
+  coalesce(e.witness_node IS NOT NULL AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $1), false) AS witnessed,
+  coalesce(e.last_alive_at, greatest(e.beat_at, e.session_at))::text AS "lastSignAt",
+  e.verdict, e.verdict_reason AS reason`;
+
+/** Executors that can still matter: not long gone, or still the owner of something (the caller's ids). */
+export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds: number): Promise<ExecutorRow[]> {
+  return sql.query<ExecutorRow>(
+    `SELECT ${EXECUTOR_COLUMNS}
+     FROM executor e LEFT JOIN node w ON w.node = e.witness_node
+     WHERE greatest(e.beat_at, e.session_at, e.stopped_at, e.dead_at) > now() - make_interval(secs => $2)
+     ORDER BY e.started_at, e.id`,
+    [witnessFreshSeconds, keptSeconds],
+  );
+}
+
+export function findExecutors(sql: Sql, witnessFreshSeconds: number, ids: readonly string[]): Promise<ExecutorRow[]> {
+  return sql.query<ExecutorRow>(
+    `SELECT ${EXECUTOR_COLUMNS} FROM executor e LEFT JOIN node w ON w.node = e.witness_node WHERE e.id = ANY($2)`,
+    [witnessFreshSeconds, ids],
+  );
+}
+
+export async function saveVerdicts(sql: Sql, verdicts: readonly { id: string; verdict: Verdict; reason: string }[]): Promise<void> {
+  await sql.query(
+    `UPDATE executor e SET verdict = v.verdict, verdict_reason = v.reason, verdict_at = now()
+     FROM jsonb_to_recordset($1::jsonb) AS v(id text, verdict text, reason text)
+     WHERE e.id = v.id AND (e.verdict, e.verdict_reason) IS DISTINCT FROM (v.verdict, v.reason)`,
+    [JSON.stringify(verdicts)],
+  );
+}
+
+export async function countVerdicts(sql: Sql, keptSeconds: number): Promise<{ verdict: Verdict; count: number }[]> {
+  return sql.query(
+    `SELECT verdict, count(*)::int AS count FROM executor
+     WHERE greatest(beat_at, session_at, stopped_at, dead_at) > now() - make_interval(secs => $1) GROUP BY verdict`,
+    [keptSeconds],
+  );
+}
+
+/** An executor of this host whose process might be adopted or, when it was adopted before, looked for. */
+export interface LocalExecutorRow {
+  id: string;
+  pid: number;
+  applicationName: string | null;
+  ageSeconds: number;
+  beatFresh: boolean;
+  /** Some daemon whose beats are fresh holds it in sight already. */
+  witnessed: boolean;
+  witnessBootId: string | null;
+  witnessStartTicks: string | null;
+}
+
+export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: number): Promise<LocalExecutorRow[]> {
+  return sql.query<LocalExecutorRow>(
+    `SELECT e.id, e.pid, e.application_name AS "applicationName",
+       extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
+       e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds) AS "beatFresh",
+       coalesce(w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $2), false) AS witnessed,
+       e.witness_boot_id AS "witnessBootId", e.witness_start_ticks::text AS "witnessStartTicks"
+     FROM executor e LEFT JOIN node w ON w.node = e.witness_node
+     WHERE e.host = $1 AND e.pid IS NOT NULL AND e.stopped_at IS NULL AND e.proof IS NULL
+       AND (e.witness_node IS NOT NULL OR e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds))`,
+    [host, witnessFreshSeconds],
+  );
+}
+
+export interface Witness {
+  node: string;
+  bootId: string;
+  startTicks: number;
+  stack: string | null;
+  env: string | null;
+}
+
+/** The scope of the daemon that adopts becomes the executor's, unless it brought one of its own. */
+export async function saveWitness(sql: Sql, id: string, witness: Witness): Promise<boolean> {
+  const rows = await sql.query(
+    `UPDATE executor SET witness_node = $2, witness_boot_id = $3, witness_start_ticks = $4,
+       stack = coalesce(stack, $5), env = coalesce(env, $6)
+     WHERE id = $1 AND stopped_at IS NULL AND proof IS NULL RETURNING id`,
+    [id, witness.node, witness.bootId, witness.startTicks, witness.stack, witness.env],
+  );
+  return rows.length > 0;
+}
+
+/** Gives up sight of an executor: from then on only its silence speaks. */
+export async function dropWitness(sql: Sql, id: string): Promise<void> {
+  await sql.query('UPDATE executor SET witness_node = NULL, witness_boot_id = NULL, witness_start_ticks = NULL WHERE id = $1', [id]);
+}
+
+/**
+ * Records a death once. A graceful stop that came first stands.
+ * @returns false when it was stopped or already known to be dead.
+ */
+export async function saveDeath(sql: Sql, id: string, proof: Proof, aliveSecondsAgo: number | null): Promise<boolean> {
+  const rows = await sql.query(
+    `UPDATE executor SET proof = $2, dead_at = now(), verdict = 'dead', verdict_at = now(), verdict_reason = $4,
+       last_alive_at = coalesce(now() - make_interval(secs => $3), greatest(beat_at, session_at))
+     WHERE id = $1 AND stopped_at IS NULL AND proof IS NULL RETURNING id`,
+    [id, proof, aliveSecondsAgo, proof === 'process_gone' ? 'its process is gone' : 'its host has booted since'],
+  );
+  return rows.length > 0;
+}
+
+/**
+ * Last activity of each executor's database sessions. Behind a transaction pooler there are none by that name, and
+ * this says nothing. A name that several executors carry says nothing of any of them.
+ */
+export async function importSessions(sql: Sql): Promise<void> {
+  await sql.query(
+    `UPDATE executor e SET session_at = s.active_at
+     FROM (
+       SELECT application_name, max(greatest(state_change, query_start, backend_start)) AS active_at
+       FROM pg_stat_activity WHERE datname = current_database() AND application_name <> '' GROUP BY application_name
+     ) s
+     WHERE e.application_name = s.application_name AND e.stopped_at IS NULL AND e.proof IS NULL
+       AND s.active_at > coalesce(e.session_at, e.beat_at) + interval '1 second'
+       AND NOT EXISTS (SELECT FROM executor o WHERE o.application_name = e.application_name AND o.id <> e.id AND o.stopped_at IS NULL AND o.proof IS NULL)`,
+  );
+}
+
+/** Sessions of that name that sit idle: a dead process has none, its sockets died with it. */
+export async function countIdleSessions(sql: Sql, applicationName: string): Promise<number> {
+  const [row] = await sql.query<{ count: number }>(
+    `SELECT count(*)::int AS count FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = $1 AND state LIKE 'idle%'`,
+    [applicationName],
+  );
+  return row?.count ?? 0;
+}
+
+/** How many living executors carry that application_name. */
+export async function countNameSharers(sql: Sql, applicationName: string): Promise<number> {
+  const [row] = await sql.query<{ count: number }>(
+    'SELECT count(*)::int AS count FROM executor WHERE application_name = $1 AND stopped_at IS NULL AND proof IS NULL',
+    [applicationName],
+  );
+  return row?.count ?? 0;
+}
+
+export interface Heartbeat {
+  executorId: string;
+  applicationName?: string;
+  beatSeconds?: number;
+  lateAfterSeconds?: number;
+  missingAfterSeconds?: number;
+  host?: string;
+  pid?: number;
+  queues?: string[];
+  stack?: string;
+  env?: string;
+  stopped?: boolean;
+}
+
+export async function callHeartbeat(sql: Sql, beat: Heartbeat): Promise<void> {
+  await sql.query('SELECT heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)', [
+    beat.executorId, beat.applicationName ?? null, beat.beatSeconds ?? 15, beat.lateAfterSeconds ?? null,
+    beat.missingAfterSeconds ?? null, beat.host ?? null, beat.pid ?? null, beat.queues ?? [], beat.stack ?? null,
+    beat.env ?? null, beat.stopped ?? false,
+  ]);
+}

@@ -1,0 +1,54 @@
+export type Verdict = 'alive' | 'late' | 'missing' | 'dead' | 'hung' | 'stopped' | 'unknown';
+export type Proof = 'process_gone' | 'host_rebooted';
+
+/** What is known of one executor; ages in seconds by the database's clock. */
+export interface Evidence {
+  stopped: boolean;
+  proof: Proof | null;
+  /** A daemon whose own beats are fresh holds the process in sight. */
+  witnessed: boolean;
+  /** Since the last beat or session activity, whichever is younger; null when there was neither. */
+  silentSeconds: number | null;
+}
+
+export interface Thresholds {
+  lateAfterSeconds: number;
+  missingAfterSeconds: number;
+}
+
+export interface Judgement {
+  verdict: Verdict;
+  reason: string;
+}
+
+/** A witness counts while its node has beaten within this time. */
+export const WITNESS_FRESH_SECONDS = 10;
+const LATE_BEATS = 2;
+const MISSING_BEATS = 3;
+/**
+ * No executor is missing sooner, however fast it beats: a daemon notices an outage of its own only after 2.5 of its
+ * beats (fleet/beat.ts), and silence shorter than that must never look like an executor's.
+ */
+const MISSING_FLOOR_SECONDS = 15;
+
+/** Thresholds from the beat's period, unless the executor brought its own. */
+export function thresholds(beatSeconds: number, own: { late: number | null; missing: number | null }): Thresholds {
+  const missingAfterSeconds = Math.max(MISSING_FLOOR_SECONDS, own.missing ?? MISSING_BEATS * beatSeconds);
+  return { missingAfterSeconds, lateAfterSeconds: Math.min(missingAfterSeconds, own.late ?? LATE_BEATS * beatSeconds) };
+}
+
+/** The order is DESIGN's: what cannot be wrong later comes first, silence last. */
+export function judge(evidence: Evidence, limits: Thresholds): Judgement {
+  if (evidence.stopped) return { verdict: 'stopped', reason: 'stopped gracefully' };
+  if (evidence.proof === 'process_gone') return { verdict: 'dead', reason: 'its process is gone' };
+  if (evidence.proof === 'host_rebooted') return { verdict: 'dead', reason: 'its host has booted since' };
+  if (evidence.silentSeconds === null) return { verdict: 'unknown', reason: 'never heard of' };
+  if (evidence.silentSeconds > limits.missingAfterSeconds) {
+    const silence = `silent past ${limits.missingAfterSeconds} s`;
+    return evidence.witnessed
+      ? { verdict: 'hung', reason: `${silence}, but its process is there` }
+      : { verdict: 'missing', reason: silence };
+  }
+  if (evidence.silentSeconds > limits.lateAfterSeconds) return { verdict: 'late', reason: `silent past ${limits.lateAfterSeconds} s` };
+  return { verdict: 'alive', reason: 'beats' };
+}

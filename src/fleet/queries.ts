@@ -1,0 +1,114 @@
+import type { Sql } from '../postgres/database.ts';
+
+export interface NodeIdentity {
+  node: string;
+  daemonId: string;
+  host: string;
+  pid: number;
+  bootId: string | null;
+  version: string;
+  stack: string | null;
+  env: string | null;
+}
+
+export interface BeatRow {
+  /** Seconds since this daemon's own previous beat; null for its first. */
+  gapSeconds: number | null;
+  /** Another daemon's beat that was overwritten, and how old it was. */
+  rival: string | null;
+  rivalAgeSeconds: number | null;
+  rivalStopped: boolean | null;
+}
+
+export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRow> {
+  const { node, daemonId, host, pid, bootId, version, stack, env } = identity;
+  const [row] = await sql.query<BeatRow>(
+    `WITH before AS (SELECT daemon_id, beat_at, stopped_at FROM node WHERE node = $1 FOR UPDATE),
+     beat AS (
+       INSERT INTO node AS n (node, daemon_id, host, pid, boot_id, version, stack, env)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+       ON CONFLICT (node) DO UPDATE SET beat_at = now(), stopped_at = NULL, daemon_id = $2, host = $3, pid = $4,
+         boot_id = $5, version = $6, stack = $7, env = $8,
+         started_at = CASE WHEN n.daemon_id = $2 THEN n.started_at ELSE now() END
+       RETURNING 1
+     )
+     SELECT
+       CASE WHEN b.daemon_id = $2 THEN extract(epoch FROM now() - b.beat_at)::float8 END AS "gapSeconds",
+       CASE WHEN b.daemon_id <> $2 THEN b.daemon_id::text END AS rival,
+       CASE WHEN b.daemon_id <> $2 THEN extract(epoch FROM now() - b.beat_at)::float8 END AS "rivalAgeSeconds",
+       CASE WHEN b.daemon_id <> $2 THEN b.stopped_at IS NOT NULL END AS "rivalStopped"
+     FROM beat LEFT JOIN before b ON true`,
+    [node, daemonId, host, pid, bootId, version, stack, env],
+  );
+  if (!row) throw new Error('a beat returned no row');
+  return row;
+}
+
+export async function saveNodeStop(sql: Sql, node: string, daemonId: string): Promise<void> {
+  await sql.query('UPDATE node SET stopped_at = now() WHERE node = $1 AND daemon_id = $2', [node, daemonId]);
+}
+
+/**
+ * The fleet's row for this pg-boss schema; made by whoever comes first.
+ * @returns the pg-boss schema that this reclaimd schema really serves.
+ */
+export async function claimFleet(sql: Sql, pgbossSchema: string): Promise<string> {
+  await sql.query('INSERT INTO fleet (pgboss_schema) VALUES ($1) ON CONFLICT DO NOTHING', [pgbossSchema]);
+  const [row] = await sql.query<{ schema: string }>('SELECT pgboss_schema AS schema FROM fleet');
+  if (!row) throw new Error('the fleet has no row');
+  return row.schema;
+}
+
+/** Voids the evidence of silence from now on, for every node. */
+export async function saveComeback(sql: Sql, reason: string): Promise<void> {
+  await sql.query('UPDATE fleet SET comeback_at = now(), comeback_reason = $1', [reason]);
+}
+
+export interface FleetState {
+  /** Seconds since the last comeback of database, daemon or host, whichever was last; null when there was none. */
+  comebackSeconds: number | null;
+  comebackReason: string | null;
+  /** Whether the asking daemon's own beat is fresh: if not, it was cut off itself and judges nobody. */
+  ownBeatFresh: boolean;
+  /** Seconds since the asking daemon began; its start-up delay. */
+  daemonAgeSeconds: number;
+}
+
+/** `node` null asks for a command, which has no beat of its own. */
+export async function readFleetState(sql: Sql, node: string | null, daemonId: string | null, freshSeconds: number): Promise<FleetState> {
+  const [row] = await sql.query<FleetState>(
+    `SELECT extract(epoch FROM now() - greatest(f.comeback_at, pg_postmaster_start_time()))::float8 AS "comebackSeconds",
+       CASE WHEN f.comeback_at > pg_postmaster_start_time() THEN f.comeback_reason ELSE 'the database server started' END AS "comebackReason",
+       $1::text IS NULL OR coalesce(n.beat_at > now() - make_interval(secs => $3), false) AS "ownBeatFresh",
+       coalesce(extract(epoch FROM now() - n.started_at)::float8, 0) AS "daemonAgeSeconds"
+     FROM fleet f LEFT JOIN node n ON n.node = $1 AND n.daemon_id = $2`,
+    [node, daemonId, freshSeconds],
+  );
+  if (!row) throw new Error('the fleet has no row: run `reclaimd migrate`');
+  return row;
+}
+
+export async function saveBrake(sql: Sql, braked: boolean): Promise<void> {
+  await sql.query(
+    `UPDATE fleet SET braked_since = CASE WHEN $1 THEN coalesce(braked_since, now()) END
+     WHERE (braked_since IS NOT NULL) <> $1`,
+    [braked],
+  );
+}
+
+export interface NodeRow {
+  node: string;
+  host: string;
+  version: string;
+  stack: string | null;
+  env: string | null;
+  beatSeconds: number;
+  stopped: boolean;
+}
+
+export function listNodes(sql: Sql): Promise<NodeRow[]> {
+  return sql.query<NodeRow>(
+    `SELECT node, host, version, stack, env, extract(epoch FROM now() - beat_at)::float8 AS "beatSeconds", stopped_at IS NOT NULL AS stopped
+     FROM node ORDER BY node`,
+  );
+}

@@ -1,0 +1,99 @@
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+
+/** What identifies one life of a process on one boot of one host. */
+export interface ProcessIdentity {
+  pid: number;
+  /** Start time in clock ticks since boot, field 22 of /proc/PID/stat: a recycled pid has another. */
+  startTicks: number;
+  ageSeconds: number;
+}
+
+/** A process held in sight. Once it is gone it stays gone: the handle cannot drift to a successor of the pid. */
+export interface ProcessHandle extends ProcessIdentity {
+  isGone(): boolean;
+  close(): void;
+}
+
+/** USER_HZ, which Linux fixes at 100 for every architecture that Node runs on. */
+const TICKS_PER_SECOND = 100;
+const STAT_BUFFER = Buffer.alloc(1024);
+
+/** Changes with every boot; undefined where there is no Linux /proc. */
+export function readBootId(): string | undefined {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Opens /proc/PID/stat and keeps it open. The open file belongs to that process, not to the number: after the exit it
+ * reads ESRCH even when the pid has been given to another process. One small read a check, no lookup.
+ * @returns undefined when there is no such process.
+ */
+export function openProcess(pid: number): ProcessHandle | undefined {
+  let descriptor: number;
+  try {
+    descriptor = openSync(`/proc/${pid}/stat`, 'r');
+  } catch {
+    return undefined;
+  }
+  const stat = readStat(descriptor);
+  if (!stat || stat.ended) {
+    closeSync(descriptor);
+    return undefined;
+  }
+  let gone = false;
+  return {
+    pid,
+    startTicks: stat.startTicks,
+    ageSeconds: secondsSinceBoot() - stat.startTicks / TICKS_PER_SECOND,
+    isGone: () => {
+      gone ||= readStat(descriptor)?.ended ?? true;
+      return gone;
+    },
+    close: () => closeSync(descriptor),
+  };
+}
+
+/**
+ * Whether another process on this host carries the same number inside a pid namespace of its own (a container): then
+ * the number alone does not say which of them registered.
+ */
+export function isPidAmbiguous(pid: number): boolean {
+  return readdirSync('/proc').some((entry) => {
+    if (!/^\d+$/.test(entry)) return false;
+    const numbers = readNamespacePids(entry);
+    return numbers.length > 1 && numbers.at(-1) === pid;
+  });
+}
+
+/** The pids of a process, from this namespace down to its own (NSpid of /proc/PID/status). */
+function readNamespacePids(pid: string): number[] {
+  try {
+    const line = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return line?.[1] ? line[1].split(/\s+/).map(Number) : [];
+  } catch {
+    return [];
+  }
+}
+
+function readStat(descriptor: number): { startTicks: number; ended: boolean } | undefined {
+  let length: number;
+  try {
+    length = readSync(descriptor, STAT_BUFFER, 0, STAT_BUFFER.length, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return undefined;
+    throw error;
+  }
+  // The command name may hold spaces and parentheses; the fixed fields begin after the last one.
+  const text = STAT_BUFFER.toString('latin1', 0, length);
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const state = fields[0];
+  return { startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X' };
+}
+
+function secondsSinceBoot(): number {
+  return Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
+}

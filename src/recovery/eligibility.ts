@@ -1,0 +1,57 @@
+import type { ExecutorHealth } from '../executors/health.ts';
+import type { FleetState } from '../fleet/queries.ts';
+import { type BrakeLimits, brakedExecutors } from './brake.ts';
+
+export interface Scope {
+  stack: string | null;
+  env: string | null;
+}
+
+export interface TimeoutBrakes extends BrakeLimits {
+  startupDelaySeconds: number;
+  outageGraceSeconds: number;
+}
+
+/** Why executors that look gone are left alone for now. */
+export interface Restraint {
+  reason: 'startup_delay' | 'outage_grace' | 'cut_off' | 'mass_failure';
+  executors: string[];
+}
+
+export interface Eligibility {
+  gone: ExecutorHealth[];
+  restraints: Restraint[];
+}
+
+/** A node acts on its own env only, strictly equal; on its own stack, or on executors without one. */
+export function isInScope(executor: Scope, own: Scope): boolean {
+  return executor.env === own.env && (executor.stack === null || executor.stack === own.stack);
+}
+
+/** Silence counts only when the executor had time for two beats since the last comeback. */
+export function isInGrace(executor: ExecutorHealth, fleet: FleetState, graceSeconds: number): boolean {
+  return fleet.comebackSeconds !== null && fleet.comebackSeconds < Math.max(graceSeconds, 2 * executor.beatSeconds);
+}
+
+/** Whose attempts are orphans now: proof counts at once, silence only past every brake. */
+export function findGone(executors: readonly ExecutorHealth[], fleet: FleetState, own: Scope, brakes: TimeoutBrakes): Eligibility {
+  const braked = brakedExecutors(executors, brakes);
+  const restrained = new Map<Restraint['reason'], string[]>();
+  const gone = executors.filter((executor) => {
+    if (!isInScope(executor, own)) return false;
+    if (executor.verdict === 'dead' || executor.verdict === 'stopped') return true;
+    if (executor.verdict !== 'missing') return false;
+    const reason = restraintOn(executor);
+    if (reason) restrained.set(reason, [...(restrained.get(reason) ?? []), executor.id]);
+    return reason === undefined;
+  });
+  return { gone, restraints: [...restrained].map(([reason, ids]) => ({ reason, executors: ids })) };
+
+  function restraintOn(executor: ExecutorHealth): Restraint['reason'] | undefined {
+    if (!fleet.ownBeatFresh) return 'cut_off';
+    if (fleet.daemonAgeSeconds < brakes.startupDelaySeconds) return 'startup_delay';
+    if (isInGrace(executor, fleet, brakes.outageGraceSeconds)) return 'outage_grace';
+    if (braked.has(executor.id)) return 'mass_failure';
+    return undefined;
+  }
+}

@@ -1,0 +1,55 @@
+import type { Attempt, JobStore } from '../actions/job-store.ts';
+import type { ExecutorHealth } from '../executors/health.ts';
+import type { Sql } from '../postgres/database.ts';
+import { matchesQueue, type PolicyRule } from './policy.ts';
+
+/** An attempt that nobody works on any more, and why we say so. */
+export interface Orphan extends Attempt {
+  executor: ExecutorHealth | null;
+  verdict: string;
+  proof: string | null;
+  reason: string;
+  lastAliveAt: string | null;
+  staleSeconds?: number;
+}
+
+/**
+ * The attempts of executors that are gone. A name that several executors carry belongs to whichever of them lived when
+ * the attempt began: unless all of those are gone, it is left alone.
+ */
+export async function listOrphansOf(sql: Sql, jobs: JobStore, gone: readonly ExecutorHealth[], all: readonly ExecutorHealth[], limit: number): Promise<Orphan[]> {
+  const names = [...new Set(gone.map((executor) => executor.applicationName).filter((name) => name !== null))];
+  if (names.length === 0) return [];
+  const goneIds = new Set(gone.map((executor) => executor.id));
+  const byName = Map.groupBy(all, (executor) => executor.applicationName);
+  const attempts = await jobs.listActive(sql, names, limit);
+  return attempts.flatMap((attempt) => {
+    const owners = (byName.get(attempt.applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
+    const owner = owners.at(-1);
+    if (!owner || !owners.every((executor) => goneIds.has(executor.id))) return [];
+    const { applicationName: _, ...identity } = attempt;
+    return [{ ...identity, executor: owner, verdict: owner.verdict, proof: owner.proof, reason: owner.reason, lastAliveAt: owner.lastSignAt }];
+  });
+}
+
+/** Both times are the database's text in one session's time zone, so they compare as text. */
+function couldOwn(executor: ExecutorHealth, attempt: Attempt): boolean {
+  return executor.kind === 'own' || executor.startedAt <= attempt.startedOn;
+}
+
+/** Attempts whose jobs beat, but have not for the time that a policy sets, and whose owner is not known to live. */
+export async function listStaleOrphans(sql: Sql, jobs: JobStore, rules: readonly PolicyRule[], all: readonly ExecutorHealth[], limit: number): Promise<Orphan[]> {
+  if (rules.length === 0) return [];
+  const living = new Set(all.filter(({ verdict }) => verdict === 'alive' || verdict === 'late' || verdict === 'hung').map((executor) => executor.applicationName));
+  const orphans: Orphan[] = [];
+  for (const queue of await jobs.listQueues(sql)) {
+    const rule = rules.find((candidate) => matchesQueue(candidate.queue, queue));
+    if (rule?.staleAfterMs === undefined) continue;
+    const staleSeconds = rule.staleAfterMs / 1000;
+    for (const { applicationName, ...attempt } of await jobs.listStale(sql, queue, staleSeconds, limit)) {
+      if (applicationName !== null && living.has(applicationName)) continue;
+      orphans.push({ ...attempt, executor: null, verdict: 'unknown', proof: null, reason: `no activity for ${staleSeconds} s`, lastAliveAt: null, staleSeconds });
+    }
+  }
+  return orphans;
+}

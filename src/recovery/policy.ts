@@ -1,0 +1,81 @@
+import { POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+
+/** One entry of a list of policies; `queue` may hold `*` for any run of characters. */
+export interface PolicyRule {
+  queue: string;
+  policy: Policy;
+  maxRecoveries?: number | undefined;
+  poison?: PoisonPolicy | undefined;
+  staleAfterMs?: number | undefined;
+}
+
+export interface PolicyDefaults {
+  policy: Policy;
+  maxRecoveries: number;
+  poison: PoisonPolicy;
+}
+
+/** What a policy function is asked about. */
+export interface AttemptQuestion {
+  queue: string;
+  jobId: string;
+  retryCount: number;
+  verdict: string;
+  executorId: string | null;
+}
+
+/** Returns a policy, or undefined to let the lists decide. */
+export type ResolvePolicy = (attempt: AttemptQuestion) => Policy | undefined | Promise<Policy | undefined>;
+
+export function matchesQueue(pattern: string, queue: string): boolean {
+  if (!pattern.includes('*')) return pattern === queue;
+  const expression = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&')).join('.*');
+  return new RegExp(`^${expression}$`, 's').test(queue);
+}
+
+/** First match wins: the configured list, then the table, then the defaults. */
+export function resolveFromLists(queue: string, configured: readonly PolicyRule[], table: readonly PolicyRule[], defaults: PolicyDefaults): ResolvedPolicy {
+  const rule = configured.find((candidate) => matchesQueue(candidate.queue, queue));
+  const row = rule ?? table.find((candidate) => matchesQueue(candidate.queue, queue));
+  if (!row) return { ...defaults, source: 'default' };
+  return {
+    policy: row.policy,
+    source: rule ? 'configured' : 'table',
+    maxRecoveries: row.maxRecoveries ?? defaults.maxRecoveries,
+    poison: row.poison ?? defaults.poison,
+  };
+}
+
+export interface PolicyResolver {
+  resolve(attempt: AttemptQuestion): Promise<ResolvedPolicy>;
+  /** The queues' rules that set a time without activity. */
+  staleRules: readonly PolicyRule[];
+}
+
+export interface PolicySources {
+  resolvePolicy: ResolvePolicy | undefined;
+  configured: readonly PolicyRule[];
+  table: readonly PolicyRule[];
+  defaults: PolicyDefaults;
+  /** A function that throws or answers nonsense rescues nothing by itself: the lists decide, and it is counted. */
+  onError(error: unknown): void;
+}
+
+export function createPolicyResolver({ resolvePolicy, configured, table, defaults, onError }: PolicySources): PolicyResolver {
+  return {
+    staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
+    resolve: async (attempt) => {
+      const listed = resolveFromLists(attempt.queue, configured, table, defaults);
+      if (!resolvePolicy) return listed;
+      try {
+        const answer = await resolvePolicy({ ...attempt });
+        if (answer === undefined) return listed;
+        if (POLICIES.includes(answer)) return { ...listed, policy: answer, source: 'function' };
+        throw new TypeError(`resolvePolicy answered ${JSON.stringify(answer)}; allowed are ${POLICIES.join(', ')} and undefined`);
+      } catch (error) {
+        onError(error);
+        return listed;
+      }
+    },
+  };
+}

@@ -1,0 +1,172 @@
+import type { JobStore } from '../actions/job-store.ts';
+import type { Nomination, Recovered, RescueGateway } from '../actions/rescue.ts';
+import { listStillSilent } from '../actions/queries.ts';
+import { type ExecutorHealth, type ExecutorRegistry, listExecutorHealth } from '../executors/health.ts';
+import { importSessions } from '../executors/queries.ts';
+import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
+import { type FleetState, readFleetState } from '../fleet/queries.ts';
+import { type Finding, raise } from '../incidents/incident.ts';
+import type { Database, Sql } from '../postgres/database.ts';
+import { findGone, isInGrace, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
+import { listOrphansOf, listStaleOrphans, type Orphan } from './orphans.ts';
+import type { PolicyResolver } from './policy.ts';
+
+export interface SweepResult {
+  restarted: number;
+  failed: number;
+  discarded: number;
+  held: number;
+  skipped: number;
+}
+
+export interface SweepReport extends SweepResult {
+  recovered: Recovered[];
+  restraints: Restraint[];
+  executors: ExecutorHealth[];
+  fleet: FleetState;
+}
+
+export interface SweepDependencies {
+  database: Database;
+  jobs: JobStore;
+  registry: ExecutorRegistry;
+  gateway: RescueGateway;
+  policies: () => Promise<PolicyResolver>;
+  node: string;
+  /** Null for a command: it has no beat of its own, and no start-up delay. */
+  daemonId: string | null;
+  scope: Scope;
+  brakes: TimeoutBrakes;
+  batch: number;
+  /** Says what it would do: no incident is opened, and the gateway is the one that changes nothing. */
+  dryRun: boolean;
+}
+
+export interface SweepOptions {
+  /** Only these executors' attempts; a death notice names one. */
+  executorIds?: readonly string[];
+}
+
+/** Orphans are listed in pages, so that a huge pile takes bounded memory. */
+const PAGE = 10_000;
+
+/** A batch failed; the others went on. */
+export class SweepIncomplete extends AggregateError {
+  override readonly name = 'SweepIncomplete';
+}
+
+/**
+ * One pass: whose attempts are orphans, claim them in batches, apply the policy. Each batch is one transaction: what a
+ * crash leaves is either done and recorded, or untouched.
+ */
+export async function sweep(dependencies: SweepDependencies, options: SweepOptions = {}): Promise<SweepReport> {
+  const { database, jobs, daemonId, node, scope, brakes } = dependencies;
+  const policies = await dependencies.policies();
+  const executors = await listExecutorHealth(database);
+  const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
+  const { gone, restraints } = findGone(executors, fleet, scope, brakes);
+  const named = options.executorIds ? gone.filter((executor) => options.executorIds?.includes(executor.id)) : gone;
+  const report: SweepReport = { restarted: 0, failed: 0, discarded: 0, held: 0, skipped: 0, recovered: [], restraints, executors, fleet };
+  const failures: unknown[] = [];
+
+  const stale = options.executorIds || !mayJudgeSilence(fleet, brakes) ? [] : await listStaleOrphans(database, jobs, policies.staleRules, executors, PAGE);
+  await sweepPage(stale);
+  for (;;) {
+    const page = await listOrphansOf(database, jobs, named, executors, PAGE);
+    const done = await sweepPage(page);
+    // A dry run takes nothing away, so its first page is all it sees.
+    if (dependencies.dryRun || page.length < PAGE || done === 0) break;
+  }
+  if (failures.length > 0) throw new SweepIncomplete(failures, `${failures.length} batches of the sweep failed: ${String(failures[0])}`);
+  return report;
+
+  /** @returns how many attempts are no longer where they were. */
+  async function sweepPage(orphans: readonly Orphan[]): Promise<number> {
+    let taken = 0;
+    for (const batch of intoBatches(shuffle(orphans), dependencies.batch)) {
+      const nominations = await Promise.all(batch.map((orphan) => nominate(orphan, policies)));
+      try {
+        taken += add(report, await sweepBatch(dependencies, batch, nominations));
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    return taken;
+  }
+}
+
+function mayJudgeSilence(fleet: FleetState, brakes: TimeoutBrakes): boolean {
+  const inGrace = fleet.comebackSeconds !== null && fleet.comebackSeconds < brakes.outageGraceSeconds;
+  return fleet.ownBeatFresh && !inGrace && fleet.daemonAgeSeconds >= brakes.startupDelaySeconds;
+}
+
+async function nominate(orphan: Orphan, policies: PolicyResolver): Promise<Nomination> {
+  const { executor, ...attempt } = orphan;
+  const { queue, jobId, retryCount, verdict } = orphan;
+  const executorId = executor?.id ?? null;
+  return { ...attempt, executorId, resolved: await policies.resolve({ queue, jobId, retryCount, verdict, executorId }) };
+}
+
+async function sweepBatch(dependencies: SweepDependencies, orphans: readonly Orphan[], nominations: readonly Nomination[]) {
+  const { database, gateway, node } = dependencies;
+  const queue = nominations[0]?.queue ?? '';
+  return database.transaction(async (tx) => {
+    const standing = await dropReturned(dependencies, tx, orphans);
+    const eligible = nominations.filter((nomination) => nomination.executorId === null || standing.has(nomination.executorId));
+    const result = await gateway.rescue(tx, queue, eligible);
+    if (!dependencies.dryRun) for (const finding of findingsOf(result.recovered)) await raise(tx, node, finding);
+    return { ...result, skipped: result.skipped + nominations.length - eligible.length };
+  });
+}
+
+/** Silence is looked at again under the transaction: whoever gave a sign since, or was cut off with us, is let go. */
+async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: readonly Orphan[]): Promise<Set<string>> {
+  const executors = new Map(orphans.flatMap(({ executor }) => (executor ? [[executor.id, executor] as const] : [])));
+  const silent = [...executors.values()].filter((executor) => executor.verdict === 'missing');
+  const standing = new Set([...executors.keys()].filter((id) => !silent.some((executor) => executor.id === id)));
+  if (silent.length === 0) return standing;
+  const { registry, daemonId, node, brakes } = dependencies;
+  await registry.importExecutors(tx);
+  await importSessions(tx);
+  const fleet = await readFleetState(tx, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
+  const still = await listStillSilent(tx, silent);
+  for (const executor of silent) {
+    if (still.has(executor.id) && fleet.ownBeatFresh && !isInGrace(executor, fleet, brakes.outageGraceSeconds)) standing.add(executor.id);
+  }
+  return standing;
+}
+
+function findingsOf(recovered: readonly Recovered[]): Finding[] {
+  return recovered.flatMap((orphan): Finding[] => {
+    const target = `${orphan.queue}/${orphan.jobId}`;
+    const { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome } = orphan;
+    const evidence = { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome };
+    if (orphan.poison) return [{ class: 'poison_job', fingerprint: `poison_job:${target}`, summary: `${target} was ${outcome} after ${recoveriesBefore} recoveries`, evidence }];
+    if (outcome === 'held') return [{ class: 'held_orphan', fingerprint: `held_orphan:${target}:${retryCount}`, summary: `${target} is held: its executor is ${verdict}`, evidence }];
+    return [];
+  });
+}
+
+function add(report: SweepReport, { recovered, skipped }: { recovered: Recovered[]; skipped: number }): number {
+  for (const orphan of recovered) report[orphan.outcome] += 1;
+  report.recovered.push(...recovered);
+  report.skipped += skipped;
+  return recovered.filter((orphan) => orphan.outcome !== 'held').length;
+}
+
+/** One queue a batch: a queue whose batch fails does not keep the others from theirs. */
+function* intoBatches(orphans: readonly Orphan[], size: number): Generator<Orphan[]> {
+  for (const ofQueue of Map.groupBy(orphans, (orphan) => orphan.queue).values()) {
+    for (let start = 0; start < ofQueue.length; start += size) yield ofQueue.slice(start, start + size);
+  }
+}
+
+/** Random order, so that nodes that sweep at once meet different jobs first. */
+function shuffle<T>(items: readonly T[]): T[] {
+  const shuffled = [...items];
+  for (let last = shuffled.length - 1; last > 0; last--) {
+    const other = Math.floor(Math.random() * (last + 1));
+    [shuffled[last], shuffled[other]] = [shuffled[other] as T, shuffled[last] as T];
+  }
+  return shuffled;
+}
