@@ -1,0 +1,52 @@
+import type { Config } from '../config.ts';
+import { loadConfig } from '../config.ts';
+import { type Context, openContext } from '../context.ts';
+import { systemClock } from '../runtime/clock.ts';
+import { createLogger } from '../runtime/logger.ts';
+import { loadPolicyModule } from './policy-module.ts';
+import { UsageError } from './usage-error.ts';
+
+/** Exit codes, as DESIGN has them. */
+export const EXIT = { done: 0, failed: 1, usage: 2, refused: 3 } as const;
+
+/** What a command gets of the process it runs in. */
+export interface Surroundings {
+  env: Record<string, string | undefined>;
+  out(text: string): void;
+  /** Aborts on SIGINT or SIGTERM. */
+  signal: AbortSignal;
+}
+
+/** The configuration, or every problem of it at once. */
+export function requireConfig(env: Surroundings['env']): Config {
+  const loaded = loadConfig(env);
+  if ('config' in loaded) return loaded.config;
+  const lines = loaded.problems.map(({ variable, given, allowed }) => `  ${variable}: given ${given ?? 'nothing'}; allowed: ${allowed}`);
+  throw new UsageError(`the configuration has ${lines.length} ${lines.length === 1 ? 'problem' : 'problems'}:\n${lines.join('\n')}`);
+}
+
+/** Opens what commands need, runs one, and closes it. */
+export async function withContext<T>(surroundings: Surroundings, run: (context: Context) => Promise<T>): Promise<T> {
+  const config = requireConfig(surroundings.env);
+  if (config.databaseUrl.startsWith('embedded:')) {
+    throw new UsageError('DATABASE_URL=embedded:DIR starts a Postgres of its own and is for `run` and `demo`; give a command the URL that `run` printed');
+  }
+  const context = openContext({
+    config, databaseUrl: config.databaseUrl, role: 'cli', clock: systemClock,
+    log: createLogger('silent', config.node),
+    resolvePolicy: await loadPolicyModule(config.policyModule),
+  });
+  try {
+    return await run(context);
+  } finally {
+    await context.close();
+  }
+}
+
+/** As withContext, for commands that need our schema in place and pg-boss readable. */
+export function withReadyContext<T>(surroundings: Surroundings, run: (context: Context) => Promise<T>): Promise<T> {
+  return withContext(surroundings, async (context) => {
+    await context.checkSchema();
+    return run(context);
+  });
+}

@@ -1,0 +1,18 @@
+import { listExecutorHealth } from '../executors/health.ts';
+import { type Surroundings, withReadyContext } from './command.ts';
+import { formatSeconds, paint, printJson, table } from './output.ts';
+
+const COLOUR = { alive: 'green', late: 'yellow', missing: 'red', dead: 'red', hung: 'red', stopped: 'dim', unknown: 'dim' } as const;
+
+export async function executors(surroundings: Surroundings, options: { json?: true; all?: true }): Promise<void> {
+  await withReadyContext(surroundings, async ({ database }) => {
+    const all = await listExecutorHealth(database);
+    const shown = options.all ? all : all.filter((executor) => executor.verdict !== 'stopped');
+    if (options.json) return printJson(surroundings, shown);
+    const rows = shown.map((executor) => [
+      executor.id, paint(executor.verdict, COLOUR[executor.verdict]), executor.reason, executor.host ?? '', String(executor.pid ?? ''),
+      `${formatSeconds(executor.silentSeconds)} ago`, executor.lastSignAt, executor.witnessNode ?? '', executor.queues.join(' '),
+    ]);
+    surroundings.out(rows.length === 0 ? 'no executors known' : table(['EXECUTOR', 'VERDICT', 'REASON', 'HOST', 'PID', 'LAST SIGN', 'AT', 'SEEN BY', 'QUEUES'], rows));
+  });
+}

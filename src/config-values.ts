@@ -1,0 +1,130 @@
+import { POLICIES, type Policy } from './actions/limits.ts';
+import type { PolicyRule } from './recovery/policy.ts';
+
+/** Strict readers of what people write into variables: undefined means "not allowed", nothing is coerced. */
+export interface ValueType<Value> {
+  parse(given: string): Value | undefined;
+  allowed: string;
+}
+
+const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/** @returns milliseconds, or undefined when it is no duration. */
+export function parseDuration(given: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(given);
+  return match ? Number(match[1]) * UNIT_MS[match[2] as keyof typeof UNIT_MS] : undefined;
+}
+
+export function duration(leastMs: number): ValueType<number> {
+  return {
+    allowed: `a duration such as 500ms, 30s, 2m, 1h or 7d${leastMs > 0 ? `, at least ${leastMs}ms` : ''}`,
+    parse: (given) => {
+      const ms = parseDuration(given);
+      return ms !== undefined && ms >= leastMs ? ms : undefined;
+    },
+  };
+}
+
+export function integer(least: number, most: number): ValueType<number> {
+  return {
+    allowed: `a whole number from ${least} to ${most}`,
+    parse: (given) => (/^\d{1,9}$/.test(given) && Number(given) >= least && Number(given) <= most ? Number(given) : undefined),
+  };
+}
+
+export function oneOf<const Word extends string>(words: readonly Word[]): ValueType<Word> {
+  return { allowed: words.map((word) => `\`${word}\``).join(', '), parse: (given) => words.find((word) => word === given) };
+}
+
+export const boolean: ValueType<boolean> = {
+  allowed: '`true`, `false`',
+  parse: (given) => (given === 'true' ? true : given === 'false' ? false : undefined),
+};
+
+export const text: ValueType<string> = {
+  allowed: 'text, not empty',
+  parse: (given) => (given.trim() === '' ? undefined : given),
+};
+
+/** 63 bytes is Postgres's limit; a longer name would be cut, and meet another of the same beginning. */
+export const postgresName: ValueType<string> = {
+  allowed: 'a schema name of at most 63 bytes',
+  parse: (given) => (given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !given.startsWith('pg_') ? given : undefined),
+};
+
+export const pgbossName: ValueType<string> = {
+  allowed: 'a name as pg-boss takes it: letters, digits, `_`; anything else in double quotes',
+  parse: (given) => (/^[A-Za-z_][A-Za-z0-9_]{0,62}$|^"[^"\0'%$.\\]{1,63}"$/.test(given) ? given : undefined),
+};
+
+export const databaseUrl: ValueType<string> = {
+  allowed: '`postgres://USER:PASSWORD@HOST:PORT/DATABASE` or `embedded:DIR`',
+  parse: (given) => {
+    if (/^embedded:.+/.test(given)) return given;
+    return /^postgres(ql)?:\/\//.test(given) && URL.canParse(given) ? given : undefined;
+  },
+};
+
+export const listenAddress: ValueType<{ host: string; port: number } | 'off'> = {
+  allowed: '`HOST:PORT` (IPv6 in brackets) or `off`',
+  parse: (given) => {
+    if (given === 'off') return 'off';
+    const match = /^(?:\[([0-9a-fA-F:]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5})$/.exec(given);
+    const host = match?.[1] ?? match?.[2];
+    const port = Number(match?.[3]);
+    return host !== undefined && port <= 65_535 ? { host, port } : undefined;
+  },
+};
+
+export const policyRules: ValueType<readonly PolicyRule[]> = {
+  allowed: `rules such as \`charge-*=hold,mail=restart:max=5:stale=10m\`; policies: ${POLICIES.join(', ')}`,
+  parse: (given) => {
+    const rules = given.split(',').map((rule) => parseRule(rule.trim()));
+    return rules.every((rule) => rule !== undefined) ? rules : undefined;
+  },
+};
+
+function parseRule(written: string): PolicyRule | undefined {
+  const [head = '', ...options] = written.split(':');
+  const [, queue, policy] = /^([^=]+)=(\w+)$/.exec(head) ?? [];
+  if (queue === undefined || !POLICIES.includes(policy as Policy)) return undefined;
+  const rule: PolicyRule = { queue, policy: policy as Policy };
+  for (const option of options) {
+    const [name, value = ''] = option.split('=');
+    const max = integer(0, 1000).parse(value);
+    const stale = duration(1000).parse(value);
+    if (name === 'max' && max !== undefined) rule.maxRecoveries = max;
+    else if (name === 'poison' && (value === 'discard' || value === 'hold')) rule.poison = value;
+    else if (name === 'stale' && stale !== undefined) rule.staleAfterMs = stale;
+    else return undefined;
+  }
+  return rule;
+}
+
+/** A URL without its password; what is no URL is not shown at all, for it may hold one anywhere. */
+export function maskUrl(given: string): string {
+  if (given.startsWith('embedded:')) return given;
+  if (!URL.canParse(given)) return '(not shown)';
+  const url = new URL(given);
+  if (url.password) url.password = '***';
+  if (url.searchParams.has('password')) url.searchParams.set('password', '***');
+  return url.toString();
+}
+
+/** The known name that is closest to what was written, if it is close enough to be meant. */
+export function closestName(given: string, known: readonly string[]): string | undefined {
+  const ranked = known.map((name) => ({ name, distance: editDistance(given, name) })).sort((a, b) => a.distance - b.distance);
+  return ranked[0] && ranked[0].distance <= 5 ? ranked[0].name : undefined;
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (const [i, letter] of [...a].entries()) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      next.push(Math.min((row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1, (row[j] ?? 0) + (letter === b[j] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+import { createRequire } from 'node:module';
+import { CommanderError } from 'commander';
+import { EXIT } from './cli/command.ts';
+import { createProgram } from './cli/program.ts';
+import { UsageError } from './cli/usage-error.ts';
+import { SchemaNotReady } from './context.ts';
+import { PgBossModuleUnusable } from './pgboss/release.ts';
+import { SchemaIsNewer } from './postgres/migrate.ts';
+
+const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
+
+/** Errors of what we were given or pointed at: exit code 2, as DESIGN has it. */
+const CONFIGURATION_ERRORS = [UsageError, SchemaNotReady, SchemaIsNewer, PgBossModuleUnusable];
+
+async function main(): Promise<number> {
+  const stopping = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopping.abort());
+  let exitCode: number = EXIT.done;
+  const surroundings = { env: process.env, out: (text: string) => process.stdout.write(`${text}\n`), signal: stopping.signal };
+  const program = createProgram(surroundings, version, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync();
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+    process.stderr.write(`reclaimd: ${error instanceof Error ? error.message : String(error)}\n`);
+    return CONFIGURATION_ERRORS.some((Class) => error instanceof Class) || (error as { name?: string }).name === 'ListenFailed' ? EXIT.usage : EXIT.failed;
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,59 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { SweepReport } from '../recovery/sweep.ts';
+
+/** From a dead process noticed at once to pg-boss's own defaults. */
+const DETECTION_BUCKETS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
+const DURATION_BUCKETS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60];
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+/** Every metric's definition. Labels are bounded: never an id, a queue, a reason. */
+export function createMetrics() {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) => new Counter({ name: `reclaimd_${name}`, help, labelNames, registers });
+  const gauge = <Label extends string>(name: string, help: string, ...labelNames: Label[]) => new Gauge({ name: `reclaimd_${name}`, help, labelNames, registers });
+  const histogram = <Label extends string>(name: string, help: string, buckets: number[], ...labelNames: Label[]) =>
+    new Histogram({ name: `reclaimd_${name}`, help, buckets, labelNames, registers });
+  return {
+    registry,
+    buildInfo: gauge('build_info', 'Version of reclaimd and of Node; always 1.', 'version', 'node_version'),
+    databaseUp: gauge('database_up', 'Whether the database answered the last look.'),
+    pgbossSchemaVersion: gauge('pgboss_schema_version', "Version of pg-boss's schema; 0 when it is not installed."),
+    pgbossSupported: gauge('pgboss_supported', "Whether pg-boss's schema is one that this daemon may act on."),
+    executors: gauge('executors', 'Executors in view, by verdict.', 'verdict'),
+    deaths: counter('deaths_total', 'Deaths that this node proved.', 'proof'),
+    orphansFound: counter('orphans_found_total', 'Orphans that sweeps of this node took up, by the verdict on their executor.', 'verdict'),
+    detectionSeconds: histogram('detection_seconds', 'From the last sign of life of an executor to its job being given back.', DETECTION_BUCKETS, 'proof'),
+    recoveries: counter('recoveries_total', 'Attempts taken from executors, by policy and outcome.', 'policy', 'outcome'),
+    claims: counter('claims_total', 'Orphans that this node claimed, or that another had or had moved on.', 'result'),
+    sweepDuration: histogram('sweep_duration_seconds', 'Duration of sweeps.', DURATION_BUCKETS),
+    sweepLastSuccess: gauge('sweep_last_success_timestamp_seconds', 'When this node last finished a sweep.'),
+    brakeActive: gauge('brake_active', 'Whether the mass-failure brake held in the last sweep of this node.'),
+    graceActive: gauge('grace_active', 'Whether silence counted for nothing, after an outage, in the last sweep of this node.'),
+    ownershipInstalled: gauge('ownership_installed', 'Whether ownership is recorded.'),
+    ownershipTables: gauge('ownership_tables', 'Job tables whose attempts have a recorded owner.'),
+    ownershipLag: gauge('ownership_lag_seconds', 'For how long some job table has been without the ownership trigger; 0 when none is.'),
+    loopRuns: counter('loop_runs_total', 'Passes of each loop.', 'loop', 'result'),
+    loopDuration: histogram('loop_duration_seconds', 'Duration of passes of each loop.', DURATION_BUCKETS, 'loop'),
+    policyErrors: counter('policy_errors_total', 'Failures of the policy function; the lists decided instead.'),
+    nodeConflicts: counter('node_conflicts_total', 'Beats of another daemon under this node\'s name.'),
+    incidentsOpen: gauge('incidents_open', 'Open incidents, by class.', 'class'),
+  };
+}
+
+/** Counts what a sweep did; a dry run did nothing and counts as nothing. */
+export function observeSweep(metrics: Metrics, report: SweepReport, seconds: number, dryRun: boolean): void {
+  metrics.sweepDuration.observe(seconds);
+  metrics.sweepLastSuccess.setToCurrentTime();
+  if (dryRun) return;
+  metrics.claims.inc({ result: 'won' }, report.recovered.length);
+  metrics.claims.inc({ result: 'lost' }, report.skipped);
+  for (const orphan of report.recovered) {
+    metrics.orphansFound.inc({ verdict: orphan.verdict });
+    metrics.recoveries.inc({ policy: orphan.policy, outcome: orphan.outcome });
+    const proof = orphan.proof ?? (orphan.staleSeconds === undefined ? (orphan.verdict === 'stopped' ? 'stopped' : 'timeout') : 'stale');
+    if (orphan.detectionSeconds !== null && orphan.outcome !== 'held') metrics.detectionSeconds.observe({ proof }, orphan.detectionSeconds);
+  }
+}

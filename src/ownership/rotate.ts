@@ -1,0 +1,46 @@
+import type { Database } from '../postgres/database.ts';
+import { LockNotAvailable } from '../postgres/errors.ts';
+
+/** Rotating smaller or younger records costs more than it frees. */
+const ROTATE_PAGES = 64;
+const ROTATE_AFTER_MINUTES = 5;
+
+export type Rotation = 'idle' | 'switched' | 'emptied' | 'busy';
+
+/**
+ * Drops finished attempts without a DELETE per job: the triggers are switched to the empty table, and in a later pass the
+ * other one is emptied after its attempts that still run have been copied. A crash leaves a state that the next pass
+ * completes; a transaction that still writes to the old table makes the emptying wait for a later pass.
+ */
+export async function rotateOwnership(database: Database): Promise<Rotation> {
+  try {
+    return await database.transaction(async (tx) => {
+      const [turn] = await tx.query<{ current: 'a' | 'b'; emptied: boolean; due: boolean }>(
+        `SELECT current, emptied,
+           switched_at < now() - make_interval(mins => $1)
+             AND pg_relation_size('attempt_' || current) > $2 * current_setting('block_size')::int AS due
+         FROM attempt_turn FOR UPDATE`,
+        [ROTATE_AFTER_MINUTES, ROTATE_PAGES],
+      );
+      if (!turn) return 'idle';
+      const other = turn.current === 'a' ? 'b' : 'a';
+      if (!turn.emptied) {
+        await tx.query(`SET LOCAL lock_timeout = '20ms'`);
+        await tx.query(`LOCK TABLE attempt_${other} IN ACCESS EXCLUSIVE MODE`);
+        await tx.query(
+          `INSERT INTO attempt_${turn.current} SELECT DISTINCT o.* FROM attempt_${other} o JOIN job j ON j.name = o.queue AND j.id = o.job_id
+           WHERE j.state = 'active' AND j.retry_count = o.retry_count AND j.started_on = o.started_on`,
+        );
+        await tx.query(`TRUNCATE attempt_${other}`);
+        await tx.query('UPDATE attempt_turn SET emptied = true');
+        return 'emptied';
+      }
+      if (!turn.due) return 'idle';
+      await tx.query('UPDATE attempt_turn SET current = $1, switched_at = now(), emptied = false', [other]);
+      return 'switched';
+    });
+  } catch (error) {
+    if (error instanceof LockNotAvailable) return 'busy';
+    throw error;
+  }
+}
