@@ -1,0 +1,70 @@
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+import { PgBoss, type Queue } from 'pg-boss';
+import { inject, onTestFinished } from 'vitest';
+import { createDatabase, type Database } from '../../src/postgres/database.ts';
+import { migrate } from '../../src/postgres/migrate.ts';
+import { catalogName } from '../../src/pgboss/schema-name.ts';
+import { systemClock } from '../../src/runtime/clock.ts';
+import { createLogger } from '../../src/runtime/logger.ts';
+
+export const silentLog = createLogger('silent', 'test');
+
+export interface TestDatabase {
+  url: string;
+  /** A pool of ours on it; closed at the end of the test. */
+  connect(options?: { schema?: string; pgbossSchema?: string; statementTimeoutMs?: number; lockTimeoutMs?: number; url?: string }): Database;
+}
+
+async function administer(statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: inject('databaseUrl') });
+  await client.connect();
+  await client.query(statement).finally(() => client.end());
+}
+
+/** A database of its own for one test, dropped at its end. */
+export async function createTestDatabase(): Promise<TestDatabase> {
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  await administer(`CREATE DATABASE ${name}`);
+  const url = new URL(inject('databaseUrl'));
+  url.pathname = `/${name}`;
+  // Hooks run last to first, so connections opened later are closed before the drop.
+  onTestFinished(() => administer(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
+  return {
+    url: url.href,
+    connect: (options = {}) => {
+      const { schema = 'reclaimd', pgbossSchema = 'pgboss', statementTimeoutMs = 30_000, lockTimeoutMs = 10_000 } = options;
+      const database = createDatabase(
+        { url: options.url ?? url.href, applicationName: 'test', searchPath: [schema, catalogName(pgbossSchema)], maxConnections: 5, statementTimeoutMs, lockTimeoutMs },
+        { clock: systemClock, log: silentLog },
+      );
+      onTestFinished(() => database.close());
+      return database;
+    },
+  };
+}
+
+export interface BossOptions {
+  schema?: string;
+  queues?: (Omit<Queue, 'name'> & { name: string })[];
+}
+
+/** Installs pg-boss's real schema with the queues, and returns a client that sends and reads. */
+export async function installPgBoss(url: string, { schema = 'pgboss', queues = [] }: BossOptions = {}): Promise<PgBoss> {
+  const boss = new PgBoss({ connectionString: url, schema, supervise: false, schedule: false, registerInstance: false, max: 3 });
+  boss.on('error', () => undefined);
+  await boss.start();
+  for (const queue of queues) await boss.createQueue(queue.name, queue);
+  onTestFinished(() => boss.stop({ graceful: false }));
+  return boss;
+}
+
+/** Database, pg-boss and our schema, ready for use. */
+export async function createFleetDatabase(options: BossOptions & { reclaimdSchema?: string } = {}) {
+  const test = await createTestDatabase();
+  const boss = await installPgBoss(test.url, options);
+  const names = { schema: options.reclaimdSchema ?? 'reclaimd', pgbossSchema: options.schema ?? 'pgboss' };
+  const database = test.connect(names);
+  await migrate(database, names.schema);
+  return { ...test, boss, database };
+}
