@@ -49,7 +49,8 @@ export const text: ValueType<string> = {
 /** 63 bytes is Postgres's limit; a longer name would be cut, and meet another of the same beginning. */
 export const postgresName: ValueType<string> = {
   allowed: 'a schema name of at most 63 bytes',
-  parse: (given) => (given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !given.startsWith('pg_') ? given : undefined),
+  parse: (given) =>
+    given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !given.startsWith('pg_') ? given : undefined,
 };
 
 export const pgbossName: ValueType<string> = {

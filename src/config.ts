@@ -1,7 +1,21 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { POLICIES, type PoisonPolicy, type Policy } from './actions/limits.ts';
-import { boolean, closestName, duration, integer, listenAddress, maskUrl, oneOf, parseDuration, policyRules, text, databaseUrl, postgresName, pgbossName } from './config-values.ts';
+import {
+  boolean,
+  closestName,
+  databaseUrl,
+  duration,
+  integer,
+  listenAddress,
+  maskUrl,
+  oneOf,
+  parseDuration,
+  pgbossName,
+  policyRules,
+  postgresName,
+  text,
+} from './config-values.ts';
 import type { PolicyRule } from './recovery/policy.ts';
 import type { LogLevel } from './runtime/logger.ts';
 
@@ -55,27 +69,120 @@ type Variables = { [Key in keyof Config]: Variable<Exclude<Config[Key], undefine
 
 /** The one place that knows the environment: parsing, the README's table and check-config all come from here. */
 const variables: Variables = {
-  databaseUrl: { name: 'DATABASE_URL', default: undefined, required: true, secret: true, ...databaseUrl, meaning: "The database that pg-boss lives in. `embedded:DIR` starts a private Postgres there, for trying out." },
-  node: { name: 'RECLAIMD_NODE', default: hostname(), ...text, meaning: 'Name of this node; each daemon of a fleet has its own. Default: the host name.' },
-  schema: { name: 'RECLAIMD_SCHEMA', default: 'reclaimd', ...postgresName, meaning: "reclaimd's own schema. One serves one pg-boss schema." },
-  pgbossSchema: { name: 'RECLAIMD_PGBOSS_SCHEMA', default: 'pgboss', ...pgbossName, meaning: 'pg-boss\'s schema, spelled as the application gives it to pg-boss: bare names fold to lower case, `"Quoted-Name"` stands.' },
-  pgbossModule: { name: 'RECLAIMD_PGBOSS_MODULE', default: undefined, ...text, meaning: "Directory of the application (or of its pg-boss package), to use the application's own pg-boss release instead of ours." },
-  stack: { name: 'RECLAIMD_STACK', default: undefined, ...text, meaning: 'Stack that this node serves: it acts on executors of that stack, and on those without one.' },
-  env: { name: 'RECLAIMD_ENV', default: undefined, ...text, meaning: 'Environment that this node serves: it acts on executors of exactly that environment; none means none.' },
-  listen: { name: 'RECLAIMD_LISTEN', default: '127.0.0.1:9464', ...listenAddress, meaning: 'Where `/metrics`, `/livez` and `/readyz` are served; port 0 takes a free one, `off` serves none.' },
-  logLevel: { name: 'RECLAIMD_LOG_LEVEL', default: 'info', ...oneOf(['debug', 'info', 'warn', 'error', 'silent'] as const), meaning: 'Least severity that is logged.' },
+  databaseUrl: {
+    name: 'DATABASE_URL',
+    default: undefined,
+    required: true,
+    secret: true,
+    ...databaseUrl,
+    meaning: 'The database that pg-boss lives in. `embedded:DIR` starts a private Postgres there, for trying out.',
+  },
+  node: {
+    name: 'RECLAIMD_NODE',
+    default: hostname(),
+    ...text,
+    meaning: 'Name of this node; each daemon of a fleet has its own. Default: the host name.',
+  },
+  schema: {
+    name: 'RECLAIMD_SCHEMA',
+    default: 'reclaimd',
+    ...postgresName,
+    meaning: "reclaimd's own schema. One serves one pg-boss schema.",
+  },
+  pgbossSchema: {
+    name: 'RECLAIMD_PGBOSS_SCHEMA',
+    default: 'pgboss',
+    ...pgbossName,
+    meaning: 'pg-boss\'s schema, spelled as the application gives it to pg-boss: bare names fold to lower case, `"Quoted-Name"` stands.',
+  },
+  pgbossModule: {
+    name: 'RECLAIMD_PGBOSS_MODULE',
+    default: undefined,
+    ...text,
+    meaning: "Directory of the application (or of its pg-boss package), to use the application's own pg-boss release instead of ours.",
+  },
+  stack: {
+    name: 'RECLAIMD_STACK',
+    default: undefined,
+    ...text,
+    meaning: 'Stack that this node serves: it acts on executors of that stack, and on those without one.',
+  },
+  env: {
+    name: 'RECLAIMD_ENV',
+    default: undefined,
+    ...text,
+    meaning: 'Environment that this node serves: it acts on executors of exactly that environment; none means none.',
+  },
+  listen: {
+    name: 'RECLAIMD_LISTEN',
+    default: '127.0.0.1:9464',
+    ...listenAddress,
+    meaning: 'Where `/metrics`, `/livez` and `/readyz` are served; port 0 takes a free one, `off` serves none.',
+  },
+  logLevel: {
+    name: 'RECLAIMD_LOG_LEVEL',
+    default: 'info',
+    ...oneOf(['debug', 'info', 'warn', 'error', 'silent'] as const),
+    meaning: 'Least severity that is logged.',
+  },
   dryRun: { name: 'RECLAIMD_DRY_RUN', default: 'false', ...boolean, meaning: 'Say what would be done and touch no job.' },
   policy: { name: 'RECLAIMD_POLICY', default: 'fail', ...oneOf(POLICIES), meaning: 'Policy for orphans that no rule names.' },
-  policies: { name: 'RECLAIMD_POLICIES', default: undefined, ...policyRules, meaning: 'Rules, first match wins, comma separated: `QUEUE=POLICY[:max=N][:poison=discard\\|hold][:stale=DURATION]`; `*` in QUEUE matches anything.' },
-  policyModule: { name: 'RECLAIMD_POLICY_MODULE', default: undefined, ...text, meaning: 'Module whose `resolvePolicy(attempt)` is asked first.' },
-  maxRecoveries: { name: 'RECLAIMD_MAX_RECOVERIES', default: '3', ...integer(0, 1000), meaning: 'Recoveries of one job before it counts as poison.' },
-  poison: { name: 'RECLAIMD_POISON', default: 'discard', ...oneOf(['discard', 'hold'] as const), meaning: 'What becomes of a poison job: ended (dead letter, if the queue has one), or left for a person.' },
-  startupDelayMs: { name: 'RECLAIMD_STARTUP_DELAY', default: '2m', ...duration(0), meaning: 'After its start a daemon takes nobody by silence alone for so long.' },
-  outageGraceMs: { name: 'RECLAIMD_OUTAGE_GRACE', default: '2m', ...duration(0), meaning: 'After the database, a daemon or a host comes back, silence counts for nothing for so long.' },
-  sweepIntervalMs: { name: 'RECLAIMD_SWEEP_INTERVAL', default: '10s', ...duration(500), meaning: 'Time between the sweeps of the fleet; deaths are swept at once besides.' },
+  policies: {
+    name: 'RECLAIMD_POLICIES',
+    default: undefined,
+    ...policyRules,
+    meaning:
+      'Rules, first match wins, comma separated: `QUEUE=POLICY[:max=N][:poison=discard\\|hold][:stale=DURATION]`; `*` in QUEUE matches anything.',
+  },
+  policyModule: {
+    name: 'RECLAIMD_POLICY_MODULE',
+    default: undefined,
+    ...text,
+    meaning: 'Module whose `resolvePolicy(attempt)` is asked first.',
+  },
+  maxRecoveries: {
+    name: 'RECLAIMD_MAX_RECOVERIES',
+    default: '3',
+    ...integer(0, 1000),
+    meaning: 'Recoveries of one job before it counts as poison.',
+  },
+  poison: {
+    name: 'RECLAIMD_POISON',
+    default: 'discard',
+    ...oneOf(['discard', 'hold'] as const),
+    meaning: 'What becomes of a poison job: ended (dead letter, if the queue has one), or left for a person.',
+  },
+  startupDelayMs: {
+    name: 'RECLAIMD_STARTUP_DELAY',
+    default: '2m',
+    ...duration(0),
+    meaning: 'After its start a daemon takes nobody by silence alone for so long.',
+  },
+  outageGraceMs: {
+    name: 'RECLAIMD_OUTAGE_GRACE',
+    default: '2m',
+    ...duration(0),
+    meaning: 'After the database, a daemon or a host comes back, silence counts for nothing for so long.',
+  },
+  sweepIntervalMs: {
+    name: 'RECLAIMD_SWEEP_INTERVAL',
+    default: '10s',
+    ...duration(500),
+    meaning: 'Time between the sweeps of the fleet; deaths are swept at once besides.',
+  },
   batch: { name: 'RECLAIMD_BATCH', default: '500', ...integer(1, 5000), meaning: 'Attempts taken in one transaction.' },
-  brakePercent: { name: 'RECLAIMD_BRAKE_PERCENT', default: '55', ...integer(1, 100), meaning: 'Mass-failure brake: when more than this share of the executors falls silent together, none of them is taken.' },
-  brakeMinimum: { name: 'RECLAIMD_BRAKE_MINIMUM', default: '3', ...integer(1, 100_000), meaning: 'The brake needs at least so many silent executors.' },
+  brakePercent: {
+    name: 'RECLAIMD_BRAKE_PERCENT',
+    default: '55',
+    ...integer(1, 100),
+    meaning: 'Mass-failure brake: when more than this share of the executors falls silent together, none of them is taken.',
+  },
+  brakeMinimum: {
+    name: 'RECLAIMD_BRAKE_MINIMUM',
+    default: '3',
+    ...integer(1, 100_000),
+    meaning: 'The brake needs at least so many silent executors.',
+  },
   poolMax: { name: 'RECLAIMD_POOL_MAX', default: '5', ...integer(2, 100), meaning: 'Database connections at most; one more listens.' },
 };
 
@@ -90,7 +197,11 @@ export function loadConfig(env: Record<string, string | undefined>): { config: C
   return problems.length > 0 ? { problems } : { config: Object.freeze(values as unknown as Config) };
 }
 
-function readVariable(env: Record<string, string | undefined>, variable: Variable<unknown>, problems: Problem[]): { value: unknown } | undefined {
+function readVariable(
+  env: Record<string, string | undefined>,
+  variable: Variable<unknown>,
+  problems: Problem[],
+): { value: unknown } | undefined {
   const { name, secret, allowed } = variable;
   const file = env[`${name}_FILE`];
   let given = env[name];
@@ -99,7 +210,11 @@ function readVariable(env: Record<string, string | undefined>, variable: Variabl
     try {
       given = readFileSync(file, 'utf8').trim();
     } catch (error) {
-      problems.push({ variable: `${name}_FILE`, given: file, allowed: `a readable file (${(error as NodeJS.ErrnoException).code ?? error})` });
+      problems.push({
+        variable: `${name}_FILE`,
+        given: file,
+        allowed: `a readable file (${(error as NodeJS.ErrnoException).code ?? error})`,
+      });
       return undefined;
     }
   }
@@ -120,7 +235,11 @@ function unknownNames(env: Record<string, string | undefined>): Problem[] {
     .filter((name) => name.startsWith('RECLAIMD_') && !known.has(name))
     .map((name) => {
       const closest = closestName(name, names);
-      return { variable: name, given: 'a variable that does not exist', allowed: closest ? `did you mean ${closest}?` : 'see the table in the README' };
+      return {
+        variable: name,
+        given: 'a variable that does not exist',
+        allowed: closest ? `did you mean ${closest}?` : 'see the table in the README',
+      };
     });
 }
 

@@ -1,5 +1,5 @@
-import { createRescueGateway, createDryRunGateway } from './actions/rescue.ts';
 import type { JobStore } from './actions/job-store.ts';
+import { createDryRunGateway, createRescueGateway } from './actions/rescue.ts';
 import type { Config } from './config.ts';
 import { claimFleet } from './fleet/queries.ts';
 import { startPassiveClient } from './pgboss/client.ts';
@@ -64,7 +64,9 @@ export function openContext(options: ContextOptions) {
     }
     const serves = await claimFleet(database, pgbossSchema);
     if (serves !== pgbossSchema) {
-      throw new SchemaNotReady(`schema "${config.schema}" already serves the pg-boss schema "${serves}": give "${pgbossSchema}" its own RECLAIMD_SCHEMA`);
+      throw new SchemaNotReady(
+        `schema "${config.schema}" already serves the pg-boss schema "${serves}": give "${pgbossSchema}" its own RECLAIMD_SCHEMA`,
+      );
     }
   }
 
@@ -87,7 +89,12 @@ export function openContext(options: ContextOptions) {
 
   function sweepDependencies(daemonId: string | null, dryRun: boolean): SweepDependencies {
     return {
-      database, jobs, registry, policies, daemonId, dryRun,
+      database,
+      jobs,
+      registry,
+      policies,
+      daemonId,
+      dryRun,
       gateway: dryRun ? createDryRunGateway() : createRescueGateway(jobs, config.node),
       node: config.node,
       scope: { stack: config.stack ?? null, env: config.env ?? null },
@@ -102,7 +109,16 @@ export function openContext(options: ContextOptions) {
   }
 
   return {
-    config, database, jobs, registry, release, pgbossSchema, checkSchema, probePgBoss, policies, sweepDependencies,
+    config,
+    database,
+    jobs,
+    registry,
+    release,
+    pgbossSchema,
+    checkSchema,
+    probePgBoss,
+    policies,
+    sweepDependencies,
     close: async () => {
       await client?.stop({ graceful: false, close: false }).catch(() => undefined);
       await database.close();

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
-import { takeTurn, endTurn } from './claims/turn.ts';
+import { endTurn, takeTurn } from './claims/turn.ts';
 import type { Config } from './config.ts';
 import { openContext, SchemaNotReady } from './context.ts';
 import { createAdoption } from './executors/adoption.ts';
@@ -20,7 +20,7 @@ import type { GateState } from './pgboss/gate.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import { resolveReleasedHolds } from './recovery/holds.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
-import { sweep, type SweepReport } from './recovery/sweep.ts';
+import { type SweepReport, sweep } from './recovery/sweep.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
@@ -62,7 +62,9 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const log = options.log ?? createLogger(config.logLevel, config.node);
   const metrics = createMetrics();
   const context = openContext({
-    config, clock, log,
+    config,
+    clock,
+    log,
     databaseUrl: options.databaseUrl ?? config.databaseUrl,
     role: 'daemon',
     resolvePolicy: options.resolvePolicy,
@@ -73,11 +75,27 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   });
   const { database, jobs } = context;
   const identity: NodeIdentity = {
-    node: config.node, daemonId: randomUUID(), host: hostname(), pid: process.pid, version,
-    bootId: readBootId() ?? null, stack: config.stack ?? null, env: config.env ?? null,
+    node: config.node,
+    daemonId: randomUUID(),
+    host: hostname(),
+    pid: process.pid,
+    version,
+    bootId: readBootId() ?? null,
+    stack: config.stack ?? null,
+    env: config.env ?? null,
   };
-  const state: { setup: 'pending' | 'ready' | 'failed'; detail: string; gate: GateState | undefined; ownership: 'unknown' | 'installed' | 'missing'; databaseUp: boolean } = {
-    setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', databaseUp: false,
+  const state: {
+    setup: 'pending' | 'ready' | 'failed';
+    detail: string;
+    gate: GateState | undefined;
+    ownership: 'unknown' | 'installed' | 'missing';
+    databaseUp: boolean;
+  } = {
+    setup: 'pending',
+    detail: 'starting',
+    gate: undefined,
+    ownership: 'unknown',
+    databaseUp: false,
   };
   const dependencies = context.sweepDependencies(identity.daemonId, config.dryRun);
   const pendingDeaths = new Set<string>();
@@ -87,10 +105,15 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   const beat = createBeat({ identity, log, onNodeConflict: () => metrics.nodeConflicts.inc() });
   const adoption = createAdoption({
-    database, clock, log,
+    database,
+    clock,
+    log,
     registry: context.registry,
     processes: { bootId: identity.bootId ?? undefined, open: openProcess, isPidAmbiguous },
-    host: identity.host, node: config.node, stack: identity.stack, env: identity.env,
+    host: identity.host,
+    node: config.node,
+    stack: identity.stack,
+    env: identity.env,
     onDeath: (executorId: string, proof: Proof) => {
       metrics.deaths.inc({ proof });
       noticeDeath(executorId);
@@ -117,9 +140,21 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     state.gate = gate;
     metrics.pgbossSchemaVersion.set(gate.schemaVersion ?? 0);
     metrics.pgbossSupported.set(gate.mode === 'act' ? 1 : 0);
-    await project(database, config.node, 'pgboss_unsupported', gate.mode === 'observe'
-      ? [{ class: 'pgboss_unsupported', fingerprint: 'pgboss_unsupported', summary: gate.detail, evidence: { schemaVersion: gate.schemaVersion } }]
-      : []);
+    await project(
+      database,
+      config.node,
+      'pgboss_unsupported',
+      gate.mode === 'observe'
+        ? [
+            {
+              class: 'pgboss_unsupported',
+              fingerprint: 'pgboss_unsupported',
+              summary: gate.detail,
+              evidence: { schemaVersion: gate.schemaVersion },
+            },
+          ]
+        : [],
+    );
   }
 
   async function sweepDeaths(): Promise<void> {
@@ -134,19 +169,35 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     const report = await sweep(dependencies, sweepOptions);
     observeSweep(metrics, report, (clock.now() - startedAt) / 1000, config.dryRun);
     const { restarted, failed, discarded, held, skipped } = report;
-    if (report.recovered.length > 0) log.info({ restarted, failed, discarded, held, skipped, dryRun: config.dryRun }, config.dryRun ? 'sweep would' : 'sweep');
+    if (report.recovered.length > 0)
+      log.info({ restarted, failed, discarded, held, skipped, dryRun: config.dryRun }, config.dryRun ? 'sweep would' : 'sweep');
     if (report.recovered.length > 0 || report.restraints.length > 0) options.onSweep?.(report);
     return report;
   }
 
   async function sweepTurn(): Promise<void> {
     const report = await runSweep({});
-    noteRestraints(report.restraints.map((restraint) => restraint.reason), report.fleet);
+    noteRestraints(
+      report.restraints.map((restraint) => restraint.reason),
+      report.fleet,
+    );
     const massFailure = report.restraints.find((restraint) => restraint.reason === 'mass_failure');
     await saveBrake(database, massFailure !== undefined);
-    await project(database, config.node, 'mass_staleness', massFailure
-      ? [{ class: 'mass_staleness', fingerprint: 'mass_staleness', summary: `${massFailure.executors.length} executors fell silent together without proof of death: none is rescued`, evidence: { executors: massFailure.executors } }]
-      : []);
+    await project(
+      database,
+      config.node,
+      'mass_staleness',
+      massFailure
+        ? [
+            {
+              class: 'mass_staleness',
+              fingerprint: 'mass_staleness',
+              summary: `${massFailure.executors.length} executors fell silent together without proof of death: none is rescued`,
+              evidence: { executors: massFailure.executors },
+            },
+          ]
+        : [],
+    );
     await resolveReleasedHolds(database, jobs);
   }
 
@@ -155,16 +206,29 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     metrics.brakeActive.set(reasons.includes('mass_failure') ? 1 : 0);
     metrics.graceActive.set(fleet.comebackSeconds !== null && fleet.comebackSeconds * 1000 < config.outageGraceMs ? 1 : 0);
     const now = [...reasons].sort().join(' ');
-    if (now !== restraintsLogged) log.warn({ reasons, comeback: fleet.comebackReason }, now === '' ? 'no silent executor is held back any more' : 'silent executors are held back');
+    if (now !== restraintsLogged)
+      log.warn(
+        { reasons, comeback: fleet.comebackReason },
+        now === '' ? 'no silent executor is held back any more' : 'silent executors are held back',
+      );
     restraintsLogged = now;
   }
 
   async function executorsTurn(): Promise<void> {
     const executors = await refreshExecutors(database, context.registry);
-    await project(database, config.node, 'hung_executor', executors.filter((executor) => executor.verdict === 'hung').map((executor) => ({
-      class: 'hung_executor', fingerprint: `hung_executor:${executor.id}`, summary: `${executor.name ?? executor.id} on ${executor.host}: ${executor.reason}`,
-      evidence: { executor: executor.id, host: executor.host, pid: executor.pid, queues: executor.queues },
-    })));
+    await project(
+      database,
+      config.node,
+      'hung_executor',
+      executors
+        .filter((executor) => executor.verdict === 'hung')
+        .map((executor) => ({
+          class: 'hung_executor',
+          fingerprint: `hung_executor:${executor.id}`,
+          summary: `${executor.name ?? executor.id} on ${executor.host}: ${executor.reason}`,
+          evidence: { executor: executor.id, host: executor.host, pid: executor.pid, queues: executor.queues },
+        })),
+    );
   }
 
   async function ownershipTurn(): Promise<void> {
@@ -179,20 +243,34 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     const { installed, tables, missing } = await ownershipState(database, { schema: config.schema, pgbossSchema: context.pgbossSchema });
     const was = state.ownership;
     state.ownership = installed ? 'installed' : 'missing';
-    if (state.ownership === 'missing' && was !== 'missing') log.warn('ownership is not recorded: run `reclaimd install-ownership`; until then no job can be given back');
+    if (state.ownership === 'missing' && was !== 'missing')
+      log.warn('ownership is not recorded: run `reclaimd install-ownership`; until then no job can be given back');
     metrics.ownershipInstalled.set(installed ? 1 : 0);
     metrics.ownershipTables.set(tables.length - missing.length);
     uncoveredSince = missing.length === 0 ? undefined : (uncoveredSince ?? clock.now());
     metrics.ownershipLag.set(uncoveredSince === undefined ? 0 : (clock.now() - uncoveredSince) / 1000);
-    await project(database, config.node, 'ownership_missing', missing.length === 0 ? [] : [
-      { class: 'ownership_missing', fingerprint: 'ownership_missing', summary: installed ? `${missing.length} job tables are not covered yet` : 'ownership is not installed', evidence: { tables: missing } },
-    ]);
+    await project(
+      database,
+      config.node,
+      'ownership_missing',
+      missing.length === 0
+        ? []
+        : [
+            {
+              class: 'ownership_missing',
+              fingerprint: 'ownership_missing',
+              summary: installed ? `${missing.length} job tables are not covered yet` : 'ownership is not installed',
+              evidence: { tables: missing },
+            },
+          ],
+    );
   }
   let uncoveredSince: number | undefined;
 
   async function readGauges(): Promise<void> {
     const verdicts = new Map((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
-    for (const verdict of ['alive', 'late', 'missing', 'dead', 'hung', 'stopped', 'unknown'] as const) metrics.executors.set({ verdict }, verdicts.get(verdict) ?? 0);
+    for (const verdict of ['alive', 'late', 'missing', 'dead', 'hung', 'stopped', 'unknown'] as const)
+      metrics.executors.set({ verdict }, verdicts.get(verdict) ?? 0);
     metrics.incidentsOpen.reset();
     for (const row of await countOpen(database)) metrics.incidentsOpen.set({ class: row.class }, row.count);
     if (canSee()) await readOwnership();
@@ -203,7 +281,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const canAct = () => isReady() && state.gate?.mode === 'act';
 
   /** A pass that waits for its condition, looking again at its own pace. */
-  const when = (condition: () => boolean, pass: () => Promise<PassResult>) => async (): Promise<PassResult> => (condition() ? pass() : undefined);
+  const when = (condition: () => boolean, pass: () => Promise<PassResult> | Promise<void>) => async (): Promise<PassResult> =>
+    condition() ? ((await pass()) ?? undefined) : undefined;
 
   /** A pass that one node of the fleet runs at a time. */
   const turn = (name: string, intervalMs: number, pass: () => Promise<void>) => async (): Promise<PassResult> => {
@@ -231,7 +310,10 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   const firstSetup = Promise.withResolvers<void>();
   const loops: Loop[] = [];
-  const server = config.listen === 'off' ? undefined : await startHttpServer({ listen: config.listen, registry: metrics.registry, livez, readyz }, { log });
+  const server =
+    config.listen === 'off'
+      ? undefined
+      : await startHttpServer({ listen: config.listen, registry: metrics.registry, livez, readyz }, { log });
 
   for (const definition of definitions) {
     loops.push(startLoop(definition, { clock, log, observe: observeLoop }));
@@ -264,14 +346,26 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   function readyz() {
     const ok = state.databaseUp && canAct() && state.ownership === 'installed';
-    return { ok, detail: { database: state.databaseUp ? 'up' : 'down', schema: isReady() ? 'ready' : state.detail, pgboss: state.gate?.detail ?? 'not probed yet', ownership: state.ownership, dryRun: config.dryRun } };
+    return {
+      ok,
+      detail: {
+        database: state.databaseUp ? 'up' : 'down',
+        schema: isReady() ? 'ready' : state.detail,
+        pgboss: state.gate?.detail ?? 'not probed yet',
+        ownership: state.ownership,
+        dryRun: config.dryRun,
+      },
+    };
   }
 
   async function stopEverything(): Promise<void> {
     stopping.abort();
     await Promise.all([listener.stop(), ...loops.map((loop) => loop.stop())]);
     adoption.close();
-    if (isReady()) await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) => log.warn(errorFields(error), 'could not say goodbye'));
+    if (isReady())
+      await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) =>
+        log.warn(errorFields(error), 'could not say goodbye'),
+      );
     await context.close();
   }
 

@@ -1,12 +1,12 @@
+export type { Policy } from './actions/limits.ts';
 export type { Config } from './config.ts';
 export { loadConfig } from './config.ts';
+export { type Context, type ContextOptions, openContext } from './context.ts';
 export { createDaemon, type Daemon, type DaemonOptions } from './daemon.ts';
 export { type ExecutorHealth, listExecutorHealth, refreshHeartbeats } from './executors/health.ts';
 export type { Heartbeat } from './executors/queries.ts';
-export { judge, type Evidence, type Judgement, type Proof, type Thresholds, thresholds, type Verdict } from './executors/verdict.ts';
-export { openContext, type Context, type ContextOptions } from './context.ts';
-export type { Policy } from './actions/limits.ts';
-export type { AttemptQuestion, PolicyRule, ResolvePolicy } from './recovery/policy.ts';
-export { sweep, type SweepDependencies, type SweepOptions, type SweepReport, type SweepResult } from './recovery/sweep.ts';
+export { type Evidence, type Judgement, judge, type Proof, type Thresholds, thresholds, type Verdict } from './executors/verdict.ts';
 export { createDatabase, type Database, type Sql } from './postgres/database.ts';
 export { migrate } from './postgres/migrate.ts';
+export type { AttemptQuestion, PolicyRule, ResolvePolicy } from './recovery/policy.ts';
+export { type SweepDependencies, type SweepOptions, type SweepReport, type SweepResult, sweep } from './recovery/sweep.ts';

@@ -27,7 +27,9 @@ async function main(): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
     process.stderr.write(`reclaimd: ${error instanceof Error ? error.message : String(error)}\n`);
-    return CONFIGURATION_ERRORS.some((Class) => error instanceof Class) || (error as { name?: string }).name === 'ListenFailed' ? EXIT.usage : EXIT.failed;
+    return CONFIGURATION_ERRORS.some((Class) => error instanceof Class) || (error as { name?: string }).name === 'ListenFailed'
+      ? EXIT.usage
+      : EXIT.failed;
   }
 }
 

@@ -1,5 +1,5 @@
-import { UniqueViolation } from '../postgres/errors.ts';
 import type { Sql } from '../postgres/database.ts';
+import { UniqueViolation } from '../postgres/errors.ts';
 import type { Attempt, JobStore } from './job-store.ts';
 import { applyPoisonLimit, type Policy, type ResolvedPolicy } from './limits.ts';
 import { countRecoveries, listHeld, type RecoveryRecord, saveRecoveries } from './queries.ts';
@@ -45,17 +45,28 @@ export function createRescueGateway(jobs: JobStore, node: string): RescueGateway
   return {
     rescue: async (tx, queue, nominations) => {
       const locked = await claim(jobs, tx, queue, nominations);
-      const decided = await decide(tx, queue, nominations.filter((nomination) => locked.has(nomination.jobId)));
+      const decided = await decide(
+        tx,
+        queue,
+        nominations.filter((nomination) => locked.has(nomination.jobId)),
+      );
       const restart = decided.filter((orphan) => orphan.policy === 'restart');
       const conflicting = restart.length > 0 ? await requeue(jobs, tx, queue, restart) : new Set<string>();
       for (const orphan of restart) if (conflicting.has(orphan.jobId)) orphan.outcome = 'failed';
-      for (const [outcome, act] of [['failed', jobs.fail], ['discarded', jobs.discard]] as const) {
+      for (const [outcome, act] of [
+        ['failed', jobs.fail],
+        ['discarded', jobs.discard],
+      ] as const) {
         const orphans = decided.filter((orphan) => orphan.outcome === outcome);
         for (const group of byReason(orphans)) await act(tx, queue, group, failureOutput(group[0] as Recovered, node));
       }
       if (decided.some((orphan) => orphan.outcome !== 'held')) await jobs.wake(tx, queue);
       if (decided.length > 0) {
-        const seconds = await saveRecoveries(tx, node, decided.map((orphan) => recordOf(orphan)));
+        const seconds = await saveRecoveries(
+          tx,
+          node,
+          decided.map((orphan) => recordOf(orphan)),
+        );
         decided.forEach((orphan, index) => {
           orphan.detectionSeconds = seconds[index] ?? null;
         });
@@ -87,7 +98,11 @@ async function claim(jobs: JobStore, tx: Sql, queue: string, nominations: readon
 /** Applies the per-job limit under the lock; what is held already is left out. */
 async function decide(tx: Sql, queue: string, nominations: readonly Nomination[]): Promise<Recovered[]> {
   if (nominations.length === 0) return [];
-  const counts = await countRecoveries(tx, queue, nominations.map((nomination) => nomination.jobId));
+  const counts = await countRecoveries(
+    tx,
+    queue,
+    nominations.map((nomination) => nomination.jobId),
+  );
   const held = await listHeld(tx, queue, nominations);
   const decided = nominations.map((nomination): Recovered => {
     const recoveriesBefore = counts.get(nomination.jobId) ?? 0;
@@ -127,11 +142,27 @@ function byReason(orphans: readonly Recovered[]): Recovered[][] {
 
 /** What the job's output says of its end, for whoever reads it in pg-boss. */
 function failureOutput({ verdict, reason, executorId, poison, recoveriesBefore }: Recovered, node: string): object {
-  const message = poison ? `reclaimd: given up after ${recoveriesBefore} recoveries; ${reason}` : `reclaimd: its executor is ${verdict}; ${reason}`;
+  const message = poison
+    ? `reclaimd: given up after ${recoveriesBefore} recoveries; ${reason}`
+    : `reclaimd: its executor is ${verdict}; ${reason}`;
   return { message, reclaimd: { executor: executorId, verdict, reason, node, poison } };
 }
 
 function recordOf(orphan: Recovered): RecoveryRecord {
   const { queue, jobId, retryCount, startedOn, executorId, verdict, proof, policy, outcome, poison, reason, lastAliveAt } = orphan;
-  return { queue, jobId, retryCount, startedOn, executorId, verdict, proof, policy, policySource: orphan.resolved.source, outcome, poison, reason, lastAliveAt };
+  return {
+    queue,
+    jobId,
+    retryCount,
+    startedOn,
+    executorId,
+    verdict,
+    proof,
+    policy,
+    policySource: orphan.resolved.source,
+    outcome,
+    poison,
+    reason,
+    lastAliveAt,
+  };
 }

@@ -6,5 +6,11 @@ import { printJson, table } from './output.ts';
 export async function checkConfig(surroundings: Surroundings, options: { json?: true }): Promise<void> {
   const rows = describeConfig(requireConfig(surroundings.env));
   if (options.json) printJson(surroundings, Object.fromEntries(rows.map(({ variable, value }) => [variable, value])));
-  else surroundings.out(table(['VARIABLE', 'IN FORCE'], rows.map(({ variable, value }) => [variable, value])));
+  else
+    surroundings.out(
+      table(
+        ['VARIABLE', 'IN FORCE'],
+        rows.map(({ variable, value }) => [variable, value]),
+      ),
+    );
 }

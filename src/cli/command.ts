@@ -29,10 +29,15 @@ export function requireConfig(env: Surroundings['env']): Config {
 export async function withContext<T>(surroundings: Surroundings, run: (context: Context) => Promise<T>): Promise<T> {
   const config = requireConfig(surroundings.env);
   if (config.databaseUrl.startsWith('embedded:')) {
-    throw new UsageError('DATABASE_URL=embedded:DIR starts a Postgres of its own and is for `run` and `demo`; give a command the URL that `run` printed');
+    throw new UsageError(
+      'DATABASE_URL=embedded:DIR starts a Postgres of its own and is for `run` and `demo`; give a command the URL that `run` printed',
+    );
   }
   const context = openContext({
-    config, databaseUrl: config.databaseUrl, role: 'cli', clock: systemClock,
+    config,
+    databaseUrl: config.databaseUrl,
+    role: 'cli',
+    clock: systemClock,
     log: createLogger('silent', config.node),
     resolvePolicy: await loadPolicyModule(config.policyModule),
   });

@@ -1,2 +1,4 @@
 import type { Surroundings } from './command.ts';
-export async function demo(_s: Surroundings, _o: { once?: true; json?: true }): Promise<number> { return 0; }
+export async function demo(_s: Surroundings, _o: { once?: true; json?: true }): Promise<number> {
+  return 0;
+}

@@ -10,9 +10,20 @@ export async function executors(surroundings: Surroundings, options: { json?: tr
     const shown = options.all ? all : all.filter((executor) => executor.verdict !== 'stopped');
     if (options.json) return printJson(surroundings, shown);
     const rows = shown.map((executor) => [
-      executor.id, paint(executor.verdict, COLOUR[executor.verdict]), executor.reason, executor.host ?? '', String(executor.pid ?? ''),
-      `${formatSeconds(executor.silentSeconds)} ago`, executor.lastSignAt, executor.witnessNode ?? '', executor.queues.join(' '),
+      executor.id,
+      paint(executor.verdict, COLOUR[executor.verdict]),
+      executor.reason,
+      executor.host ?? '',
+      String(executor.pid ?? ''),
+      `${formatSeconds(executor.silentSeconds)} ago`,
+      executor.lastSignAt,
+      executor.witnessNode ?? '',
+      executor.queues.join(' '),
     ]);
-    surroundings.out(rows.length === 0 ? 'no executors known' : table(['EXECUTOR', 'VERDICT', 'REASON', 'HOST', 'PID', 'LAST SIGN', 'AT', 'SEEN BY', 'QUEUES'], rows));
+    surroundings.out(
+      rows.length === 0
+        ? 'no executors known'
+        : table(['EXECUTOR', 'VERDICT', 'REASON', 'HOST', 'PID', 'LAST SIGN', 'AT', 'SEEN BY', 'QUEUES'], rows),
+    );
   });
 }

@@ -20,7 +20,7 @@ export function grantStatements({ role, schema, pgbossSchema }: { role: string; 
     `GRANT SELECT ON ALL TABLES IN SCHEMA ${boss} TO ${to};`,
     `GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${boss} TO ${to};`,
     `GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ${boss} TO ${to};`,
-    '-- New tables of partitioned queues: run by the role that pg-boss\'s workers use, who will own them',
+    "-- New tables of partitioned queues: run by the role that pg-boss's workers use, who will own them",
     `ALTER DEFAULT PRIVILEGES IN SCHEMA ${boss} GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON TABLES TO ${to};`,
     `GRANT TRIGGER ON ALL TABLES IN SCHEMA ${boss} TO ${to};`,
     "-- Other roles' sessions, as evidence of life",

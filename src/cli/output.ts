@@ -12,7 +12,12 @@ export function table(columns: readonly string[], rows: readonly (readonly strin
   const all = [columns, ...rows];
   const widths = columns.map((_, index) => Math.max(...all.map((row) => seenLength(row[index] ?? ''))));
   return all
-    .map((row) => columns.map((_, index) => pad(row[index] ?? '', index === columns.length - 1 ? 0 : (widths[index] ?? 0))).join('  ').trimEnd())
+    .map((row) =>
+      columns
+        .map((_, index) => pad(row[index] ?? '', index === columns.length - 1 ? 0 : (widths[index] ?? 0)))
+        .join('  ')
+        .trimEnd(),
+    )
     .join('\n');
 }
 

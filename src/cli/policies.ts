@@ -10,16 +10,29 @@ export async function listAll(surroundings: Surroundings, options: { json?: true
     const rules = [
       ...config.policies.map((rule) => ({ ...rule, source: 'RECLAIMD_POLICIES' })),
       ...(await listPolicies(database)).map((rule) => ({ ...rule, source: `table, by ${rule.updatedBy} at ${rule.updatedAt}` })),
-      { queue: '*', policy: config.policy, maxRecoveries: config.maxRecoveries, poison: config.poison, staleAfterMs: undefined, source: 'default' },
+      {
+        queue: '*',
+        policy: config.policy,
+        maxRecoveries: config.maxRecoveries,
+        poison: config.poison,
+        staleAfterMs: undefined,
+        source: 'default',
+      },
     ];
     if (options.json) return printJson(surroundings, rules);
-    surroundings.out(table(
-      ['QUEUE', 'POLICY', 'MAX RECOVERIES', 'POISON', 'STALE AFTER', 'SOURCE'],
-      rules.map((rule) => [
-        rule.queue, rule.policy, String(rule.maxRecoveries ?? config.maxRecoveries), rule.poison ?? config.poison,
-        rule.staleAfterMs === undefined ? 'never' : formatSeconds(rule.staleAfterMs / 1000), rule.source,
-      ]),
-    ));
+    surroundings.out(
+      table(
+        ['QUEUE', 'POLICY', 'MAX RECOVERIES', 'POISON', 'STALE AFTER', 'SOURCE'],
+        rules.map((rule) => [
+          rule.queue,
+          rule.policy,
+          String(rule.maxRecoveries ?? config.maxRecoveries),
+          rule.poison ?? config.poison,
+          rule.staleAfterMs === undefined ? 'never' : formatSeconds(rule.staleAfterMs / 1000),
+          rule.source,
+        ]),
+      ),
+    );
   });
 }
 
@@ -33,12 +46,21 @@ interface SetOptions {
 export async function set(surroundings: Surroundings, queue: string, policy: string, options: SetOptions): Promise<void> {
   if (!POLICIES.includes(policy as Policy)) throw new UsageError(`POLICY: given ${policy}; allowed: ${POLICIES.join(', ')}`);
   const { poison, maxRecoveries, staleAfter } = options;
-  if (poison !== undefined && poison !== 'discard' && poison !== 'hold') throw new UsageError(`--poison: given ${poison}; allowed: discard, hold`);
-  if (maxRecoveries !== undefined && !/^\d{1,6}$/.test(maxRecoveries)) throw new UsageError(`--max-recoveries: given ${maxRecoveries}; allowed: a whole number from 0`);
+  if (poison !== undefined && poison !== 'discard' && poison !== 'hold')
+    throw new UsageError(`--poison: given ${poison}; allowed: discard, hold`);
+  if (maxRecoveries !== undefined && !/^\d{1,6}$/.test(maxRecoveries))
+    throw new UsageError(`--max-recoveries: given ${maxRecoveries}; allowed: a whole number from 0`);
   const staleAfterMs = staleAfter === undefined ? undefined : parseDuration(staleAfter);
-  if (staleAfter !== undefined && !staleAfterMs) throw new UsageError(`--stale-after: given ${staleAfter}; allowed: a duration such as 30s, 10m or 1h`);
+  if (staleAfter !== undefined && !staleAfterMs)
+    throw new UsageError(`--stale-after: given ${staleAfter}; allowed: a duration such as 30s, 10m or 1h`);
   await withReadyContext(surroundings, async ({ database }) => {
-    const rule = { queue, policy: policy as Policy, poison: poison as PoisonPolicy | undefined, maxRecoveries: maxRecoveries === undefined ? undefined : Number(maxRecoveries), staleAfterMs };
+    const rule = {
+      queue,
+      policy: policy as Policy,
+      poison: poison as PoisonPolicy | undefined,
+      maxRecoveries: maxRecoveries === undefined ? undefined : Number(maxRecoveries),
+      staleAfterMs,
+    };
     await savePolicy(database, rule, options.by);
     surroundings.out(`policy of ${queue}: ${policy}`);
   });

@@ -10,7 +10,9 @@ export async function loadPolicyModule(path: string | undefined): Promise<Resolv
   try {
     loaded = (await import(pathToFileURL(resolve(path)).href)) as typeof loaded;
   } catch (cause) {
-    throw new UsageError(`RECLAIMD_POLICY_MODULE: ${path} cannot be loaded: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new UsageError(`RECLAIMD_POLICY_MODULE: ${path} cannot be loaded: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    });
   }
   const resolvePolicy = loaded.resolvePolicy ?? loaded.default;
   if (typeof resolvePolicy !== 'function') {

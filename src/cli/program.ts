@@ -1,4 +1,4 @@
-import { userInfo, hostname } from 'node:os';
+import { hostname, userInfo } from 'node:os';
 import { Command } from 'commander';
 import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
@@ -25,19 +25,27 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--once', 'one kill of each kind, then a summary; exit 0 only if every job ended exactly once')
     .option(...json)
     .action(async (options: { once?: true; json?: true }) => exitWith(await demo(surroundings, options)));
-  command('check-config', 'print what is in force, or every problem at once').option(...json).action((options: { json?: true }) => checkConfig(surroundings, options));
+  command('check-config', 'print what is in force, or every problem at once')
+    .option(...json)
+    .action((options: { json?: true }) => checkConfig(surroundings, options));
   command('migrate', "create or update reclaimd's own schema").action(() => runMigrate(surroundings));
-  command('install-ownership', 'record who runs which job: triggers on the job tables; safe while workers run').action(() => runInstallOwnership(surroundings));
+  command('install-ownership', 'record who runs which job: triggers on the job tables; safe while workers run').action(() =>
+    runInstallOwnership(surroundings),
+  );
   command('remove-ownership', 'take the triggers away again').action(() => runRemoveOwnership(surroundings));
   command('grants', 'print the least privileges for a role that runs the daemon')
     .option('--role <name>', 'the role', 'reclaimd')
     .action((options: { role: string }) => runGrants(surroundings, options));
-  command('status', 'the fleet at a glance').option(...json).action((options: { json?: true }) => status(surroundings, options));
+  command('status', 'the fleet at a glance')
+    .option(...json)
+    .action((options: { json?: true }) => status(surroundings, options));
   command('executors', 'every executor with its verdict')
     .option('--all', 'with those that stopped gracefully')
     .option(...json)
     .action((options: { json?: true; all?: true }) => executors(surroundings, options));
-  command('orphans', 'jobs that nobody works on any more, and what a sweep would do').option(...json).action((options: { json?: true }) => orphans(surroundings, options));
+  command('orphans', 'jobs that nobody works on any more, and what a sweep would do')
+    .option(...json)
+    .action((options: { json?: true }) => orphans(surroundings, options));
   command('sweep', 'one sweep now')
     .option('--dry-run', 'say what it would do and touch nothing')
     .option('--executor <id>', 'only the attempts of this executor')
@@ -45,13 +53,24 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .action(async (options: { json?: true; dryRun?: true; executor?: string }) => exitWith(await runSweep(surroundings, options)));
 
   const policy = command('policies', 'what happens to orphans, by queue');
-  policy.command('list', { isDefault: true }).description('every rule, in the order of resolution').option(...json).action((options: { json?: true }) => policies.listAll(surroundings, options));
-  policy.command('set <queue> <policy>').description('QUEUE may hold `*`; POLICY is restart, fail, discard or hold')
+  policy
+    .command('list', { isDefault: true })
+    .description('every rule, in the order of resolution')
+    .option(...json)
+    .action((options: { json?: true }) => policies.listAll(surroundings, options));
+  policy
+    .command('set <queue> <policy>')
+    .description('QUEUE may hold `*`; POLICY is restart, fail, discard or hold')
     .option('--max-recoveries <n>', 'recoveries before the job is poison')
     .option('--poison <policy>', 'discard or hold what is poison')
     .option('--stale-after <duration>', 'for queues whose jobs beat: an attempt without activity for so long is an orphan')
     .option('--by <who>', 'who sets it', `${userInfo().username}@${hostname()}`)
-    .action((queue: string, name: string, options: { maxRecoveries?: string; poison?: string; staleAfter?: string; by: string }) => policies.set(surroundings, queue, name, options));
-  policy.command('remove <queue>').description('remove one rule from the table').action(async (queue: string) => exitWith(await policies.remove(surroundings, queue)));
+    .action((queue: string, name: string, options: { maxRecoveries?: string; poison?: string; staleAfter?: string; by: string }) =>
+      policies.set(surroundings, queue, name, options),
+    );
+  policy
+    .command('remove <queue>')
+    .description('remove one rule from the table')
+    .action(async (queue: string) => exitWith(await policies.remove(surroundings, queue)));
   return program;
 }

@@ -1,7 +1,7 @@
 import { createDaemon } from '../daemon.ts';
-import { startDatabase } from './start-database.ts';
 import { requireConfig, type Surroundings } from './command.ts';
 import { loadPolicyModule } from './policy-module.ts';
+import { startDatabase } from './start-database.ts';
 
 /** `reclaimd run`: the daemon, until a signal. */
 export async function run(surroundings: Surroundings): Promise<void> {

@@ -8,14 +8,17 @@ export async function runMigrate(surroundings: Surroundings): Promise<void> {
   await withContext(surroundings, async ({ database, config, checkSchema }) => {
     const applied = await migrate(database, config.schema);
     await checkSchema();
-    surroundings.out(applied.length > 0 ? `schema "${config.schema}": applied ${applied.join(', ')}` : `schema "${config.schema}" is up to date`);
+    surroundings.out(
+      applied.length > 0 ? `schema "${config.schema}": applied ${applied.join(', ')}` : `schema "${config.schema}" is up to date`,
+    );
   });
 }
 
 export async function runInstallOwnership(surroundings: Surroundings): Promise<void> {
   await withReadyContext(surroundings, async ({ database, config, pgbossSchema, probePgBoss }) => {
     const gate = await probePgBoss();
-    if (gate.mode === 'wait') throw new UsageError(`pg-boss is not installed in schema "${pgbossSchema}" yet: start a worker once, then run this again`);
+    if (gate.mode === 'wait')
+      throw new UsageError(`pg-boss is not installed in schema "${pgbossSchema}" yet: start a worker once, then run this again`);
     const { installed, present } = await installOwnership(database, { schema: config.schema, pgbossSchema });
     surroundings.out(`ownership is recorded on ${installed.length + present.length} job tables (${installed.length} new)`);
   });

@@ -14,7 +14,14 @@ export async function startDatabase(config: Config): Promise<{ url: string; embe
   }
   const server = await startEmbeddedPostgres(config.databaseUrl.slice(EMBEDDED.length));
   const database = createDatabase(
-    { url: server.url, applicationName: 'reclaimd:migrate', searchPath: [config.schema], maxConnections: 1, statementTimeoutMs: 60_000, lockTimeoutMs: 10_000 },
+    {
+      url: server.url,
+      applicationName: 'reclaimd:migrate',
+      searchPath: [config.schema],
+      maxConnections: 1,
+      statementTimeoutMs: 60_000,
+      lockTimeoutMs: 10_000,
+    },
     { clock: systemClock, log: createLogger('silent', config.node) },
   );
   try {

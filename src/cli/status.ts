@@ -11,7 +11,10 @@ import { formatSeconds, printJson, table } from './output.ts';
 export async function status(surroundings: Surroundings, options: { json?: true }): Promise<void> {
   await withReadyContext(surroundings, async ({ database, config, pgbossSchema, probePgBoss }) => {
     const pgboss = await probePgBoss();
-    const ownership = pgboss.mode === 'wait' ? { installed: false, tables: [], missing: [] } : await ownershipState(database, { schema: config.schema, pgbossSchema });
+    const ownership =
+      pgboss.mode === 'wait'
+        ? { installed: false, tables: [], missing: [] }
+        : await ownershipState(database, { schema: config.schema, pgbossSchema });
     const fleet = await readFleetState(database, null, null, CUT_OFF_AFTER_SECONDS);
     const nodes = await listNodes(database);
     const executors = Object.fromEntries((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
@@ -20,18 +23,31 @@ export async function status(surroundings: Surroundings, options: { json?: true 
     const { comebackSeconds, comebackReason } = fleet;
     const inGrace = comebackSeconds !== null && comebackSeconds * 1000 < config.outageGraceMs;
     surroundings.out(`pg-boss    ${pgboss.detail}`);
-    surroundings.out(`ownership  ${ownership.installed ? `recorded on ${ownership.tables.length - ownership.missing.length} of ${ownership.tables.length} job tables` : 'not installed: run `reclaimd install-ownership`'}`);
-    surroundings.out(`silence    ${inGrace ? `counts for nothing yet: ${comebackReason}, ${formatSeconds(comebackSeconds)} ago` : 'counts'}`);
+    surroundings.out(
+      `ownership  ${ownership.installed ? `recorded on ${ownership.tables.length - ownership.missing.length} of ${ownership.tables.length} job tables` : 'not installed: run `reclaimd install-ownership`'}`,
+    );
+    surroundings.out(
+      `silence    ${inGrace ? `counts for nothing yet: ${comebackReason}, ${formatSeconds(comebackSeconds)} ago` : 'counts'}`,
+    );
     surroundings.out(`executors  ${counts(executors)}`);
     surroundings.out(`incidents  ${counts(incidents)}`);
     surroundings.out('');
-    surroundings.out(nodes.length === 0 ? 'no node has beaten yet' : table(
-      ['NODE', 'HOST', 'STATE', 'LAST BEAT', 'VERSION', 'STACK', 'ENV'],
-      nodes.map((node) => [
-        node.node, node.host, node.stopped ? 'stopped' : node.beatSeconds > CUT_OFF_AFTER_SECONDS ? 'silent' : 'beats',
-        `${formatSeconds(node.beatSeconds)} ago`, node.version, node.stack ?? '', node.env ?? '',
-      ]),
-    ));
+    surroundings.out(
+      nodes.length === 0
+        ? 'no node has beaten yet'
+        : table(
+            ['NODE', 'HOST', 'STATE', 'LAST BEAT', 'VERSION', 'STACK', 'ENV'],
+            nodes.map((node) => [
+              node.node,
+              node.host,
+              node.stopped ? 'stopped' : node.beatSeconds > CUT_OFF_AFTER_SECONDS ? 'silent' : 'beats',
+              `${formatSeconds(node.beatSeconds)} ago`,
+              node.version,
+              node.stack ?? '',
+              node.env ?? '',
+            ]),
+          ),
+    );
   });
 }
 

@@ -7,7 +7,10 @@ async function sweepOnce(surroundings: Surroundings, dryRun: boolean, executorId
   return withReadyContext(surroundings, async (context) => {
     const gate = await context.probePgBoss();
     if (gate.mode !== 'act') throw new UsageError(gate.detail);
-    return sweep(context.sweepDependencies(null, dryRun || context.config.dryRun), executorId === undefined ? {} : { executorIds: [executorId] });
+    return sweep(
+      context.sweepDependencies(null, dryRun || context.config.dryRun),
+      executorId === undefined ? {} : { executorIds: [executorId] },
+    );
   });
 }
 
@@ -22,12 +25,18 @@ export async function orphans(surroundings: Surroundings, options: { json?: true
 }
 
 export async function runSweep(surroundings: Surroundings, options: { json?: true; dryRun?: true; executor?: string }): Promise<number> {
-  const { restarted, failed, discarded, held, skipped, recovered, restraints } = await sweepOnce(surroundings, options.dryRun === true, options.executor);
+  const { restarted, failed, discarded, held, skipped, recovered, restraints } = await sweepOnce(
+    surroundings,
+    options.dryRun === true,
+    options.executor,
+  );
   const result = { restarted, failed, discarded, held, skipped };
   if (options.json) printJson(surroundings, { dryRun: options.dryRun === true, ...result, restraints });
   else {
     if (options.dryRun) surroundings.out(describeOrphans(recovered));
-    surroundings.out(`${options.dryRun ? 'would be: ' : ''}restarted ${restarted}, failed ${failed}, discarded ${discarded}, held ${held}, skipped ${skipped}`);
+    surroundings.out(
+      `${options.dryRun ? 'would be: ' : ''}restarted ${restarted}, failed ${failed}, discarded ${discarded}, held ${held}, skipped ${skipped}`,
+    );
     for (const line of describeRestraints(restraints)) surroundings.out(line);
   }
   return EXIT.done;
@@ -38,8 +47,14 @@ function describeOrphans(recovered: SweepReport['recovered']): string {
   return table(
     ['ORPHAN', 'ATTEMPT', 'EXECUTOR', 'VERDICT', 'POLICY', 'FROM', 'RECOVERIES', 'WHY'],
     recovered.map((orphan) => [
-      `${orphan.queue}/${orphan.jobId}`, String(orphan.retryCount), orphan.executorId ?? 'unknown', orphan.verdict,
-      orphan.poison ? `${orphan.policy} (poison)` : orphan.policy, orphan.resolved.source, String(orphan.recoveriesBefore), orphan.reason,
+      `${orphan.queue}/${orphan.jobId}`,
+      String(orphan.retryCount),
+      orphan.executorId ?? 'unknown',
+      orphan.verdict,
+      orphan.poison ? `${orphan.policy} (poison)` : orphan.policy,
+      orphan.resolved.source,
+      String(orphan.recoveriesBefore),
+      orphan.reason,
     ]),
   );
 }

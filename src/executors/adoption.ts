@@ -1,10 +1,16 @@
+import type { Database } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
-import type { Database } from '../postgres/database.ts';
-import {
-  countIdleSessions, countNameSharers, dropWitness, type LocalExecutorRow, listLocalExecutors, saveDeath, saveWitness,
-} from './queries.ts';
 import type { ExecutorRegistry } from './health.ts';
+import {
+  countIdleSessions,
+  countNameSharers,
+  dropWitness,
+  type LocalExecutorRow,
+  listLocalExecutors,
+  saveDeath,
+  saveWitness,
+} from './queries.ts';
 import { type Proof, WITNESS_FRESH_SECONDS } from './verdict.ts';
 
 /** A process of this host in sight; see host/process.ts. */
@@ -101,7 +107,10 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     if (handle.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS) {
       handle.close();
       unverifiable.add(row.id);
-      log.warn({ executor: row.id, pid: row.pid }, 'pid belongs to a younger process: another pid namespace or a recycled pid, not adopted');
+      log.warn(
+        { executor: row.id, pid: row.pid },
+        'pid belongs to a younger process: another pid namespace or a recycled pid, not adopted',
+      );
     } else if (processes.isPidAmbiguous(row.pid)) {
       handle.close();
       unverifiable.add(row.id);

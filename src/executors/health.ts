@@ -38,7 +38,13 @@ export async function refreshExecutors(sql: Sql, registry: ExecutorRegistry): Pr
   await importSessions(sql);
   const before = await listExecutors(sql, WITNESS_FRESH_SECONDS, EXECUTOR_KEPT_SECONDS);
   const after = before.map(judgeRow);
-  const changed = after.filter((executor, index) => executor.verdict !== before[index]?.verdict || executor.reason !== before[index]?.reason);
-  if (changed.length > 0) await saveVerdicts(sql, changed.map(({ id, verdict, reason }) => ({ id, verdict, reason })));
+  const changed = after.filter(
+    (executor, index) => executor.verdict !== before[index]?.verdict || executor.reason !== before[index]?.reason,
+  );
+  if (changed.length > 0)
+    await saveVerdicts(
+      sql,
+      changed.map(({ id, verdict, reason }) => ({ id, verdict, reason })),
+    );
   return after;
 }

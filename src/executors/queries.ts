@@ -53,13 +53,6 @@ export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds
   );
 }
 
-export function findExecutors(sql: Sql, witnessFreshSeconds: number, ids: readonly string[]): Promise<ExecutorRow[]> {
-  return sql.query<ExecutorRow>(
-    `SELECT ${EXECUTOR_COLUMNS} FROM executor e LEFT JOIN node w ON w.node = e.witness_node WHERE e.id = ANY($2)`,
-    [witnessFreshSeconds, ids],
-  );
-}
-
 export async function saveVerdicts(sql: Sql, verdicts: readonly { id: string; verdict: Verdict; reason: string }[]): Promise<void> {
   await sql.query(
     `UPDATE executor e SET verdict = v.verdict, verdict_reason = v.reason, verdict_at = now()
@@ -194,8 +187,16 @@ export interface Heartbeat {
 
 export async function callHeartbeat(sql: Sql, beat: Heartbeat): Promise<void> {
   await sql.query('SELECT heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)', [
-    beat.executorId, beat.applicationName ?? null, beat.beatSeconds ?? 15, beat.lateAfterSeconds ?? null,
-    beat.missingAfterSeconds ?? null, beat.host ?? null, beat.pid ?? null, beat.queues ?? [], beat.stack ?? null,
-    beat.env ?? null, beat.stopped ?? false,
+    beat.executorId,
+    beat.applicationName ?? null,
+    beat.beatSeconds ?? 15,
+    beat.lateAfterSeconds ?? null,
+    beat.missingAfterSeconds ?? null,
+    beat.host ?? null,
+    beat.pid ?? null,
+    beat.queues ?? [],
+    beat.stack ?? null,
+    beat.env ?? null,
+    beat.stopped ?? false,
   ]);
 }

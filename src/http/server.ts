@@ -63,7 +63,12 @@ export async function startHttpServer(options: HttpOptions, { log }: { log: Logg
   server.requestTimeout = 10_000;
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
-      reject(new ListenFailed(`RECLAIMD_LISTEN: cannot listen on ${host}:${port} (${cause.code}); give another address, port 0 for a free one, or \`off\``, { cause }));
+      reject(
+        new ListenFailed(
+          `RECLAIMD_LISTEN: cannot listen on ${host}:${port} (${cause.code}); give another address, port 0 for a free one, or \`off\``,
+          { cause },
+        ),
+      );
     });
     server.listen(port, host, resolve);
   });

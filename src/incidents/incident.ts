@@ -1,7 +1,6 @@
 import type { Sql } from '../postgres/database.ts';
 
-export type IncidentClass =
-  | 'held_orphan' | 'poison_job' | 'hung_executor' | 'mass_staleness' | 'ownership_missing' | 'pgboss_unsupported';
+export type IncidentClass = 'held_orphan' | 'poison_job' | 'hung_executor' | 'mass_staleness' | 'ownership_missing' | 'pgboss_unsupported';
 
 /** Something that is wrong now. The fingerprint names the trouble, not the sighting. */
 export interface Finding {
@@ -23,15 +22,17 @@ export async function raise(sql: Sql, node: string, finding: Finding): Promise<v
 
 /** Resolves the open incidents of a class whose condition is no longer among those seen now. */
 export async function resolveGone(sql: Sql, incidentClass: IncidentClass, stillThere: readonly string[]): Promise<void> {
-  await sql.query(
-    'UPDATE incident SET resolved_at = now() WHERE class = $1 AND resolved_at IS NULL AND NOT fingerprint = ANY($2)',
-    [incidentClass, stillThere],
-  );
+  await sql.query('UPDATE incident SET resolved_at = now() WHERE class = $1 AND resolved_at IS NULL AND NOT fingerprint = ANY($2)', [
+    incidentClass,
+    stillThere,
+  ]);
 }
 
 /** Projects the whole of a class: what is found is open, what is not found any more is resolved. Writes only changes. */
 export async function project(sql: Sql, node: string, incidentClass: IncidentClass, findings: readonly Finding[]): Promise<void> {
-  const open = await sql.query<{ fingerprint: string }>('SELECT fingerprint FROM incident WHERE class = $1 AND resolved_at IS NULL', [incidentClass]);
+  const open = await sql.query<{ fingerprint: string }>('SELECT fingerprint FROM incident WHERE class = $1 AND resolved_at IS NULL', [
+    incidentClass,
+  ]);
   const known = new Set(open.map((row) => row.fingerprint));
   for (const finding of findings) if (!known.has(finding.fingerprint)) await raise(sql, node, finding);
   const found = findings.map((finding) => finding.fingerprint);
@@ -39,7 +40,10 @@ export async function project(sql: Sql, node: string, incidentClass: IncidentCla
 }
 
 /** The evidence of the open incidents of a class, by fingerprint. */
-export async function listOpenEvidence<Evidence>(sql: Sql, incidentClass: IncidentClass): Promise<{ fingerprint: string; evidence: Evidence }[]> {
+export async function listOpenEvidence<Evidence>(
+  sql: Sql,
+  incidentClass: IncidentClass,
+): Promise<{ fingerprint: string; evidence: Evidence }[]> {
   return sql.query('SELECT fingerprint, evidence FROM incident WHERE class = $1 AND resolved_at IS NULL', [incidentClass]);
 }
 

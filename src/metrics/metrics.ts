@@ -12,8 +12,10 @@ export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const registers = [registry];
-  const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) => new Counter({ name: `reclaimd_${name}`, help, labelNames, registers });
-  const gauge = <Label extends string>(name: string, help: string, ...labelNames: Label[]) => new Gauge({ name: `reclaimd_${name}`, help, labelNames, registers });
+  const counter = <Label extends string>(name: string, help: string, ...labelNames: Label[]) =>
+    new Counter({ name: `reclaimd_${name}`, help, labelNames, registers });
+  const gauge = <Label extends string>(name: string, help: string, ...labelNames: Label[]) =>
+    new Gauge({ name: `reclaimd_${name}`, help, labelNames, registers });
   const histogram = <Label extends string>(name: string, help: string, buckets: number[], ...labelNames: Label[]) =>
     new Histogram({ name: `reclaimd_${name}`, help, buckets, labelNames, registers });
   return {
@@ -25,7 +27,12 @@ export function createMetrics() {
     executors: gauge('executors', 'Executors in view, by verdict.', 'verdict'),
     deaths: counter('deaths_total', 'Deaths that this node proved.', 'proof'),
     orphansFound: counter('orphans_found_total', 'Orphans that sweeps of this node took up, by the verdict on their executor.', 'verdict'),
-    detectionSeconds: histogram('detection_seconds', 'From the last sign of life of an executor to its job being given back.', DETECTION_BUCKETS, 'proof'),
+    detectionSeconds: histogram(
+      'detection_seconds',
+      'From the last sign of life of an executor to its job being given back.',
+      DETECTION_BUCKETS,
+      'proof',
+    ),
     recoveries: counter('recoveries_total', 'Attempts taken from executors, by policy and outcome.', 'policy', 'outcome'),
     claims: counter('claims_total', 'Orphans that this node claimed, or that another had or had moved on.', 'result'),
     sweepDuration: histogram('sweep_duration_seconds', 'Duration of sweeps.', DURATION_BUCKETS),
@@ -38,7 +45,7 @@ export function createMetrics() {
     loopRuns: counter('loop_runs_total', 'Passes of each loop.', 'loop', 'result'),
     loopDuration: histogram('loop_duration_seconds', 'Duration of passes of each loop.', DURATION_BUCKETS, 'loop'),
     policyErrors: counter('policy_errors_total', 'Failures of the policy function; the lists decided instead.'),
-    nodeConflicts: counter('node_conflicts_total', 'Beats of another daemon under this node\'s name.'),
+    nodeConflicts: counter('node_conflicts_total', "Beats of another daemon under this node's name."),
     incidentsOpen: gauge('incidents_open', 'Open incidents, by class.', 'class'),
   };
 }

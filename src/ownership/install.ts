@@ -27,7 +27,8 @@ export async function installOwnership(database: Database, target: OwnershipTarg
 
 /** Takes trigger and function away; what was recorded stays until rotation. */
 export async function removeOwnership(database: Database, target: OwnershipTarget): Promise<void> {
-  for (const table of await listJobTables(database, target)) await changeTable(database, table.name, dropTriggerSql(target, table.name), LOCK_TRIES);
+  for (const table of await listJobTables(database, target))
+    await changeTable(database, table.name, dropTriggerSql(target, table.name), LOCK_TRIES);
   await database.query(dropFunctionSql(target));
 }
 
@@ -53,7 +54,8 @@ export async function ownershipState(sql: Sql, target: OwnershipTarget): Promise
 async function cover(database: Database, target: OwnershipTarget, tables: readonly JobTable[], tries: number): Promise<string[]> {
   const missing = tables.filter((table) => !table.covered).map((table) => table.name);
   // A trigger of that name that is disabled, or calls something else, is replaced.
-  for (const table of missing) await changeTable(database, table, `${dropTriggerSql(target, table)}; ${createTriggerSql(target, table)}`, tries);
+  for (const table of missing)
+    await changeTable(database, table, `${dropTriggerSql(target, table)}; ${createTriggerSql(target, table)}`, tries);
   return missing;
 }
 
@@ -69,7 +71,8 @@ async function changeTable(database: Database, table: string, statements: string
       // The queue was deleted meanwhile, and its table with it.
       if (cause instanceof UndefinedObject) return;
       if (!(cause instanceof LockNotAvailable)) throw cause;
-      if (attempt >= tries) throw new JobTableBusy(`job table "${table}" stayed locked: a long transaction holds it; try again when it has ended`, { cause });
+      if (attempt >= tries)
+        throw new JobTableBusy(`job table "${table}" stayed locked: a long transaction holds it; try again when it has ended`, { cause });
       await delay(LOCK_PAUSE_MS);
     }
   }

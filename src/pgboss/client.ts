@@ -5,7 +5,9 @@ import type { PgBossRelease } from './release.ts';
 
 /** How pg-boss runs its statements on our connections, inside our transaction where there is one. */
 export function asPgBossDb(sql: Sql) {
-  return { executeSql: async (text: string, values?: unknown[]) => ({ rows: (await sql.query(text, values)) as Record<string, unknown>[] }) };
+  return {
+    executeSql: async (text: string, values?: unknown[]) => ({ rows: (await sql.query(text, values)) as Record<string, unknown>[] }),
+  };
 }
 
 /**
@@ -18,8 +20,13 @@ export async function startPassiveClient(
 ): Promise<PgBoss> {
   const { PgBoss } = await release.load();
   const boss = new PgBoss({
-    db: asPgBossDb(database), schema: schemaSpelling,
-    supervise: false, schedule: false, migrate: false, createSchema: false, registerInstance: false,
+    db: asPgBossDb(database),
+    schema: schemaSpelling,
+    supervise: false,
+    schedule: false,
+    migrate: false,
+    createSchema: false,
+    registerInstance: false,
   });
   boss.on('error', (error: Error) => log.debug({ error: error.message }, 'pg-boss client'));
   await boss.start();

@@ -1,5 +1,5 @@
-import { UndefinedObject } from '../postgres/errors.ts';
 import type { Sql } from '../postgres/database.ts';
+import { UndefinedObject } from '../postgres/errors.ts';
 import type { PgBossRelease } from './release.ts';
 
 /** Schema versions that the tests cover: 44 (12.36, the registry) to 46 (12.38). */
@@ -17,10 +17,18 @@ export function decideGate(schemaVersion: number | null, release: Pick<PgBossRel
   const { oldest, newest } = SUPPORTED_SCHEMAS;
   if (schemaVersion === null) return { mode: 'wait', schemaVersion, detail: 'pg-boss is not installed yet' };
   if (schemaVersion < oldest) {
-    return { mode: 'observe', schemaVersion, detail: `pg-boss schema ${schemaVersion} is older than ${oldest} (pg-boss 12.36): upgrade pg-boss; until then nothing is changed` };
+    return {
+      mode: 'observe',
+      schemaVersion,
+      detail: `pg-boss schema ${schemaVersion} is older than ${oldest} (pg-boss 12.36): upgrade pg-boss; until then nothing is changed`,
+    };
   }
   if (schemaVersion > newest) {
-    return { mode: 'observe', schemaVersion, detail: `pg-boss schema ${schemaVersion} is newer than ${newest}, the newest that this reclaimd was tested with: upgrade reclaimd; until then nothing is changed` };
+    return {
+      mode: 'observe',
+      schemaVersion,
+      detail: `pg-boss schema ${schemaVersion} is newer than ${newest}, the newest that this reclaimd was tested with: upgrade reclaimd; until then nothing is changed`,
+    };
   }
   if (schemaVersion !== release.schemaVersion) {
     return {

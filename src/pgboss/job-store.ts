@@ -2,8 +2,16 @@ import type { PgBoss } from 'pg-boss';
 import type { Sql } from '../postgres/database.ts';
 import { asPgBossDb } from './client.ts';
 import {
-  type AttemptRow, exhaustRetries, importInstances, listActiveAttempts, listQueueNames, listStaleAttempts, listStillActive, lockAttempts,
-  notifyQueue, requeueAttempts,
+  type AttemptRow,
+  exhaustRetries,
+  importInstances,
+  listActiveAttempts,
+  listQueueNames,
+  listStaleAttempts,
+  listStillActive,
+  lockAttempts,
+  notifyQueue,
+  requeueAttempts,
 } from './queries.ts';
 
 /** What pg-boss's jobs can be asked and told; every change names the attempt and joins the caller's transaction. */

@@ -27,7 +27,10 @@ export function listActiveAttempts(sql: Sql, applicationNames: readonly string[]
 }
 
 /** Those of the attempts that are still running as they were; reads only. */
-export async function listStillActive(sql: Sql, attempts: readonly Pick<AttemptRow, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>> {
+export async function listStillActive(
+  sql: Sql,
+  attempts: readonly Pick<AttemptRow, 'queue' | 'jobId' | 'retryCount'>[],
+): Promise<Set<string>> {
   const rows = await sql.query<{ id: string }>(
     `SELECT j.id FROM job j JOIN unnest($1::text[], $2::uuid[], $3::int[]) AS a(queue, id, retry_count) ON j.name = a.queue AND j.id = a.id
      WHERE j.state = 'active' AND j.retry_count = a.retry_count`,
@@ -37,7 +40,12 @@ export async function listStillActive(sql: Sql, attempts: readonly Pick<AttemptR
 }
 
 /** Attempts of one queue whose job beats, but has not for so long. Found by job_i14. */
-export function listStaleAttempts(sql: Sql, queue: string, staleSeconds: number, limit: number): Promise<(AttemptRow & { applicationName: string | null })[]> {
+export function listStaleAttempts(
+  sql: Sql,
+  queue: string,
+  staleSeconds: number,
+  limit: number,
+): Promise<(AttemptRow & { applicationName: string | null })[]> {
   return sql.query(
     `SELECT j.name AS queue, j.id AS "jobId", j.retry_count AS "retryCount", j.started_on::text AS "startedOn",
        (SELECT a.application_name FROM attempt a
@@ -94,10 +102,10 @@ export async function exhaustRetries(sql: Sql, queue: string, attempts: readonly
 
 /** Wakes the listeners of a notify-enabled queue, as pg-boss does on insert but not on fail. */
 export async function notifyQueue(sql: Sql, schemaForChannel: string, queue: string): Promise<void> {
-  await sql.query(
-    `SELECT pg_notify('pgboss_' || left(encode(sha224($1::bytea), 'hex'), 24), name) FROM queue WHERE name = $2 AND notify`,
-    [schemaForChannel, queue],
-  );
+  await sql.query(`SELECT pg_notify('pgboss_' || left(encode(sha224($1::bytea), 'hex'), 24), name) FROM queue WHERE name = $2 AND notify`, [
+    schemaForChannel,
+    queue,
+  ]);
 }
 
 export async function listQueueNames(sql: Sql): Promise<string[]> {

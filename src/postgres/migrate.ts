@@ -28,9 +28,13 @@ async function readMigrations(): Promise<Migration[]> {
 /** Version in the database (0: none yet) and the newest that this program knows. */
 export async function schemaVersion(sql: Sql, schema: string): Promise<{ present: number; known: number }> {
   const known = (await readMigrations()).at(-1)?.version ?? 0;
-  const [found] = await sql.query<{ ledger: string | null }>('SELECT to_regclass($1)::text AS ledger', [`${quoteIdentifier(schema)}.migration`]);
+  const [found] = await sql.query<{ ledger: string | null }>('SELECT to_regclass($1)::text AS ledger', [
+    `${quoteIdentifier(schema)}.migration`,
+  ]);
   if (!found?.ledger) return { present: 0, known };
-  const [row] = await sql.query<{ version: number }>(`SELECT coalesce(max(version), 0)::int AS version FROM ${quoteIdentifier(schema)}.migration`);
+  const [row] = await sql.query<{ version: number }>(
+    `SELECT coalesce(max(version), 0)::int AS version FROM ${quoteIdentifier(schema)}.migration`,
+  );
   return { present: row?.version ?? 0, known };
 }
 
@@ -58,7 +62,9 @@ export async function migrate(database: Database, schema: string): Promise<strin
     // Not IF NOT EXISTS: that demands the right to create schemas even where nothing is to be created.
     if (!exists) await tx.query(`CREATE SCHEMA ${quoteIdentifier(schema)}`);
     await tx.query(`SELECT set_config('search_path', $1, true)`, [quoteIdentifier(schema)]);
-    await tx.query('CREATE TABLE IF NOT EXISTS migration (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())');
+    await tx.query(
+      'CREATE TABLE IF NOT EXISTS migration (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
+    );
     for (const { version: number, name, sql } of due) {
       await tx.query(sql);
       await tx.query('INSERT INTO migration (version, name) VALUES ($1, $2)', [number, name]);

@@ -24,7 +24,9 @@ export function brakedExecutors(executors: readonly Candidate[], limits: BrakeLi
   const living = executors.filter(({ verdict }) => verdict === 'alive' || verdict === 'late' || verdict === 'hung');
   const braked = new Set<string>();
   for (const first of missing) {
-    const together = missing.filter(({ silentSeconds }) => silentSeconds >= first.silentSeconds && silentSeconds <= first.silentSeconds + first.missingAfter);
+    const together = missing.filter(
+      ({ silentSeconds }) => silentSeconds >= first.silentSeconds && silentSeconds <= first.silentSeconds + first.missingAfter,
+    );
     const latest = Math.max(...together.map(({ silentSeconds }) => silentSeconds));
     const survivors = living.filter(({ ageSeconds }) => ageSeconds >= latest).length;
     const share = (100 * together.length) / (together.length + survivors);

@@ -12,7 +12,10 @@ interface HeldEvidence {
 export async function resolveReleasedHolds(sql: Sql, jobs: JobStore): Promise<void> {
   const open = await listOpenEvidence<HeldEvidence>(sql, 'held_orphan');
   if (open.length === 0) return;
-  const active = await jobs.listStillActive(sql, open.map(({ evidence }) => evidence));
+  const active = await jobs.listStillActive(
+    sql,
+    open.map(({ evidence }) => evidence),
+  );
   const still = open.filter(({ evidence }) => active.has(evidence.jobId)).map(({ fingerprint }) => fingerprint);
   if (still.length < open.length) await resolveGone(sql, 'held_orphan', still);
 }

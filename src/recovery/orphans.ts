@@ -17,7 +17,13 @@ export interface Orphan extends Attempt {
  * The attempts of executors that are gone. A name that several executors carry belongs to whichever of them lived when
  * the attempt began: unless all of those are gone, it is left alone.
  */
-export async function listOrphansOf(sql: Sql, jobs: JobStore, gone: readonly ExecutorHealth[], all: readonly ExecutorHealth[], limit: number): Promise<Orphan[]> {
+export async function listOrphansOf(
+  sql: Sql,
+  jobs: JobStore,
+  gone: readonly ExecutorHealth[],
+  all: readonly ExecutorHealth[],
+  limit: number,
+): Promise<Orphan[]> {
   const names = [...new Set(gone.map((executor) => executor.applicationName).filter((name) => name !== null))];
   if (names.length === 0) return [];
   const goneIds = new Set(gone.map((executor) => executor.id));
@@ -28,7 +34,9 @@ export async function listOrphansOf(sql: Sql, jobs: JobStore, gone: readonly Exe
     const owner = owners.at(-1);
     if (!owner || !owners.every((executor) => goneIds.has(executor.id))) return [];
     const { applicationName: _, ...identity } = attempt;
-    return [{ ...identity, executor: owner, verdict: owner.verdict, proof: owner.proof, reason: owner.reason, lastAliveAt: owner.lastSignAt }];
+    return [
+      { ...identity, executor: owner, verdict: owner.verdict, proof: owner.proof, reason: owner.reason, lastAliveAt: owner.lastSignAt },
+    ];
   });
 }
 
@@ -38,9 +46,19 @@ function couldOwn(executor: ExecutorHealth, attempt: Attempt): boolean {
 }
 
 /** Attempts whose jobs beat, but have not for the time that a policy sets, and whose owner is not known to live. */
-export async function listStaleOrphans(sql: Sql, jobs: JobStore, rules: readonly PolicyRule[], all: readonly ExecutorHealth[], limit: number): Promise<Orphan[]> {
+export async function listStaleOrphans(
+  sql: Sql,
+  jobs: JobStore,
+  rules: readonly PolicyRule[],
+  all: readonly ExecutorHealth[],
+  limit: number,
+): Promise<Orphan[]> {
   if (rules.length === 0) return [];
-  const living = new Set(all.filter(({ verdict }) => verdict === 'alive' || verdict === 'late' || verdict === 'hung').map((executor) => executor.applicationName));
+  const living = new Set(
+    all
+      .filter(({ verdict }) => verdict === 'alive' || verdict === 'late' || verdict === 'hung')
+      .map((executor) => executor.applicationName),
+  );
   const orphans: Orphan[] = [];
   for (const queue of await jobs.listQueues(sql)) {
     const rule = rules.find((candidate) => matchesQueue(candidate.queue, queue));
@@ -48,7 +66,15 @@ export async function listStaleOrphans(sql: Sql, jobs: JobStore, rules: readonly
     const staleSeconds = rule.staleAfterMs / 1000;
     for (const { applicationName, ...attempt } of await jobs.listStale(sql, queue, staleSeconds, limit)) {
       if (applicationName !== null && living.has(applicationName)) continue;
-      orphans.push({ ...attempt, executor: null, verdict: 'unknown', proof: null, reason: `no activity for ${staleSeconds} s`, lastAliveAt: null, staleSeconds });
+      orphans.push({
+        ...attempt,
+        executor: null,
+        verdict: 'unknown',
+        proof: null,
+        reason: `no activity for ${staleSeconds} s`,
+        lastAliveAt: null,
+        staleSeconds,
+      });
     }
   }
   return orphans;

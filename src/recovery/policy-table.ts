@@ -20,7 +20,14 @@ export async function savePolicy(sql: Sql, rule: PolicyRule, by: string): Promis
   await sql.query(
     `INSERT INTO policy (queue, policy, max_recoveries, poison, stale_after_seconds, updated_by) VALUES ($1, $2, $3, $4, $5, $6)
      ON CONFLICT (queue) DO UPDATE SET policy = $2, max_recoveries = $3, poison = $4, stale_after_seconds = $5, updated_at = now(), updated_by = $6`,
-    [rule.queue, rule.policy, rule.maxRecoveries ?? null, rule.poison ?? null, rule.staleAfterMs === undefined ? null : rule.staleAfterMs / 1000, by],
+    [
+      rule.queue,
+      rule.policy,
+      rule.maxRecoveries ?? null,
+      rule.poison ?? null,
+      rule.staleAfterMs === undefined ? null : rule.staleAfterMs / 1000,
+      by,
+    ],
   );
 }
 

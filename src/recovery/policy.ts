@@ -29,12 +29,20 @@ export type ResolvePolicy = (attempt: AttemptQuestion) => Policy | undefined | P
 
 export function matchesQueue(pattern: string, queue: string): boolean {
   if (!pattern.includes('*')) return pattern === queue;
-  const expression = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&')).join('.*');
+  const expression = pattern
+    .split('*')
+    .map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
+    .join('.*');
   return new RegExp(`^${expression}$`, 's').test(queue);
 }
 
 /** First match wins: the configured list, then the table, then the defaults. */
-export function resolveFromLists(queue: string, configured: readonly PolicyRule[], table: readonly PolicyRule[], defaults: PolicyDefaults): ResolvedPolicy {
+export function resolveFromLists(
+  queue: string,
+  configured: readonly PolicyRule[],
+  table: readonly PolicyRule[],
+  defaults: PolicyDefaults,
+): ResolvedPolicy {
   const rule = configured.find((candidate) => matchesQueue(candidate.queue, queue));
   const row = rule ?? table.find((candidate) => matchesQueue(candidate.queue, queue));
   if (!row) return { ...defaults, source: 'default' };

@@ -1,6 +1,6 @@
 import type { JobStore } from '../actions/job-store.ts';
-import type { Nomination, Recovered, RescueGateway } from '../actions/rescue.ts';
 import { listStillSilent } from '../actions/queries.ts';
+import type { Nomination, Recovered, RescueGateway } from '../actions/rescue.ts';
 import { type ExecutorHealth, type ExecutorRegistry, listExecutorHealth } from '../executors/health.ts';
 import { importSessions } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
@@ -69,7 +69,10 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
   const report: SweepReport = { restarted: 0, failed: 0, discarded: 0, held: 0, skipped: 0, recovered: [], restraints, executors, fleet };
   const failures: unknown[] = [];
 
-  const stale = options.executorIds || !mayJudgeSilence(fleet, brakes) ? [] : await listStaleOrphans(database, jobs, policies.staleRules, executors, PAGE);
+  const stale =
+    options.executorIds || !mayJudgeSilence(fleet, brakes)
+      ? []
+      : await listStaleOrphans(database, jobs, policies.staleRules, executors, PAGE);
   await sweepPage(stale);
   for (;;) {
     const page = await listOrphansOf(database, jobs, named, executors, PAGE);
@@ -141,8 +144,24 @@ function findingsOf(recovered: readonly Recovered[]): Finding[] {
     const target = `${orphan.queue}/${orphan.jobId}`;
     const { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome } = orphan;
     const evidence = { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome };
-    if (orphan.poison) return [{ class: 'poison_job', fingerprint: `poison_job:${target}`, summary: `${target} was ${outcome} after ${recoveriesBefore} recoveries`, evidence }];
-    if (outcome === 'held') return [{ class: 'held_orphan', fingerprint: `held_orphan:${target}:${retryCount}`, summary: `${target} is held: its executor is ${verdict}`, evidence }];
+    if (orphan.poison)
+      return [
+        {
+          class: 'poison_job',
+          fingerprint: `poison_job:${target}`,
+          summary: `${target} was ${outcome} after ${recoveriesBefore} recoveries`,
+          evidence,
+        },
+      ];
+    if (outcome === 'held')
+      return [
+        {
+          class: 'held_orphan',
+          fingerprint: `held_orphan:${target}:${retryCount}`,
+          summary: `${target} is held: its executor is ${verdict}`,
+          evidence,
+        },
+      ];
     return [];
   });
 }

@@ -2,14 +2,14 @@ import type { Clock } from './clock.ts';
 import { errorFields, type Logger } from './logger.ts';
 
 /** What a pass may say about when it wants to run again; nothing means the loop's interval. */
-export type PassResult = { againInMs: number } | undefined | void;
+export type PassResult = { againInMs: number } | undefined;
 
 export interface LoopDefinition {
   name: string;
   intervalMs: number;
   /** Fraction of the interval that is random; default 0.1. Spreads the nodes of a fleet. */
   jitter?: number;
-  pass(signal: AbortSignal): Promise<PassResult>;
+  pass(signal: AbortSignal): Promise<PassResult> | Promise<void>;
 }
 
 /** Told of every pass; how metrics learn of loops. */
@@ -44,7 +44,7 @@ export function startLoop(definition: LoopDefinition, dependencies: { clock: Clo
     let error: unknown;
     let result: PassResult;
     try {
-      result = await definition.pass(stopping.signal);
+      result = (await definition.pass(stopping.signal)) ?? undefined;
     } catch (cause) {
       error = cause;
     }

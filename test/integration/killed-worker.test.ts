@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
-import { createFleetDatabase } from '../support/database.ts';
 import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker } from '../support/worker.ts';
 

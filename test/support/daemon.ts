@@ -5,7 +5,13 @@ import { silentLog } from './database.ts';
 
 export function testConfig(url: string, env: Record<string, string> = {}): Config {
   const loaded = loadConfig({
-    DATABASE_URL: url, RECLAIMD_NODE: 'test', RECLAIMD_LISTEN: 'off', RECLAIMD_STARTUP_DELAY: '0s', RECLAIMD_OUTAGE_GRACE: '0s', RECLAIMD_SWEEP_INTERVAL: '1s', ...env,
+    DATABASE_URL: url,
+    RECLAIMD_NODE: 'test',
+    RECLAIMD_LISTEN: 'off',
+    RECLAIMD_STARTUP_DELAY: '0s',
+    RECLAIMD_OUTAGE_GRACE: '0s',
+    RECLAIMD_SWEEP_INTERVAL: '1s',
+    ...env,
   });
   if ('problems' in loaded) throw new Error(JSON.stringify(loaded.problems));
   return loaded.config;

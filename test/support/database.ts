@@ -2,9 +2,9 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { PgBoss, type Queue } from 'pg-boss';
 import { inject, onTestFinished } from 'vitest';
+import { catalogName } from '../../src/pgboss/schema-name.ts';
 import { createDatabase, type Database } from '../../src/postgres/database.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
-import { catalogName } from '../../src/pgboss/schema-name.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { createLogger } from '../../src/runtime/logger.ts';
 
@@ -13,7 +13,13 @@ export const silentLog = createLogger('silent', 'test');
 export interface TestDatabase {
   url: string;
   /** A pool of ours on it; closed at the end of the test. */
-  connect(options?: { schema?: string; pgbossSchema?: string; statementTimeoutMs?: number; lockTimeoutMs?: number; url?: string }): Database;
+  connect(options?: {
+    schema?: string;
+    pgbossSchema?: string;
+    statementTimeoutMs?: number;
+    lockTimeoutMs?: number;
+    url?: string;
+  }): Database;
 }
 
 async function administer(statement: string): Promise<void> {
@@ -35,7 +41,14 @@ export async function createTestDatabase(): Promise<TestDatabase> {
     connect: (options = {}) => {
       const { schema = 'reclaimd', pgbossSchema = 'pgboss', statementTimeoutMs = 30_000, lockTimeoutMs = 10_000 } = options;
       const database = createDatabase(
-        { url: options.url ?? url.href, applicationName: 'test', searchPath: [schema, catalogName(pgbossSchema)], maxConnections: 5, statementTimeoutMs, lockTimeoutMs },
+        {
+          url: options.url ?? url.href,
+          applicationName: 'test',
+          searchPath: [schema, catalogName(pgbossSchema)],
+          maxConnections: 5,
+          statementTimeoutMs,
+          lockTimeoutMs,
+        },
         { clock: systemClock, log: silentLog },
       );
       onTestFinished(() => database.close());

@@ -20,13 +20,23 @@ const say = (event: object) => process.stdout.write(`${JSON.stringify(event)}\n`
 const { mode = 'sleep', jobMs = 50 } = options;
 
 const boss = new PgBoss({
-  connectionString: options.url, schema: options.schema ?? 'pgboss', supervise: false, schedule: false, migrate: false,
-  instanceHeartbeatSeconds: options.instanceHeartbeatSeconds ?? 5, max: 4,
+  connectionString: options.url,
+  schema: options.schema ?? 'pgboss',
+  supervise: false,
+  schedule: false,
+  migrate: false,
+  instanceHeartbeatSeconds: options.instanceHeartbeatSeconds ?? 5,
+  max: 4,
 });
 boss.on('error', (error) => say({ event: 'error', message: error.message }));
 await boss.start();
 for (const queue of options.queues) {
-  const work = { includeMetadata: true as const, batchSize: options.batchSize ?? 1, pollingIntervalSeconds: options.pollingIntervalSeconds ?? 0.5, localConcurrency: options.concurrency ?? 1 };
+  const work = {
+    includeMetadata: true as const,
+    batchSize: options.batchSize ?? 1,
+    pollingIntervalSeconds: options.pollingIntervalSeconds ?? 0.5,
+    localConcurrency: options.concurrency ?? 1,
+  };
   await boss.work(queue, work, async (jobs) => {
     for (const { id, retryCount } of jobs) say({ event: 'started', queue, id, retryCount });
     if (mode === 'forever') await new Promise(() => setInterval(() => undefined, 60_000));
