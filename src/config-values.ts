@@ -1,3 +1,4 @@
+import { isIPv6 } from 'node:net';
 import { POLICIES, type Policy } from './actions/limits.ts';
 import type { PolicyRule } from './recovery/policy.ts';
 
@@ -53,9 +54,14 @@ export const postgresName: ValueType<string> = {
     given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !given.startsWith('pg_') ? given : undefined,
 };
 
+/** pg-boss's own rules: 50 bytes leave room for the names it derives; what it forbids inside quotes would break its SQL. */
 export const pgbossName: ValueType<string> = {
   allowed: 'a name as pg-boss takes it: letters, digits, `_`; anything else in double quotes',
-  parse: (given) => (/^[A-Za-z_][A-Za-z0-9_]{0,62}$|^"[^"\0'%$.\\]{1,63}"$/.test(given) ? given : undefined),
+  parse: (given) => {
+    const quoted = /^"(.*)"$/s.exec(given)?.[1];
+    const legal = quoted === undefined ? /^[A-Za-z_]\w*$/.test(given) : /^[^"'%$.\\\p{Cc}]+$/u.test(quoted);
+    return legal && Buffer.byteLength(quoted ?? given) <= 50 ? given : undefined;
+  },
 };
 
 export const databaseUrl: ValueType<string> = {
@@ -70,12 +76,16 @@ export const listenAddress: ValueType<{ host: string; port: number } | 'off'> = 
   allowed: '`HOST:PORT` (IPv6 in brackets) or `off`',
   parse: (given) => {
     if (given === 'off') return 'off';
-    const match = /^(?:\[([0-9a-fA-F:]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5})$/.exec(given);
-    const host = match?.[1] ?? match?.[2];
-    const port = Number(match?.[3]);
-    return host !== undefined && port <= 65_535 ? { host, port } : undefined;
+    const [, bracketed, plain, port] = /^(?:\[([^\]]+)\]|([A-Za-z0-9_.-]+)):(\d{1,5})$/.exec(given) ?? [];
+    const host = bracketed !== undefined && isIPv6(bracketed) ? bracketed : plain;
+    return host !== undefined && Number(port) <= 65_535 ? { host, port: Number(port) } : undefined;
   },
 };
+
+/** The address as it is written in a variable or a URL. */
+export function formatAddress({ host, port }: { host: string; port: number }): string {
+  return `${isIPv6(host) ? `[${host}]` : host}:${port}`;
+}
 
 export const policyRules: ValueType<readonly PolicyRule[]> = {
   allowed: `rules such as \`charge-*=hold,mail=restart:max=5:stale=10m\`; policies: ${POLICIES.join(', ')}`,
@@ -102,11 +112,15 @@ function parseRule(written: string): PolicyRule | undefined {
   return rule;
 }
 
-/** A URL without its password; what is no URL is not shown at all, for it may hold one anywhere. */
+/**
+ * A URL without its password. What is no plain URL is not shown at all, for it may hold one anywhere: `user:password@host` parses as
+ * a URL of scheme "user", and a password with a bare `/`, `?` or `#` lands, `@` and all, in the path or behind it.
+ */
 export function maskUrl(given: string): string {
   if (given.startsWith('embedded:')) return given;
-  if (!URL.canParse(given)) return '(not shown)';
+  if (!/^[a-z]+:\/\//.test(given) || !URL.canParse(given)) return '(not shown)';
   const url = new URL(given);
+  if (`${url.pathname}${url.search}${url.hash}`.includes('@')) return '(not shown)';
   if (url.password) url.password = '***';
   if (url.searchParams.has('password')) url.searchParams.set('password', '***');
   return url.toString();
@@ -115,7 +129,9 @@ export function maskUrl(given: string): string {
 /** The known name that is closest to what was written, if it is close enough to be meant. */
 export function closestName(given: string, known: readonly string[]): string | undefined {
   const ranked = known.map((name) => ({ name, distance: editDistance(given, name) })).sort((a, b) => a.distance - b.distance);
-  return ranked[0] && ranked[0].distance <= 5 ? ranked[0].name : undefined;
+  // All names share a prefix: the number of typos that a suggestion survives grows with the rest of the name.
+  const slips = Math.max(2, Math.floor(given.replace(/^RECLAIMD_/, '').length / 3));
+  return ranked[0] && ranked[0].distance <= slips ? ranked[0].name : undefined;
 }
 
 function editDistance(a: string, b: string): number {

@@ -6,6 +6,7 @@ import {
   closestName,
   databaseUrl,
   duration,
+  formatAddress,
   integer,
   listenAddress,
   maskUrl,
@@ -194,7 +195,14 @@ export function loadConfig(env: Record<string, string | undefined>): { config: C
     if (read === undefined) values[key] = key === 'policies' ? [] : undefined;
     else values[key] = read.value;
   }
-  return problems.length > 0 ? { problems } : { config: Object.freeze(values as unknown as Config) };
+  return problems.length > 0 ? { problems } : { config: freeze(values as unknown as Config) };
+}
+
+/** Settings do not change under those who hold them, the lists and addresses among them neither. */
+function freeze<Value>(value: Value): Value {
+  if (typeof value !== 'object' || value === null) return value;
+  for (const part of Object.values(value)) freeze(part);
+  return Object.freeze(value);
 }
 
 function readVariable(
@@ -254,7 +262,7 @@ export function describeConfig(config: Config): { variable: string; value: strin
 function describeValue(value: unknown, { name, secret }: Variable<unknown>): string {
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '(none)';
   if (secret) return maskUrl(String(value));
-  if (typeof value === 'object' && value !== null && 'port' in value) return `${(value as unknown as { host: string }).host}:${value.port}`;
+  if (typeof value === 'object' && value !== null && 'port' in value) return formatAddress(value as { host: string; port: number });
   if (name.endsWith('_DELAY') || name.endsWith('_GRACE') || name.endsWith('_INTERVAL')) return `${Number(value) / 1000}s`;
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }

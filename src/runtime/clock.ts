@@ -9,10 +9,13 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** Node's timers hold 31 bits: a longer wait would end at once. Whoever sleeps looks again anyway. */
+const LONGEST_SLEEP_MS = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   now: () => performance.now(),
   sleep: async (ms, signal) => {
-    await delay(ms, undefined, signal ? { signal } : {}).catch((cause: unknown) => {
+    await delay(Math.min(ms, LONGEST_SLEEP_MS), undefined, signal ? { signal } : {}).catch((cause: unknown) => {
       if (!signal?.aborted) throw cause;
     });
   },
