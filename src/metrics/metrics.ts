@@ -1,9 +1,20 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Policy } from '../actions/limits.ts';
+import type { Outcome, Recovered } from '../actions/rescue.ts';
+import type { Proof, Verdict } from '../executors/verdict.ts';
 import type { SweepReport } from '../recovery/sweep.ts';
 
 /** From a dead process noticed at once to pg-boss's own defaults. */
 const DETECTION_BUCKETS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 const DURATION_BUCKETS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60];
+/** What each policy comes to; a restart that its queue's policy has no room for fails. */
+const RECOVERIES = [
+  ['restart', 'restarted'],
+  ['restart', 'failed'],
+  ['fail', 'failed'],
+  ['discard', 'discarded'],
+  ['hold', 'held'],
+] as const satisfies readonly [Policy, Outcome][];
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
@@ -18,7 +29,7 @@ export function createMetrics() {
     new Gauge({ name: `reclaimd_${name}`, help, labelNames, registers });
   const histogram = <Label extends string>(name: string, help: string, buckets: number[], ...labelNames: Label[]) =>
     new Histogram({ name: `reclaimd_${name}`, help, buckets, labelNames, registers });
-  return {
+  const metrics = {
     registry,
     buildInfo: gauge('build_info', 'Version of reclaimd and of Node; always 1.', 'version', 'node_version'),
     databaseUp: gauge('database_up', 'Whether the database answered the last look.'),
@@ -48,19 +59,32 @@ export function createMetrics() {
     nodeConflicts: counter('node_conflicts_total', "Beats of another daemon under this node's name."),
     incidentsOpen: gauge('incidents_open', 'Open incidents, by class.', 'class'),
   };
+  // A series that first appears with its first event has no rate for that event: those that alerts stand on begin at 0.
+  for (const proof of ['process_gone', 'host_rebooted'] as const satisfies readonly Proof[]) metrics.deaths.inc({ proof }, 0);
+  for (const result of ['won', 'lost']) metrics.claims.inc({ result }, 0);
+  for (const verdict of ['dead', 'stopped', 'missing', 'unknown'] as const satisfies readonly Verdict[])
+    metrics.orphansFound.inc({ verdict }, 0);
+  for (const [policy, outcome] of RECOVERIES) metrics.recoveries.inc({ policy, outcome }, 0);
+  return metrics;
 }
 
 /** Counts what a sweep did; a dry run did nothing and counts as nothing. */
 export function observeSweep(metrics: Metrics, report: SweepReport, seconds: number, dryRun: boolean): void {
+  if (dryRun) return;
   metrics.sweepDuration.observe(seconds);
   metrics.sweepLastSuccess.setToCurrentTime();
-  if (dryRun) return;
   metrics.claims.inc({ result: 'won' }, report.recovered.length);
   metrics.claims.inc({ result: 'lost' }, report.skipped);
   for (const orphan of report.recovered) {
     metrics.orphansFound.inc({ verdict: orphan.verdict });
     metrics.recoveries.inc({ policy: orphan.policy, outcome: orphan.outcome });
-    const proof = orphan.proof ?? (orphan.staleSeconds === undefined ? (orphan.verdict === 'stopped' ? 'stopped' : 'timeout') : 'stale');
-    if (orphan.detectionSeconds !== null && orphan.outcome !== 'held') metrics.detectionSeconds.observe({ proof }, orphan.detectionSeconds);
+    if (orphan.detectionSeconds !== null && orphan.outcome !== 'held')
+      metrics.detectionSeconds.observe({ proof: evidenceOf(orphan) }, orphan.detectionSeconds);
   }
+}
+
+function evidenceOf({ proof, staleSeconds, verdict }: Recovered): string {
+  if (proof !== null) return proof;
+  if (staleSeconds !== undefined) return 'stale';
+  return verdict === 'stopped' ? 'stopped' : 'timeout';
 }
