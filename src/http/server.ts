@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, isIPv6 } from 'node:net';
 import type { Registry } from 'prom-client';
-import type { Logger } from '../runtime/logger.ts';
+import { errorFields, type Logger } from '../runtime/logger.ts';
 
 export interface Health {
   ok: boolean;
@@ -56,8 +56,9 @@ export async function startHttpServer(options: HttpOptions, { log }: { log: Logg
 
   const server = createServer((request, response) => {
     answer(request, response).catch((error: unknown) => {
-      log.error({ error: String(error) }, 'an http request failed');
-      response.destroy();
+      log.error(errorFields(error), 'an http request failed');
+      if (response.headersSent) response.destroy();
+      else send(request, response, json(500, { error: 'the page could not be made; see the log' }));
     });
   });
   server.requestTimeout = 10_000;
@@ -65,7 +66,7 @@ export async function startHttpServer(options: HttpOptions, { log }: { log: Logg
     server.once('error', (cause: NodeJS.ErrnoException) => {
       reject(
         new ListenFailed(
-          `RECLAIMD_LISTEN: cannot listen on ${host}:${port} (${cause.code}); give another address, port 0 for a free one, or \`off\``,
+          `RECLAIMD_LISTEN: cannot listen on ${isIPv6(host) ? `[${host}]` : host}:${port} (${cause.code}); give another address, port 0 for a free one, or \`off\``,
           { cause },
         ),
       );
