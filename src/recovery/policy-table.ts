@@ -11,7 +11,7 @@ export async function listPolicies(sql: Sql): Promise<PolicyRow[]> {
   const rows = await sql.query<Record<keyof PolicyRow, unknown>>(
     `SELECT queue, policy, max_recoveries AS "maxRecoveries", poison, stale_after_seconds * 1000 AS "staleAfterMs",
        updated_at::text AS "updatedAt", updated_by AS "updatedBy"
-     FROM policy ORDER BY queue LIKE '%*%', length(queue) DESC, queue`,
+     FROM policy ORDER BY queue LIKE '%*%', length(replace(queue, '*', '')) DESC, queue`,
   );
   return rows.map((row) => Object.fromEntries(Object.entries(row).filter(([, value]) => value !== null)) as unknown as PolicyRow);
 }

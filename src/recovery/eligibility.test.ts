@@ -1,0 +1,61 @@
+import { expect, test } from 'vitest';
+import type { ExecutorHealth } from '../executors/health.ts';
+import type { FleetState } from '../fleet/queries.ts';
+import { findGone, isInScope } from './eligibility.ts';
+
+const FLEET: FleetState = { comebackSeconds: 10_000, comebackReason: null, ownBeatFresh: true, daemonAgeSeconds: 10_000 };
+const BRAKES = { percent: 55, minimum: 3, startupDelaySeconds: 120, outageGraceSeconds: 120 };
+const SCOPE = { stack: null, env: null };
+
+const executor = (verdict: ExecutorHealth['verdict'], more: Partial<ExecutorHealth> = {}) =>
+  ({
+    id: 'e',
+    verdict,
+    stack: null,
+    env: null,
+    beatSeconds: 30,
+    silentSeconds: 100,
+    ageSeconds: 1000,
+    missingAfter: 90,
+    ...more,
+  }) as ExecutorHealth;
+
+test.each<[ExecutorHealth['verdict'], boolean]>([
+  ['alive', false],
+  ['late', false],
+  ['missing', true],
+  ['dead', true],
+  ['hung', false],
+  ['stopped', true],
+  ['unknown', false],
+])('with every brake off, %s is gone: %j', (verdict, gone) => {
+  expect(findGone([executor(verdict)], FLEET, SCOPE, BRAKES).gone).toHaveLength(gone ? 1 : 0);
+});
+
+test.each<[string, Partial<FleetState>]>([
+  ['startup_delay', { daemonAgeSeconds: 119 }],
+  ['outage_grace', { comebackSeconds: 119 }],
+  ['cut_off', { ownBeatFresh: false }],
+])('silence is held back by %s; proof is not', (reason, fleet) => {
+  const silent = findGone([executor('missing')], { ...FLEET, ...fleet }, SCOPE, BRAKES);
+  expect(silent).toEqual({ gone: [], restraints: [{ reason, executors: ['e'] }] });
+  expect(findGone([executor('dead')], { ...FLEET, ...fleet }, SCOPE, BRAKES).gone).toHaveLength(1);
+});
+
+test('an executor that beats slowly gets time for two beats after a comeback', () => {
+  expect(findGone([executor('missing', { beatSeconds: 600 })], { ...FLEET, comebackSeconds: 1100 }, SCOPE, BRAKES).gone).toHaveLength(0);
+  expect(findGone([executor('missing', { beatSeconds: 600 })], { ...FLEET, comebackSeconds: 1300 }, SCOPE, BRAKES).gone).toHaveLength(1);
+});
+
+test.each([
+  [null, null, null, null, true],
+  ['a', null, null, null, false],
+  [null, null, 'a', null, true],
+  ['a', null, 'a', null, true],
+  ['a', null, 'b', null, false],
+  [null, 'prod', null, 'prod', true],
+  [null, 'prod', null, null, false],
+  [null, null, null, 'prod', false],
+])('executor of stack %j env %j, node of stack %j env %j: in scope %j', (stack, env, ownStack, ownEnv, inScope) => {
+  expect(isInScope({ stack, env }, { stack: ownStack, env: ownEnv })).toBe(inScope);
+});

@@ -1,0 +1,131 @@
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+import { getRollbackPlans, PgBoss } from 'pg-boss';
+import { expect, test } from 'vitest';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { decideGate } from '../../src/pgboss/gate.ts';
+import { findRelease, PgBossModuleUnusable } from '../../src/pgboss/release.ts';
+import { migrate } from '../../src/postgres/migrate.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase, createTestDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { waitFor } from '../support/wait.ts';
+
+const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
+
+/** Takes a real schema back, release by release, with pg-boss's own plans. */
+async function rollBack(url: string, to: number): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  for (let version = 46; version > to; version--) await client.query(getRollbackPlans('pgboss', version));
+  await client.end();
+}
+
+async function createOrphan() {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(fleet.database, TARGET);
+  const executor = await createExecutor(fleet.url, fleet.database, 'worker');
+  const id = await fleet.boss.send('work', {});
+  await executor.fetch('work');
+  const isActive = async () => (await fleet.database.query(`SELECT FROM job WHERE id = $1 AND state = 'active'`, [id])).length === 1;
+  return { ...fleet, executor, isActive };
+}
+
+test.each([
+  [null, 46, 'wait'],
+  [43, 46, 'observe'],
+  [44, 46, 'observe'],
+  [44, 44, 'act'],
+  [45, 45, 'act'],
+  [46, 46, 'act'],
+  [46, 45, 'observe'],
+  [47, 47, 'observe'],
+  [47, 46, 'observe'],
+] as const)('schema %j with a client of %j: %s', (schema, client, mode) => {
+  expect(decideGate(schema, { version: '12.x', schemaVersion: client }).mode).toBe(mode);
+});
+
+test.each([43, 44, 45, 47])('on schema %i the daemon says so, changes nothing, and acts once it fits', async (version) => {
+  const { url, database, executor, isActive } = await createOrphan();
+  if (version < 46) await rollBack(url, version);
+  else await database.query('UPDATE pgboss.version SET version = 47');
+  await executor.die();
+  const daemon = await startTestDaemon(url, { RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const [incident] = await waitFor('the incident', async () => {
+    const rows = await database.query<{ summary: string }>(
+      `SELECT summary FROM incident WHERE class = 'pgboss_unsupported' AND resolved_at IS NULL`,
+    );
+    return rows.length === 1 && rows;
+  });
+  expect(incident?.summary).toContain(`schema ${version}`);
+  const ready = await fetch(`${daemon.url}/readyz`);
+  expect(ready.status).toBe(503);
+  expect(await ready.text()).toContain(`schema ${version}`);
+  expect(await (await fetch(`${daemon.url}/metrics`)).text()).toMatch(/^reclaimd_pgboss_supported 0$/m);
+  await expect(sweepOnce(url)).rejects.toThrow();
+  expect(await isActive()).toBe(true);
+  if (version < 46) {
+    const upgraded = new PgBoss({ connectionString: url, supervise: false, registerInstance: false });
+    await upgraded.start();
+    await upgraded.stop({ graceful: false });
+  } else await database.query('UPDATE pgboss.version SET version = 46');
+  await waitFor('the rescue after the upgrade', async () => !(await isActive()));
+  await waitFor(
+    'the incident to be resolved',
+    async () => (await database.query(`SELECT FROM incident WHERE resolved_at IS NULL AND class = 'pgboss_unsupported'`)).length === 0,
+  );
+});
+
+test('pg-boss not installed yet: the daemon waits, then works', async () => {
+  const empty = await createTestDatabase();
+  const database = empty.connect();
+  await migrate(database, 'reclaimd');
+  const daemon = await startTestDaemon(empty.url, { RECLAIMD_LISTEN: '127.0.0.1:0' });
+  await waitFor('the daemon to say what it waits for', async () =>
+    (await (await fetch(`${daemon.url}/readyz`)).text()).includes('not installed yet'),
+  );
+  const boss = new PgBoss({ connectionString: empty.url, supervise: false });
+  await boss.start();
+  await waitFor('pg-boss to be noticed', async () => (await (await fetch(`${daemon.url}/readyz`)).text()).includes('schema 46, client'));
+  await boss.stop({ graceful: false });
+});
+
+test("the application's own pg-boss is loaded from its directory, its package, or refused clearly", async () => {
+  const root = fileURLToPath(new URL('../../', import.meta.url));
+  expect(findRelease(root)).toMatchObject({ schemaVersion: 46 });
+  expect(findRelease(`${root}node_modules/pg-boss`)).toMatchObject({ schemaVersion: 46, version: '12.38.0' });
+  expect(findRelease(`${root}node_modules/pg-boss-12.35`)).toMatchObject({ schemaVersion: 43, version: '12.35.0' });
+  expect(() => findRelease('/nowhere')).toThrow(PgBossModuleUnusable);
+  const { url, executor } = await createOrphan();
+  await executor.die();
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_MODULE: `${root}node_modules/pg-boss-12.35` });
+  expect(await context.probePgBoss()).toMatchObject({ mode: 'observe', detail: expect.stringContaining('RECLAIMD_PGBOSS_MODULE') });
+  expect(await sweepOnce(url, { RECLAIMD_PGBOSS_MODULE: root })).toMatchObject({ failed: 1 });
+});
+
+test('one reclaimd schema serves one pg-boss schema; two pairs live in one database', async () => {
+  const { url, boss, database, connect } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, TARGET);
+  const other = new PgBoss({ connectionString: url, schema: '"Other-Boss"', supervise: false, registerInstance: false });
+  await other.start();
+  await other.createQueue('work');
+  await openTestContext(url);
+  await expect(openTestContext(url, { RECLAIMD_PGBOSS_SCHEMA: '"Other-Boss"' })).rejects.toThrow(
+    /already serves the pg-boss schema "pgboss"/,
+  );
+  const names = { RECLAIMD_SCHEMA: 'Second One', RECLAIMD_PGBOSS_SCHEMA: '"Other-Boss"' };
+  const second = connect({ schema: 'Second One', pgbossSchema: '"Other-Boss"' });
+  await migrate(second, 'Second One');
+  await installOwnership(second, { schema: 'Second One', pgbossSchema: 'Other-Boss' });
+  await boss.send('work', {});
+  await other.send('work', {});
+  const first = await createExecutor(url, database, 'first');
+  await first.fetch('work');
+  const executor = await createExecutor(url, second, 'second', { schema: '"Other-Boss"' });
+  expect(await executor.fetch('work')).toHaveLength(1);
+  await first.die();
+  await executor.die();
+  expect(await sweepOnce(url)).toMatchObject({ failed: 1, recovered: [{ executorId: 'first' }] });
+  expect(await sweepOnce(url, names)).toMatchObject({ failed: 1, recovered: [{ executorId: 'second' }] });
+  await other.stop({ graceful: false });
+});
