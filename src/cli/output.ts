@@ -9,12 +9,12 @@ export function paint(text: string, colour: Colour): string {
 
 /** Columns aligned by what is seen, colours aside; the last one is not padded. */
 export function table(columns: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [columns, ...rows];
-  const widths = columns.map((_, index) => Math.max(...all.map((row) => seenLength(row[index] ?? ''))));
+  const all = [columns, ...rows].map((row) => columns.map((_, index) => oneLine(row[index] ?? '')));
+  const widths = columns.map((_, index) => all.reduce((widest, row) => Math.max(widest, seenLength(row[index] ?? '')), 0));
   return all
     .map((row) =>
-      columns
-        .map((_, index) => pad(row[index] ?? '', index === columns.length - 1 ? 0 : (widths[index] ?? 0)))
+      row
+        .map((cell, index) => cell + ' '.repeat((widths[index] ?? 0) - seenLength(cell)))
         .join('  ')
         .trimEnd(),
     )
@@ -22,12 +22,17 @@ export function table(columns: readonly string[], rows: readonly (readonly strin
 }
 
 const seenLength = (text: string) => stripVTControlCharacters(text).length;
-const pad = (text: string, width: number) => text + ' '.repeat(Math.max(0, width - seenLength(text)));
+
+/** Names come from the fleet: none of them may move the cursor or retitle the terminal. Only our colours stand. */
+function oneLine(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this is about
+  return text.replace(/(?!\x1b\[\d+m)\p{Cc}/gu, '?');
+}
 
 /** Seconds as a person says them: 0.4s, 12s, 3m, 5h, 2d. */
 export function formatSeconds(seconds: number): string {
-  if (seconds < 10) return `${seconds.toFixed(1)}s`;
-  if (seconds < 120) return `${Math.round(seconds)}s`;
+  if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)}s`;
+  if (seconds < 119.5) return `${Math.round(seconds)}s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)}m`;
   if (seconds < 172_800) return `${Math.round(seconds / 3600)}h`;
   return `${Math.round(seconds / 86_400)}d`;
