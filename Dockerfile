@@ -17,6 +17,7 @@ COPY --from=build /build/dist ./dist
 COPY LICENSE ./
 USER node
 EXPOSE 9464
-HEALTHCHECK --interval=10s --timeout=3s CMD ["node", "-e", "fetch('http://127.0.0.1:9464/livez').then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+# Asks the port that RECLAIMD_LISTEN names; with `off` there is nothing to ask.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["node", "-e", "const listen = process.env.RECLAIMD_LISTEN; if (listen !== 'off') fetch(`http://127.0.0.1:${listen.split(':').pop()}/livez`).then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["node", "dist/main.js"]
 CMD ["run"]
