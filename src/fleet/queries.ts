@@ -23,7 +23,8 @@ export interface BeatRow {
 export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRow> {
   const { node, daemonId, host, pid, bootId, version, stack, env } = identity;
   const [row] = await sql.query<BeatRow>(
-    `WITH before AS (SELECT daemon_id, beat_at, stopped_at FROM node WHERE node = $1 FOR UPDATE),
+    // Not FOR UPDATE: a row that the same statement has already changed would be skipped, and no gap ever seen.
+    `WITH before AS (SELECT daemon_id, beat_at, stopped_at FROM node WHERE node = $1),
      beat AS (
        INSERT INTO node AS n (node, daemon_id, host, pid, boot_id, version, stack, env)
        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)

@@ -1,0 +1,69 @@
+import pg from 'pg';
+import { expect, test } from 'vitest';
+import { grantStatements } from '../../src/cli/grants.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext } from '../support/executor.ts';
+import { waitFor } from '../support/wait.ts';
+import { spawnWorker } from '../support/worker.ts';
+
+const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
+
+/** A role with just what `reclaimd grants` prints, and the URL to be it. */
+async function createLeastRole(url: string): Promise<string> {
+  const owner = new pg.Client({ connectionString: url });
+  await owner.connect();
+  const role = `least_${new URL(url).pathname.slice(1)}`;
+  await owner.query(`CREATE ROLE ${role} LOGIN PASSWORD 'least'`);
+  await owner.query(grantStatements({ role, ...TARGET }));
+  await owner.end();
+  const own = new URL(url);
+  own.username = role;
+  own.password = 'least';
+  return own.href;
+}
+
+test('the printed privileges suffice for everything that the daemon does', async () => {
+  const { url, boss, database } = await createFleetDatabase({
+    queues: [{ name: 'dead' }, { name: 'work', notify: true, deadLetter: 'dead', retryLimit: 0 }],
+  });
+  await installOwnership(database, TARGET);
+  await boss.insert('work', [{}, {}]);
+  const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever', batchSize: 2 });
+  await worker.started(2);
+  const leastUrl = await createLeastRole(url);
+  const daemon = await startTestDaemon(leastUrl, { RECLAIMD_LISTEN: '127.0.0.1:0' });
+  await waitFor(
+    'the worker to be adopted',
+    async () => (await database.query('SELECT FROM executor WHERE witness_node IS NOT NULL')).length === 1,
+  );
+  worker.kill('SIGKILL');
+  await waitFor('the rescue', async () => (await database.query('SELECT FROM recovery')).length === 2);
+  expect(await database.query(`SELECT FROM job WHERE name = 'dead'`)).toHaveLength(2);
+  // A queue with a table of its own, made by the owner after the grants were given.
+  await boss.createQueue('late', { partition: true });
+  await waitFor(
+    'the new table to be covered',
+    async () => (await database.query(`SELECT FROM pg_trigger WHERE tgname = 'reclaimd_record_attempts'`)).length === 2,
+    30_000,
+  );
+  await database.query(`UPDATE attempt_turn SET emptied = false`);
+  await waitFor('the rotation', async () => (await database.query('SELECT FROM attempt_turn WHERE emptied')).length === 1, 30_000);
+  const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
+  expect(metrics.split('\n').filter((line) => /^reclaimd_loop_runs_total.*"error"/.test(line))).toEqual([]);
+});
+
+test('restart, discard and hold work with them too', async () => {
+  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'a' }, { name: 'b' }, { name: 'c' }] });
+  await installOwnership(database, TARGET);
+  const executor = await createExecutor(url, database, 'worker');
+  for (const queue of ['a', 'b', 'c']) {
+    await boss.send(queue, {});
+    await executor.fetch(queue);
+  }
+  await executor.die();
+  const context = await openTestContext(await createLeastRole(url), { RECLAIMD_POLICIES: 'a=restart,b=discard,c=hold' });
+  const { sweep } = await import('../../src/recovery/sweep.ts');
+  expect(await sweep(context.sweepDependencies(null, false))).toMatchObject({ restarted: 1, discarded: 1, held: 1 });
+});
