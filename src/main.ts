@@ -16,6 +16,11 @@ const CONFIGURATION_ERRORS = [UsageError, SchemaNotReady, SchemaIsNewer, PgBossM
 async function main(): Promise<number> {
   const stopping = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopping.abort());
+  // A reader that has seen enough (`| head`) ends us as a signal does, not with a crash that leaves things running.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    stopping.abort();
+  });
   let exitCode: number = EXIT.done;
   const surroundings = { env: process.env, out: (text: string) => process.stdout.write(`${text}\n`), signal: stopping.signal };
   const program = createProgram(surroundings, version, (code) => {

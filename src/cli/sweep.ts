@@ -3,14 +3,14 @@ import { EXIT, type Surroundings, withReadyContext } from './command.ts';
 import { printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
-async function sweepOnce(surroundings: Surroundings, dryRun: boolean, executorId?: string): Promise<SweepReport> {
+/** `dryRun` in the result: RECLAIMD_DRY_RUN makes every sweep one. */
+async function sweepOnce(surroundings: Surroundings, wanted: boolean, executorId?: string): Promise<SweepReport & { dryRun: boolean }> {
   return withReadyContext(surroundings, async (context) => {
     const gate = await context.probePgBoss();
     if (gate.mode !== 'act') throw new UsageError(gate.detail);
-    return sweep(
-      context.sweepDependencies(null, dryRun || context.config.dryRun),
-      executorId === undefined ? {} : { executorIds: [executorId] },
-    );
+    const dryRun = wanted || context.config.dryRun;
+    const report = await sweep(context.sweepDependencies(null, dryRun), executorId === undefined ? {} : { executorIds: [executorId] });
+    return { ...report, dryRun };
   });
 }
 
@@ -25,17 +25,17 @@ export async function orphans(surroundings: Surroundings, options: { json?: true
 }
 
 export async function runSweep(surroundings: Surroundings, options: { json?: true; dryRun?: true; executor?: string }): Promise<number> {
-  const { restarted, failed, discarded, held, skipped, recovered, restraints } = await sweepOnce(
+  const { restarted, failed, discarded, held, skipped, recovered, restraints, dryRun } = await sweepOnce(
     surroundings,
     options.dryRun === true,
     options.executor,
   );
   const result = { restarted, failed, discarded, held, skipped };
-  if (options.json) printJson(surroundings, { dryRun: options.dryRun === true, ...result, restraints });
+  if (options.json) printJson(surroundings, { dryRun, ...result, restraints });
   else {
-    if (options.dryRun) surroundings.out(describeOrphans(recovered));
+    if (dryRun) surroundings.out(describeOrphans(recovered));
     surroundings.out(
-      `${options.dryRun ? 'would be: ' : ''}restarted ${restarted}, failed ${failed}, discarded ${discarded}, held ${held}, skipped ${skipped}`,
+      `${dryRun ? 'would be: ' : ''}restarted ${restarted}, failed ${failed}, discarded ${discarded}, held ${held}, skipped ${skipped}`,
     );
     for (const line of describeRestraints(restraints)) surroundings.out(line);
   }
