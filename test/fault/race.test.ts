@@ -1,7 +1,9 @@
 import { expect, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
+import { asPgBossDb } from '../../src/pgboss/client.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import { sweep } from '../../src/recovery/sweep.ts';
+import { completeAttempt } from '../support/complete.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
 
@@ -36,10 +38,8 @@ for (const [policy, outcome] of [
     const sweepers = await Promise.all(['a', 'b'].map((node) => openTestContext(url, { ...env, RECLAIMD_NODE: node })));
     const finished = new Set<string>();
     const finish = async (lane: number) => {
-      for (const { id, retryCount } of attempts.filter((_, index) => index % 2 === lane)) {
-        const { affected } = await executor.boss.complete('work', { id, retryCount }, { by: 'worker-1' });
-        if (affected === 1) finished.add(id);
-      }
+      for (const attempt of attempts.filter((_, index) => index % 2 === lane))
+        if (await completeAttempt(executor.boss, 'work', attempt, { by: 'worker-1' })) finished.add(attempt.id);
     };
     const [reports] = await Promise.all([
       Promise.all(sweepers.map((context) => sweep(context.sweepDependencies(null, false)))),
@@ -67,11 +67,9 @@ for (const [policy, outcome] of [
 
     const second = await boss.fetch('work', { batchSize: 400, includeMetadata: true });
     expect(new Set(second?.map(({ id }) => id))).toEqual(rescued);
-    for (const { id, retryCount } of attempts) {
-      const late = await executor.boss.complete('work', { id, retryCount }, { by: 'too late' });
-      expect(late.affected, 'the first attempt is over for good').toBe(0);
-    }
-    for (const { id, retryCount } of second ?? []) await boss.complete('work', { id, retryCount }, { by: 'worker-2' });
+    for (const attempt of attempts)
+      expect(await completeAttempt(executor.boss, 'work', attempt, { by: 'too late' }), 'the first attempt is over for good').toBe(false);
+    for (const attempt of second ?? []) expect(await completeAttempt(boss, 'work', attempt, { by: 'worker-2' })).toBe(true);
     const ended = await statesOf(database);
     expect(ended).toHaveLength(400);
     for (const { id, state, retryCount, output } of ended)
@@ -89,8 +87,7 @@ test('a completion that has not committed yet is not waited for, and stands', as
   const context = await openTestContext(url);
   const [first, other] = attempts;
   await database.transaction(async (tx) => {
-    const db = { executeSql: async (text: string, values?: unknown[]) => ({ rows: await tx.query<object>(text, values) }) };
-    await executor.boss.complete('work', { id: first?.id ?? '', retryCount: 0 }, null, { db });
+    await completeAttempt(executor.boss, 'work', { id: first?.id ?? '', retryCount: 0 }, null, { db: asPgBossDb(tx) });
     expect(await sweep(context.sweepDependencies(null, false))).toMatchObject({ failed: 1, skipped: 1 });
   });
   const states = new Map((await statesOf(database)).map(({ id, state }) => [id, state]));
@@ -105,17 +102,17 @@ test('a completion that meets a rescue under way waits for it, and changes nothi
   const context = await openTestContext(url);
   const attempt = { id: attempts[0]?.id ?? '', retryCount: 0 };
   const dependencies = context.sweepDependencies(null, false);
-  let completion: Promise<{ affected: number }> | undefined;
+  let completion: Promise<boolean> | undefined;
   const gateway: typeof dependencies.gateway = {
     rescue: async (tx, queue, nominations) => {
       const result = await dependencies.gateway.rescue(tx, queue, nominations);
-      completion = executor.boss.complete('work', attempt);
+      completion = completeAttempt(executor.boss, 'work', attempt);
       const waiting = `SELECT FROM pg_stat_activity WHERE application_name = 'worker-1' AND wait_event_type = 'Lock'`;
       await expect.poll(() => database.query(waiting), { timeout: 10_000 }).toHaveLength(1);
       return result;
     },
   };
   expect(await sweep({ ...dependencies, gateway })).toMatchObject({ failed: 1 });
-  expect(await completion).toMatchObject({ affected: 0 });
+  expect(await completion).toBe(false);
   expect(await statesOf(database)).toMatchObject([{ state: 'retry' }]);
 });
