@@ -1,0 +1,93 @@
+import { spawn } from 'node:child_process';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+
+const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
+
+function start(args: readonly string[], env: Record<string, string> = {}) {
+  return spawn(process.execPath, [MAIN, ...args], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+async function reclaimd(args: readonly string[], env: Record<string, string> = {}) {
+  const child = start(args, env);
+  const code = new Promise<number | null>((resolve) => child.once('close', resolve));
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  return { out, err, code: await code };
+}
+
+const COMMANDS = [
+  'run',
+  'demo',
+  'check-config',
+  'migrate',
+  'install-ownership',
+  'remove-ownership',
+  'grants',
+  'status',
+  'executors',
+  'orphans',
+];
+
+test('every command is listed and explains itself', async () => {
+  const all = [...COMMANDS, 'sweep', 'policies', 'policies list', 'policies set', 'policies remove'];
+  const { out, code } = await reclaimd(['--help']);
+  expect(code).toBe(0);
+  for (const name of all) expect(out).toContain(name.split(' ')[0]);
+  for (const name of all) {
+    const help = await reclaimd([...name.split(' '), '--help']);
+    expect([name, help.code, help.out.split('\n')[0]]).toEqual([name, 0, expect.stringMatching(`^Usage: reclaimd ${name}`)]);
+  }
+});
+
+test('check-config prints what is in force, without the password', async () => {
+  const env = { DATABASE_URL: 'postgres://app:hunter2@db/app', RECLAIMD_STARTUP_DELAY: '30s', RECLAIMD_LISTEN: '[::1]:0' };
+  const { out, code } = await reclaimd(['check-config'], env);
+  expect(code).toBe(0);
+  expect(out).toMatch(/^DATABASE_URL +postgres:\/\/app:\*\*\*@db\/app$/m);
+  expect(out).toMatch(/^RECLAIMD_STARTUP_DELAY +30s$/m);
+  expect(out).toMatch(/^RECLAIMD_LISTEN +\[::1\]:0$/m);
+  const json = await reclaimd(['check-config', '--json'], env);
+  expect(JSON.parse(json.out)).toMatchObject({ RECLAIMD_POLICY: 'fail', DATABASE_URL: 'postgres://app:***@db/app' });
+});
+
+test.each([['check-config'], ['run'], ['status'], ['sweep'], ['migrate'], ['grants']])(
+  '%s with a wrong configuration says every problem at once and exits 2',
+  async (command) => {
+    const { out, err, code } = await reclaimd([command], {
+      DATABASE_URL: 'mysql://app:hunter2@db/app',
+      RECLAIMD_BATCH: '0',
+      RECLAIMD_DRYRUN: 'true',
+    });
+    expect(code).toBe(2);
+    for (const said of [
+      '3 problems',
+      'DATABASE_URL',
+      'RECLAIMD_BATCH: given "0"; allowed: a whole number',
+      'did you mean RECLAIMD_DRY_RUN?',
+    ])
+      expect(err).toContain(said);
+    expect(out + err).not.toContain('hunter2');
+  },
+);
+
+test.each([[['nonsense']], [['sweep', '--nonsense']], [['policies', 'set', 'mail']]])('%j is a usage error: exit 2', async (args) => {
+  const { err, code } = await reclaimd(args, { DATABASE_URL: 'postgres://db/app' });
+  expect(code).toBe(2);
+  expect(err).toContain('--help');
+});
+
+test('a database that is not there is a failure, in one line: exit 1', async () => {
+  const { err, code } = await reclaimd(['status'], { DATABASE_URL: 'postgres://app:hunter2@127.0.0.1:1/app' });
+  expect(code).toBe(1);
+  expect(err).toMatch(/^reclaimd: .*ECONNREFUSED.*\n$/);
+});
+
+test('a reader that goes away is no failure', async () => {
+  const child = start(['check-config'], { DATABASE_URL: 'postgres://db/app' });
+  child.stdout.destroy();
+  expect(await new Promise((resolve) => child.once('close', resolve))).toBe(0);
+});
