@@ -10,17 +10,17 @@ import { countVerdicts } from './executors/queries.ts';
 import type { Proof } from './executors/verdict.ts';
 import { BEAT_INTERVAL_MS, createBeat } from './fleet/beat.ts';
 import { type FleetState, type NodeIdentity, saveBrake, saveNodeStop } from './fleet/queries.ts';
-import { isPidAmbiguous, openProcess, readBootId } from './host/process.ts';
+import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
 import { countOpen, project } from './incidents/incident.ts';
-import { createMetrics, observeSweep } from './metrics/metrics.ts';
+import { countRecovered, createMetrics, observeSweep } from './metrics/metrics.ts';
 import { coverNewTables, ownershipState } from './ownership/install.ts';
 import { rotateOwnership } from './ownership/rotate.ts';
 import type { GateState } from './pgboss/gate.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import { resolveReleasedHolds } from './recovery/holds.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
-import { type SweepReport, sweep } from './recovery/sweep.ts';
+import { SweepIncomplete, type SweepReport, sweep } from './recovery/sweep.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
@@ -49,7 +49,8 @@ const WATCH_INTERVAL_MS = 50;
 const EXECUTORS_INTERVAL_MS = 2_000;
 const OWNERSHIP_INTERVAL_MS = 10_000;
 const GAUGES_INTERVAL_MS = 10_000;
-const NOTICE_FALLBACK_MS = 30_000;
+/** Only what a failed sweep left; a death wakes the loop at once. */
+const NOTICE_FALLBACK_MS = 1_000;
 /** The node that proved a death acts first; the others come after, should it die meanwhile. */
 const HEARD_DELAY_MS = 500;
 const STOP_LIMIT_MS = 8_000;
@@ -109,7 +110,13 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     clock,
     log,
     registry: context.registry,
-    processes: { bootId: identity.bootId ?? undefined, open: openProcess, isPidAmbiguous },
+    processes: {
+      bootId: identity.bootId ?? undefined,
+      pidNamespace: readPidNamespace(),
+      secondsSinceBoot,
+      open: openProcess,
+      isPidAmbiguous,
+    },
     host: identity.host,
     node: config.node,
     stack: identity.stack,
@@ -166,7 +173,10 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   async function runSweep(sweepOptions: { executorIds?: readonly string[] }): Promise<SweepReport> {
     const startedAt = clock.now();
-    const report = await sweep(dependencies, sweepOptions);
+    const report = await sweep(dependencies, sweepOptions).catch((error: unknown) => {
+      if (error instanceof SweepIncomplete && !config.dryRun) countRecovered(metrics, error.report);
+      throw error;
+    });
     observeSweep(metrics, report, (clock.now() - startedAt) / 1000, config.dryRun);
     const { restarted, failed, discarded, held, skipped } = report;
     if (report.recovered.length > 0)

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { Recovered } from '../actions/rescue.ts';
 import type { SweepReport } from '../recovery/sweep.ts';
-import { createMetrics, observeSweep } from './metrics.ts';
+import { countRecovered, createMetrics, observeSweep } from './metrics.ts';
 
 /** What dashboards and alerts are built on: changing a line here breaks somebody's. */
 const CONTRACT = [
@@ -100,6 +100,14 @@ test('a dry run is no success', async () => {
   const text = await metrics.registry.metrics();
   expect(text).toContain('reclaimd_claims_total{result="won"} 0');
   expect(text).toContain('reclaimd_recoveries_total{policy="fail",outcome="failed"} 0');
+  expect(text).toContain('reclaimd_sweep_last_success_timestamp_seconds 0');
+});
+
+test('what a sweep took before it broke off is counted, but it is no success', async () => {
+  const metrics = createMetrics();
+  countRecovered(metrics, reportOf([ORPHAN]));
+  const text = await metrics.registry.metrics();
+  expect(text).toContain('reclaimd_recoveries_total{policy="fail",outcome="failed"} 1');
   expect(text).toContain('reclaimd_sweep_last_success_timestamp_seconds 0');
 });
 

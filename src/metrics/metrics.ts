@@ -73,6 +73,11 @@ export function observeSweep(metrics: Metrics, report: SweepReport, seconds: num
   if (dryRun) return;
   metrics.sweepDuration.observe(seconds);
   metrics.sweepLastSuccess.setToCurrentTime();
+  countRecovered(metrics, report);
+}
+
+/** Counts what a sweep took, whether or not it got to its end. */
+export function countRecovered(metrics: Metrics, report: SweepReport): void {
   metrics.claims.inc({ result: 'won' }, report.recovered.length);
   metrics.claims.inc({ result: 'lost' }, report.skipped);
   for (const orphan of report.recovered) {

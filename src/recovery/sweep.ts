@@ -50,9 +50,15 @@ export interface SweepOptions {
 /** Orphans are listed in pages, so that a huge pile takes bounded memory. */
 const PAGE = 10_000;
 
-/** A batch failed; the others went on. */
+/** Batches failed; `report` is what the others did. */
 export class SweepIncomplete extends AggregateError {
   override readonly name = 'SweepIncomplete';
+  readonly report: SweepReport;
+
+  constructor(failures: readonly unknown[], report: SweepReport) {
+    super(failures, `${failures.length} batches of the sweep failed: ${String(failures[0])}`);
+    this.report = report;
+  }
 }
 
 /**
@@ -80,7 +86,7 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
     // A dry run takes nothing away, so its first page is all it sees.
     if (dependencies.dryRun || page.length < PAGE || done === 0) break;
   }
-  if (failures.length > 0) throw new SweepIncomplete(failures, `${failures.length} batches of the sweep failed: ${String(failures[0])}`);
+  if (failures.length > 0) throw new SweepIncomplete(failures, report);
   return report;
 
   /** @returns how many attempts are no longer where they were. */
