@@ -80,8 +80,8 @@ export function createRescueGateway(jobs: JobStore, node: string): RescueGateway
 export function createDryRunGateway(): RescueGateway {
   return {
     rescue: async (tx, queue, nominations) => {
-      const recovered = await decide(tx, queue, nominations);
-      return { recovered, skipped: nominations.length - recovered.length };
+      const recovered = await decide(tx, queue, nominations, { withHeld: true });
+      return { recovered, skipped: 0 };
     },
   };
 }
@@ -95,15 +95,15 @@ async function claim(jobs: JobStore, tx: Sql, queue: string, nominations: readon
   return claimed;
 }
 
-/** Applies the per-job limit under the lock; what is held already is left out. */
-async function decide(tx: Sql, queue: string, nominations: readonly Nomination[]): Promise<Recovered[]> {
+/** Applies the per-job limit under the lock; what is held already is left out, unless somebody only asks. */
+async function decide(tx: Sql, queue: string, nominations: readonly Nomination[], { withHeld = false } = {}): Promise<Recovered[]> {
   if (nominations.length === 0) return [];
   const counts = await countRecoveries(
     tx,
     queue,
     nominations.map((nomination) => nomination.jobId),
   );
-  const held = await listHeld(tx, queue, nominations);
+  const held = withHeld ? new Set() : await listHeld(tx, queue, nominations);
   const decided = nominations.map((nomination): Recovered => {
     const recoveriesBefore = counts.get(nomination.jobId) ?? 0;
     const { policy, poison } = applyPoisonLimit(nomination.resolved, recoveriesBefore);

@@ -20,7 +20,8 @@ export async function runInstallOwnership(surroundings: Surroundings): Promise<v
     if (gate.mode === 'wait')
       throw new UsageError(`pg-boss is not installed in schema "${pgbossSchema}" yet: start a worker once, then run this again`);
     const { installed, present } = await installOwnership(database, { schema: config.schema, pgbossSchema });
-    surroundings.out(`ownership is recorded on ${installed.length + present.length} job tables (${installed.length} new)`);
+    const count = installed.length + present.length;
+    surroundings.out(`ownership is recorded on ${count} job ${count === 1 ? 'table' : 'tables'} (${installed.length} new)`);
   });
 }
 

@@ -11,6 +11,7 @@ import {
   saveDeath,
   saveWitness,
 } from './queries.ts';
+import { judgeSighting } from './sighting.ts';
 import { type Proof, WITNESS_FRESH_SECONDS } from './verdict.ts';
 
 /** A process of this host in sight; see host/process.ts. */
@@ -24,7 +25,10 @@ export interface ProcessHandle {
 
 /** The processes of this host, as far as adoption needs them. */
 export interface ProcessTable {
+  /** Undefined where there is no Linux /proc: then nothing is adopted. */
   bootId: string | undefined;
+  pidNamespace: string | undefined;
+  secondsSinceBoot(): number;
   open(pid: number): ProcessHandle | undefined;
   isPidAmbiguous(pid: number): boolean;
 }
@@ -84,40 +88,35 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   async function adoptOne(row: LocalExecutorRow, bootId: string): Promise<void> {
-    if (row.witnessBootId !== null && row.witnessBootId !== bootId) {
-      await declareDead(row.id, 'host_rebooted', null);
-      return;
-    }
+    const sighting = judgeSighting(row, {
+      node,
+      bootId,
+      pidNamespace: processes.pidNamespace,
+      uptimeSeconds: processes.secondsSinceBoot(),
+    });
+    if (sighting === 'rebooted') return declareDead(row.id, 'host_rebooted', null);
+    if (sighting === 'elsewhere' && row.witnessed) return undefined;
     const handle = processes.open(row.pid);
-    if (row.witnessStartTicks !== null) {
-      if (handle && String(handle.startTicks) === row.witnessStartTicks) {
-        await hold(row, handle, bootId);
-      } else {
-        handle?.close();
-        if (await isContradicted(row.applicationName)) await giveUp(row.id, 'its process is gone, but its sessions live');
-        else await declareDead(row.id, 'process_gone', null);
-      }
-      return;
+    if (sighting === 'here') {
+      if (handle && String(handle.startTicks) === row.witnessStartTicks) return hold(row, handle, bootId);
+      handle?.close();
+      if (await isContradicted(row.applicationName)) return giveUp(row.id, 'its process is gone, but its sessions live');
+      return declareDead(row.id, 'process_gone', null);
     }
-    if (!handle) return;
-    if (!row.beatFresh) {
-      handle.close();
-      return;
-    }
-    if (handle.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS) {
-      handle.close();
-      unverifiable.add(row.id);
-      log.warn(
-        { executor: row.id, pid: row.pid },
-        'pid belongs to a younger process: another pid namespace or a recycled pid, not adopted',
-      );
-    } else if (processes.isPidAmbiguous(row.pid)) {
-      handle.close();
-      unverifiable.add(row.id);
-      log.warn({ executor: row.id, pid: row.pid }, 'pid is carried by several processes of this host, not adopted');
-    } else {
-      await hold(row, handle, bootId);
-    }
+    if (!handle) return undefined;
+    const doubt = row.beatFresh ? doubtOf(row, handle) : 'beats are not fresh';
+    if (doubt === undefined) return hold(row, handle, bootId);
+    handle.close();
+    if (!row.beatFresh) return undefined;
+    unverifiable.add(row.id);
+    log.warn({ executor: row.id, pid: row.pid }, `${doubt}: not adopted, judged by its beats alone`);
+  }
+
+  /** Why the process of that pid may not be the one that registered. */
+  function doubtOf(row: LocalExecutorRow, handle: ProcessHandle): string | undefined {
+    if (handle.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS)
+      return 'the pid belongs to a younger process (recycled, or of another pid namespace)';
+    return processes.isPidAmbiguous(row.pid) ? 'the pid is carried by several processes of this host' : undefined;
   }
 
   async function hold(row: LocalExecutorRow, handle: ProcessHandle, bootId: string): Promise<void> {
@@ -132,7 +131,14 @@ export function createAdoption(dependencies: AdoptionDependencies) {
 
   function bearWitness(id: string, handle: ProcessHandle, bootId: string): Promise<boolean> {
     const { stack, env } = dependencies;
-    return saveWitness(database, id, { node, bootId, startTicks: handle.startTicks, stack, env });
+    return saveWitness(database, id, {
+      node,
+      bootId,
+      pidNamespace: processes.pidNamespace ?? '',
+      startTicks: handle.startTicks,
+      stack,
+      env,
+    });
   }
 
   /** Looks at every adopted process: a read each, no statement unless one is gone. */

@@ -77,9 +77,13 @@ export interface LocalExecutorRow {
   applicationName: string | null;
   ageSeconds: number;
   beatFresh: boolean;
+  silentSeconds: number;
   /** Some daemon whose beats are fresh holds it in sight already. */
   witnessed: boolean;
+  /** The node that held it in sight last, and from which boot and pid namespace. */
+  witnessNode: string | null;
   witnessBootId: string | null;
+  witnessPidNamespace: string | null;
   witnessStartTicks: string | null;
 }
 
@@ -89,7 +93,8 @@ export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: 
        extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
        e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds) AS "beatFresh",
        coalesce(w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $2), false) AS witnessed,
-       e.witness_boot_id AS "witnessBootId", e.witness_start_ticks::text AS "witnessStartTicks"
+       extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
+       e.witness_node AS "witnessNode", e.witness_boot_id AS "witnessBootId", e.witness_pid_namespace AS "witnessPidNamespace", e.witness_start_ticks::text AS "witnessStartTicks"
      FROM executor e LEFT JOIN node w ON w.node = e.witness_node
      WHERE e.host = $1 AND e.pid IS NOT NULL AND e.stopped_at IS NULL AND e.proof IS NULL
        AND (e.witness_node IS NOT NULL OR e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds))`,
@@ -100,6 +105,7 @@ export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: 
 export interface Witness {
   node: string;
   bootId: string;
+  pidNamespace: string;
   startTicks: number;
   stack: string | null;
   env: string | null;
@@ -108,17 +114,20 @@ export interface Witness {
 /** The scope of the daemon that adopts becomes the executor's, unless it brought one of its own. */
 export async function saveWitness(sql: Sql, id: string, witness: Witness): Promise<boolean> {
   const rows = await sql.query(
-    `UPDATE executor SET witness_node = $2, witness_boot_id = $3, witness_start_ticks = $4,
-       stack = coalesce(stack, $5), env = coalesce(env, $6)
+    `UPDATE executor SET witness_node = $2, witness_boot_id = $3, witness_pid_namespace = $4, witness_start_ticks = $5,
+       stack = coalesce(stack, $6), env = coalesce(env, $7)
      WHERE id = $1 AND stopped_at IS NULL AND proof IS NULL RETURNING id`,
-    [id, witness.node, witness.bootId, witness.startTicks, witness.stack, witness.env],
+    [id, witness.node, witness.bootId, witness.pidNamespace, witness.startTicks, witness.stack, witness.env],
   );
   return rows.length > 0;
 }
 
 /** Gives up sight of an executor: from then on only its silence speaks. */
 export async function dropWitness(sql: Sql, id: string): Promise<void> {
-  await sql.query('UPDATE executor SET witness_node = NULL, witness_boot_id = NULL, witness_start_ticks = NULL WHERE id = $1', [id]);
+  await sql.query(
+    'UPDATE executor SET witness_node = NULL, witness_boot_id = NULL, witness_pid_namespace = NULL, witness_start_ticks = NULL WHERE id = $1',
+    [id],
+  );
 }
 
 /**

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
 
 /** What identifies one life of a process on one boot of one host. */
 export interface ProcessIdentity {
@@ -25,6 +25,20 @@ export function readBootId(): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The pid namespace that we are in: pids seen from another one mean other processes. */
+export function readPidNamespace(): string | undefined {
+  try {
+    return readlinkSync('/proc/self/ns/pid');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Seconds since this host booted, by its own monotonic clock. */
+export function secondsSinceBoot(): number {
+  return Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
 }
 
 /**
@@ -92,8 +106,4 @@ function readStat(descriptor: number): { startTicks: number; ended: boolean } | 
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const state = fields[0];
   return { startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X' };
-}
-
-function secondsSinceBoot(): number {
-  return Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
 }

@@ -114,7 +114,7 @@ export async function listQueueNames(sql: Sql): Promise<string[]> {
 
 /**
  * Takes over what is new in pg-boss's registry: one statement, which writes only rows whose beat or stop has moved.
- * A row that pg-boss keeps of a life long over is not taken up again.
+ * A row that pg-boss keeps of a life long over is not taken up again. A beat after a recorded death refutes its proof.
  */
 export async function importInstances(sql: Sql, host: string | undefined): Promise<void> {
   await sql.query(
@@ -127,7 +127,12 @@ export async function importInstances(sql: Sql, host: string | undefined): Promi
        AND CASE WHEN known.id IS NULL THEN i.heartbeat_on > now() - interval '1 day'
            ELSE i.heartbeat_on > known.beat_at OR i.stopped_on IS DISTINCT FROM known.stopped_at END
      ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at, queues = excluded.queues, stopped_at = excluded.stopped_at,
-       application_name = excluded.application_name, started_at = excluded.started_at`,
+       application_name = excluded.application_name, started_at = excluded.started_at,
+       proof = CASE WHEN excluded.beat_at > e.dead_at THEN NULL ELSE e.proof END,
+       dead_at = CASE WHEN excluded.beat_at > e.dead_at THEN NULL ELSE e.dead_at END,
+       last_alive_at = CASE WHEN excluded.beat_at > e.dead_at THEN NULL ELSE e.last_alive_at END,
+       witness_node = CASE WHEN excluded.beat_at > e.dead_at THEN NULL ELSE e.witness_node END,
+       witness_boot_id = CASE WHEN excluded.beat_at > e.dead_at THEN NULL ELSE e.witness_boot_id END`,
     [host ?? null],
   );
 }

@@ -28,8 +28,8 @@ export async function listOrphansOf(
   if (names.length === 0) return [];
   const goneIds = new Set(gone.map((executor) => executor.id));
   const byName = Map.groupBy(all, (executor) => executor.applicationName);
-  const attempts = await jobs.listActive(sql, names, limit);
-  return attempts.flatMap((attempt) => {
+  const attempts = new Map((await jobs.listActive(sql, names, limit)).map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt]));
+  return [...attempts.values()].flatMap((attempt) => {
     const owners = (byName.get(attempt.applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
     const owner = owners.at(-1);
     if (!owner || !owners.every((executor) => goneIds.has(executor.id))) return [];

@@ -27,7 +27,8 @@ export interface Loop {
 
 /** A pass that takes longer than this is no longer a loop that turns. */
 const PASS_LIMIT_MS = 120_000;
-const BACKOFF_LIMIT_MS = 30_000;
+/** Short, for after an outage the dead wait for us. */
+const BACKOFF_LIMIT_MS = 5_000;
 
 export function startLoop(definition: LoopDefinition, dependencies: { clock: Clock; log: Logger; observe: PassObserver }): Loop {
   const { name, intervalMs, jitter = 0.1 } = definition;
@@ -55,7 +56,7 @@ export function startLoop(definition: LoopDefinition, dependencies: { clock: Clo
       const said = errorFields(error).error;
       if (said !== loggedFailure) log.error({ loop: name, ...errorFields(error) }, 'loop failed, will retry');
       loggedFailure = said;
-      return Math.min(BACKOFF_LIMIT_MS, Math.max(intervalMs, 250 * 2 ** Math.min(failures, 10)));
+      return Math.max(intervalMs, Math.min(BACKOFF_LIMIT_MS, 250 * 2 ** Math.min(failures, 10)));
     }
     if (loggedFailure !== undefined) log.info({ loop: name, failures }, 'loop recovered');
     failures = 0;

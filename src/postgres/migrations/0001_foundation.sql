@@ -47,6 +47,7 @@ CREATE TABLE executor (
   -- The node that holds the local process in sight, and the identity of that process.
   witness_node text,
   witness_boot_id text,
+  witness_pid_namespace text,
   witness_start_ticks bigint,
   -- Proof of death, never taken back.
   proof text CHECK (proof IN ('process_gone', 'host_rebooted')),

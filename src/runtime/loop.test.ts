@@ -1,0 +1,113 @@
+import { expect, test } from 'vitest';
+import type { Clock } from './clock.ts';
+import type { Logger } from './logger.ts';
+import { startLoop } from './loop.ts';
+
+/** A clock whose sleeps end when the test says so. */
+function createManualClock() {
+  const sleeps: { ms: number; end(): void }[] = [];
+  let now = 0;
+  const clock: Clock = {
+    now: () => now,
+    sleep: (ms, signal) =>
+      new Promise((resolve) => {
+        const end = () => {
+          now += ms;
+          resolve();
+        };
+        if (signal?.aborted) resolve();
+        signal?.addEventListener('abort', () => resolve(), { once: true });
+        sleeps.push({ ms, end });
+      }),
+  };
+  return { clock, sleeps };
+}
+
+function start(pass: () => Promise<{ againInMs: number } | undefined>) {
+  const { clock, sleeps } = createManualClock();
+  const logged: string[] = [];
+  const observed: unknown[] = [];
+  const log = {
+    debug: () => undefined,
+    info: (_: object, text: string) => logged.push(`info ${text}`),
+    warn: () => undefined,
+    error: (_: object, text: string) => logged.push(`error ${text}`),
+  } as unknown as Logger;
+  const loop = startLoop(
+    { name: 'test', intervalMs: 1000, jitter: 0, pass },
+    { clock, log, observe: (_, __, error) => observed.push(error) },
+  );
+  return { loop, sleeps, logged, observed };
+}
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+async function turn(sleeps: { end(): void }[]): Promise<void> {
+  await settle();
+  sleeps.at(-1)?.end();
+  await settle();
+}
+
+test('a pass runs, then sleeps its interval, or what it asks for', async () => {
+  let passes = 0;
+  const { loop, sleeps } = start(async () => (++passes === 2 ? { againInMs: 7 } : undefined));
+  await turn(sleeps);
+  await turn(sleeps);
+  expect(sleeps.map(({ ms }) => ms)).toEqual([1000, 7, 1000]);
+  expect(passes).toBe(3);
+  await loop.stop();
+});
+
+test('a failure is logged once per change, retried with backoff, and its end is said', async () => {
+  const outcomes = ['down', 'down', 'denied', 'ok', 'ok'];
+  const { loop, sleeps, logged, observed } = start(async () => {
+    const outcome = outcomes.shift();
+    if (outcome !== 'ok') throw new Error(outcome);
+    return undefined;
+  });
+  for (let index = 0; index < 4; index++) await turn(sleeps);
+  expect(logged).toEqual(['error loop failed, will retry', 'error loop failed, will retry', 'info loop recovered']);
+  expect(observed.map((error) => error === undefined)).toEqual([false, false, false, true, true]);
+  const waits = sleeps.map(({ ms }) => ms);
+  expect(waits[1]).toBeLessThanOrEqual(waits[2] as number);
+  expect(waits[3]).toBe(1000);
+  await loop.stop();
+});
+
+test('a wake ends the wait; one during a pass runs one more after it', async () => {
+  let passes = 0;
+  const gate = Promise.withResolvers<void>();
+  const { loop } = start(async () => {
+    passes += 1;
+    if (passes === 2) await gate.promise;
+    return undefined;
+  });
+  await settle();
+  loop.wake();
+  await settle();
+  expect(passes).toBe(2);
+  loop.wake();
+  gate.resolve();
+  await settle();
+  expect(passes).toBe(3);
+  await loop.stop();
+});
+
+test('stop waits for the pass under way and begins no other', async () => {
+  let passes = 0;
+  const gate = Promise.withResolvers<void>();
+  const { loop } = start(async () => {
+    passes += 1;
+    await gate.promise;
+    return undefined;
+  });
+  let stopped = false;
+  const stopping = loop.stop().then(() => {
+    stopped = true;
+  });
+  await settle();
+  expect(stopped).toBe(false);
+  gate.resolve();
+  await stopping;
+  expect(passes).toBe(1);
+});

@@ -1,0 +1,157 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { hostname } from 'node:os';
+import { expect, onTestFinished, test } from 'vitest';
+import { createAdoption, type ProcessTable } from '../../src/executors/adoption.ts';
+import { listExecutorHealth } from '../../src/executors/health.ts';
+import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from '../../src/host/process.ts';
+import { registry } from '../../src/pgboss/job-store.ts';
+import type { Database } from '../../src/postgres/database.ts';
+import { systemClock } from '../../src/runtime/clock.ts';
+import { createFleetDatabase, silentLog } from '../support/database.ts';
+import { createExecutor } from '../support/executor.ts';
+import { spawnWorker } from '../support/worker.ts';
+
+const PROCESSES: ProcessTable = {
+  bootId: readBootId(),
+  pidNamespace: readPidNamespace(),
+  secondsSinceBoot,
+  open: openProcess,
+  isPidAmbiguous,
+};
+
+function createTestAdoption(database: Database, more: { node?: string; processes?: Partial<ProcessTable> } = {}) {
+  const deaths: string[] = [];
+  const adoption = createAdoption({
+    database,
+    registry,
+    clock: systemClock,
+    log: silentLog,
+    host: hostname(),
+    node: more.node ?? 'n',
+    stack: 'blue',
+    env: 'prod',
+    processes: { ...PROCESSES, ...more.processes },
+    onDeath: (id, proof) => deaths.push(`${id} ${proof}`),
+  });
+  onTestFinished(() => adoption.close());
+  return { ...adoption, deaths };
+}
+
+/** A process that is nobody's executor, and a registered executor that claims its pid. */
+async function registerProcess(database: Database, id: string) {
+  const child = spawn('sleep', ['60']);
+  onTestFinished(() => void child.kill('SIGKILL'));
+  await database.query('SELECT heartbeat($1, $1, 5, host => $2, pid => $3)', [id, hostname(), child.pid]);
+  return {
+    kill: async () => {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    },
+  };
+}
+
+test('a process of this host is adopted with the scope of its daemon, and its end is a proven death', async () => {
+  const { database } = await createFleetDatabase();
+  const child = await registerProcess(database, 'e');
+  const { adopt, watch, size, deaths } = createTestAdoption(database);
+  await adopt();
+  expect(size()).toBe(1);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', stack: 'blue', env: 'prod', witnessNode: 'n' }]);
+  await watch();
+  expect(deaths).toEqual([]);
+  await child.kill();
+  await watch();
+  expect(deaths).toEqual(['e process_gone']);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'dead', proof: 'process_gone' }]);
+});
+
+test('a pid that is younger than the registration is never adopted', async () => {
+  const { database } = await createFleetDatabase();
+  const child = await registerProcess(database, 'e');
+  await database.query(`UPDATE executor SET started_at = now() - interval '1 hour'`);
+  const { adopt, watch, size, deaths } = createTestAdoption(database);
+  await adopt();
+  await child.kill();
+  await watch();
+  expect([size(), deaths]).toEqual([0, []]);
+});
+
+test('nor one whose beats are not fresh, nor one whose pid several processes carry', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  const ambiguous = createTestAdoption(database, { processes: { isPidAmbiguous: () => true } });
+  await ambiguous.adopt();
+  expect(ambiguous.size()).toBe(0);
+  await database.query(`UPDATE executor SET beat_at = now() - interval '11 seconds'`);
+  const late = createTestAdoption(database);
+  await late.adopt();
+  expect(late.size()).toBe(0);
+});
+
+test('sessions that outlive the process refute that it was the executor', async () => {
+  const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  const child = await registerProcess(database, 'e');
+  const executor = await createExecutor(url, database, 'e');
+  await database.query('UPDATE executor SET host = $1 WHERE id = $2', [hostname(), 'e']);
+  await executor.fetch('work');
+  const { adopt, watch, size, deaths } = createTestAdoption(database);
+  await adopt();
+  expect(size()).toBe(1);
+  await child.kill();
+  await watch();
+  expect(deaths).toEqual([]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ proof: null, witnessNode: null }]);
+});
+
+test('a death while no daemon ran is proven by the next one, from what was recorded', async () => {
+  const { database } = await createFleetDatabase();
+  const gone = await registerProcess(database, 'gone');
+  await registerProcess(database, 'there');
+  await createTestAdoption(database).adopt();
+  await gone.kill();
+  const next = createTestAdoption(database);
+  await next.adopt();
+  expect(next.deaths).toEqual(['gone process_gone']);
+  expect(next.size()).toBe(1);
+});
+
+test('after a reboot the old pids prove their death; from another pid namespace or node they prove nothing', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  await createTestAdoption(database).adopt();
+  await database.query(`UPDATE executor SET beat_at = now() - interval '1 hour'`);
+  const elsewhere = createTestAdoption(database, { processes: { pidNamespace: 'pid:[0]', open: () => undefined } });
+  await elsewhere.adopt();
+  const namesake = createTestAdoption(database, {
+    node: 'other',
+    processes: { bootId: 'another', secondsSinceBoot: () => 60, open: () => undefined },
+  });
+  await namesake.adopt();
+  expect([...elsewhere.deaths, ...namesake.deaths]).toEqual([]);
+  const rebooted = createTestAdoption(database, { processes: { bootId: 'another', secondsSinceBoot: () => 60 } });
+  await rebooted.adopt();
+  expect(rebooted.deaths).toEqual(['e host_rebooted']);
+});
+
+test('a graceful stop that came first is no death', async () => {
+  const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  const worker = await spawnWorker({ url, queues: ['work'] });
+  const { adopt, watch, deaths } = createTestAdoption(database);
+  await adopt();
+  worker.kill('SIGTERM');
+  await worker.exited;
+  await watch();
+  expect(deaths).toEqual([]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ id: worker.instance, verdict: 'stopped' }]);
+});
+
+test('a beat after a recorded death refutes its proof', async () => {
+  const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  const worker = await spawnWorker({ url, queues: ['work'], instanceHeartbeatSeconds: 1 });
+  await registry.importExecutors(database);
+  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now() WHERE id = $1`, [worker.instance]);
+  await database.query('UPDATE pgboss.instance SET heartbeat_on = clock_timestamp()');
+  await registry.importExecutors(database);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', proof: null }]);
+});
