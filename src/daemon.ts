@@ -54,6 +54,7 @@ const NOTICE_FALLBACK_MS = 1_000;
 /** The node that proved a death acts first; the others come after, should it die meanwhile. */
 const HEARD_DELAY_MS = 500;
 const STOP_LIMIT_MS = 8_000;
+const FIRST_SETUP_LIMIT_MS = 3_000;
 
 const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
 
@@ -328,13 +329,19 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   for (const definition of definitions) {
     loops.push(startLoop(definition, { clock, log, observe: observeLoop }));
     // The others begin once the first look at the database is over, whatever it said.
-    if (definition.name === 'setup') await Promise.race([firstSetup.promise, clock.sleep(3_000)]);
+    if (definition.name === 'setup') await within(FIRST_SETUP_LIMIT_MS, firstSetup.promise);
   }
   const listener = database.listen(`${config.schema}_death`, (executorId) => {
     if (pendingDeaths.has(executorId)) return;
     void clock.sleep(HEARD_DELAY_MS * (1 + Math.random()), stopping.signal).then(() => noticeDeath(executorId));
   });
   log.info({ version, pgboss: context.release.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
+
+  /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. */
+  async function within(limitMs: number, work: Promise<void>): Promise<void> {
+    const over = new AbortController();
+    await Promise.race([work, clock.sleep(limitMs, over.signal)]).finally(() => over.abort());
+  }
 
   function observeLoop(loop: string, seconds: number, error: unknown): void {
     metrics.loopRuns.inc({ loop, result: error === undefined ? 'ok' : 'error' });
@@ -383,7 +390,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     url: server?.url,
     stop: async () => {
       log.info('stopping');
-      await Promise.race([stopEverything(), clock.sleep(STOP_LIMIT_MS)]);
+      await within(STOP_LIMIT_MS, stopEverything());
       await server?.close();
       log.info('stopped');
     },

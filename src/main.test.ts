@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
+import { type AddressInfo, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
 
@@ -84,6 +85,37 @@ test('a database that is not there is a failure, in one line: exit 1', async () 
   const { err, code } = await reclaimd(['status'], { DATABASE_URL: 'postgres://app:hunter2@127.0.0.1:1/app' });
   expect(code).toBe(1);
   expect(err).toMatch(/^reclaimd: .*ECONNREFUSED.*\n$/);
+});
+
+test('an address that is taken is a configuration error of the daemon: exit 2', async () => {
+  const other = createServer();
+  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void other.close());
+  const listen = `127.0.0.1:${(other.address() as AddressInfo).port}`;
+  const { err, code } = await reclaimd(['run'], { DATABASE_URL: 'postgres://127.0.0.1:1/app', RECLAIMD_LISTEN: listen });
+  expect(err).toMatch(new RegExp(`^reclaimd: RECLAIMD_LISTEN: cannot listen on ${listen} \\(EADDRINUSE\\)`));
+  expect(code).toBe(2);
+});
+
+test('the daemon starts without its database, says so, and a signal ends it: exit 0', async () => {
+  const child = start(['run'], { DATABASE_URL: 'postgres://app:hunter2@127.0.0.1:1/app', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  onTestFinished(() => void child.kill('SIGKILL'));
+  let log = '';
+  for await (const part of child.stdout.setEncoding('utf8')) {
+    log += part;
+    if (log.includes('"reclaimd runs"')) break;
+  }
+  const url = /"url":"(http:[^"]+)"/.exec(log)?.[1];
+  expect((await fetch(`${url}/livez`)).status).toBe(200);
+  const ready = await fetch(`${url}/readyz`);
+  expect([ready.status, await ready.json()]).toEqual([503, expect.objectContaining({ database: 'down' })]);
+  const signalledAt = performance.now();
+  child.kill('SIGTERM');
+  expect(await ended).toBe(0);
+  expect(performance.now() - signalledAt).toBeLessThan(3_000);
+  expect(log).toContain('ECONNREFUSED');
+  expect(log).not.toContain('hunter2');
 });
 
 test('a reader that goes away is no failure', async () => {
