@@ -1,7 +1,9 @@
 import pg from 'pg';
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { TransactionConflict, toDatabaseError } from './errors.ts';
+import { type ConnectionOptions, describeConnections } from './connection.ts';
+import { DatabaseError, DatabaseUnreachable, TransactionConflict, toDatabaseError } from './errors.ts';
+import { keepListening } from './listen.ts';
 
 /** Something that runs statements: the pool, or one transaction. Rows come back as the driver parses them. */
 export interface Sql {
@@ -16,28 +18,23 @@ export interface Database extends Sql {
   close(): Promise<void>;
 }
 
-export interface DatabaseOptions {
-  url: string;
-  /** Appears in pg_stat_activity. */
-  applicationName: string;
+export interface DatabaseOptions extends ConnectionOptions {
   /** Looked up in this order for unqualified names: ours, then pg-boss's. */
   searchPath: readonly string[];
   maxConnections: number;
-  statementTimeoutMs: number;
-  lockTimeoutMs: number;
 }
 
 const CONFLICT_RETRIES = 5;
-const CONNECT_TIMEOUT_MS = 5_000;
-const LISTEN_RETRY_MS = 1_000;
 
 export function quoteIdentifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-export function createDatabase(options: DatabaseOptions, { clock, log }: { clock: Clock; log: Logger }): Database {
-  const client = clientConfig(options);
-  const pool = new pg.Pool({ ...client, max: options.maxConnections, idleTimeoutMillis: 30_000 });
+export function createDatabase(options: DatabaseOptions, dependencies: { clock: Clock; log: Logger }): Database {
+  const { clock, log } = dependencies;
+  const searchPath = options.searchPath.map(quoteIdentifier);
+  const connections = describeConnections(options, searchPath);
+  const pool = new pg.Pool({ ...connections.config, max: options.maxConnections, idleTimeoutMillis: 30_000 });
   // An idle connection that breaks is replaced by the pool; whoever needs it next hears of it.
   pool.on('error', (error) => log.debug({ error: error.message }, 'idle database connection lost'));
 
@@ -53,12 +50,12 @@ export function createDatabase(options: DatabaseOptions, { clock, log }: { clock
     try {
       await tx.query('BEGIN');
       const result = await work(tx);
-      await tx.query('COMMIT');
+      await commit(connection);
       return result;
     } catch (cause) {
-      await connection.query('ROLLBACK').catch((error: Error) => {
-        broken = error;
-      });
+      // On a connection in doubt a ROLLBACK could wait as long as the statement before it; closing it rolls back too.
+      if (cause instanceof DatabaseUnreachable) broken ??= cause;
+      else await connection.query('ROLLBACK').catch(noteBreak);
       throw cause;
     } finally {
       connection.removeListener('error', noteBreak);
@@ -78,22 +75,19 @@ export function createDatabase(options: DatabaseOptions, { clock, log }: { clock
         }
       }
     },
-    listen: (channel, onMessage) => keepListening(client, channel, onMessage, clock, log),
-    close: () => pool.end(),
+    listen: (channel, onMessage) =>
+      keepListening(describeConnections(options, searchPath), quoteIdentifier(channel), onMessage, dependencies),
+    close: async () => {
+      connections.hangUpSoon();
+      await pool.end();
+    },
   };
 }
 
-function clientConfig(options: DatabaseOptions): pg.ClientConfig {
-  const searchPath = options.searchPath.map(quoteIdentifier).join(',').replace(/[\\ ]/g, '\\$&');
-  return {
-    connectionString: options.url,
-    application_name: options.applicationName,
-    options: `-c search_path=${searchPath} -c statement_timeout=${options.statementTimeoutMs} -c lock_timeout=${options.lockTimeoutMs} -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC`,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    // The server's own time-out should speak first; this one bounds a server that says nothing.
-    query_timeout: options.statementTimeoutMs + 5_000,
-    keepAlive: true,
-  };
+/** Postgres answers the COMMIT of a transaction in which a statement failed, and nobody said so, with a quiet ROLLBACK. */
+async function commit(connection: pg.PoolClient): Promise<void> {
+  const { command } = await connection.query('COMMIT').catch((cause: unknown) => Promise.reject(toDatabaseError(cause)));
+  if (command !== 'COMMIT') throw new DatabaseError('nothing was committed: a statement of the transaction had failed', '25P02', undefined);
 }
 
 function sqlOn(runner: pg.Pool | pg.PoolClient): Sql {
@@ -104,42 +98,6 @@ function sqlOn(runner: pg.Pool | pg.PoolClient): Sql {
       } catch (cause) {
         throw toDatabaseError(cause);
       }
-    },
-  };
-}
-
-function keepListening(config: pg.ClientConfig, channel: string, onMessage: (payload: string) => void, clock: Clock, log: Logger) {
-  const stopping = new AbortController();
-
-  async function listenOnce(): Promise<void> {
-    const connection = new pg.Client(config);
-    const ended = new Promise<void>((resolve) => {
-      connection.on('error', () => resolve());
-      connection.on('end', () => resolve());
-      stopping.signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    try {
-      await connection.connect();
-      connection.on('notification', (message) => onMessage(message.payload ?? ''));
-      await connection.query(`LISTEN ${quoteIdentifier(channel)}`);
-      await ended;
-    } finally {
-      await connection.end().catch(() => undefined);
-    }
-  }
-
-  async function run(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      await listenOnce().catch((cause: Error) => log.debug({ error: cause.message }, 'listening failed'));
-      await clock.sleep(LISTEN_RETRY_MS, stopping.signal);
-    }
-  }
-
-  const finished = run();
-  return {
-    stop: async () => {
-      stopping.abort();
-      await finished;
     },
   };
 }

@@ -23,7 +23,7 @@ export class StatementTimedOut extends DatabaseError {
 export class UniqueViolation extends DatabaseError {
   override readonly name = 'UniqueViolation';
 }
-/** A table, function, column or schema that is not there. */
+/** A table, function, column, type or schema that is not there. */
 export class UndefinedObject extends DatabaseError {
   override readonly name = 'UndefinedObject';
 }
@@ -42,12 +42,15 @@ const classOfCode: Record<string, ErrorClass> = {
   '42P01': UndefinedObject,
   '42703': UndefinedObject,
   '42883': UndefinedObject,
+  '42704': UndefinedObject,
   '3F000': UndefinedObject,
   '42501': PermissionDenied,
   '57P01': DatabaseUnreachable,
   '57P02': DatabaseUnreachable,
   '57P03': DatabaseUnreachable,
+  '57P04': DatabaseUnreachable,
   '57P05': DatabaseUnreachable,
+  '25P03': DatabaseUnreachable,
   '53300': DatabaseUnreachable,
   '3D000': DatabaseUnreachable,
 };
@@ -62,7 +65,7 @@ export function toDatabaseError(cause: unknown): Error {
   // A refused connection to several addresses arrives as an AggregateError without a message.
   const message = cause.message || (cause instanceof AggregateError ? cause.errors.map(String).join('; ') : cause.name);
   if (typeof code !== 'string' || !SQLSTATE.test(code)) {
-    const networkFault = typeof code === 'string' || /connection|timeout|terminated/i.test(message);
+    const networkFault = typeof code === 'string' || /connection|timeout|terminated|not queryable/i.test(message);
     return networkFault ? new DatabaseUnreachable(message, undefined, cause) : cause;
   }
   const Class = classOfCode[code] ?? (code.startsWith('08') || code.startsWith('28') ? DatabaseUnreachable : DatabaseError);

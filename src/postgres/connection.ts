@@ -1,0 +1,67 @@
+import { Socket } from 'node:net';
+import type pg from 'pg';
+
+export interface ConnectionOptions {
+  url: string;
+  /** Appears in pg_stat_activity. */
+  applicationName: string;
+  statementTimeoutMs: number;
+  lockTimeoutMs: number;
+}
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const GOODBYE_LIMIT_MS = 5_000;
+/** What a URL may say as well; the driver would let it win over what we set. */
+const OURS = ['application_name', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'query_timeout', 'options'];
+
+export interface Connections {
+  config: pg.ClientConfig;
+  /** With the goodbye: a server that has fallen silent never hangs up, and its open socket would keep the process. */
+  hangUpSoon(): void;
+}
+
+/** @param searchPath quoted names, in the order in which unqualified ones are looked up. */
+export function describeConnections(options: ConnectionOptions, searchPath: readonly string[]): Connections {
+  const { connectionString, theirOptions } = takeOurSettingsOut(options.url);
+  const settings = {
+    search_path: searchPath.join(',').replace(/[\\\s]/g, '\\$&'),
+    statement_timeout: options.statementTimeoutMs,
+    lock_timeout: options.lockTimeoutMs,
+    idle_in_transaction_session_timeout: 30_000,
+    TimeZone: 'UTC',
+  };
+  const sockets = new Set<Socket>();
+  return {
+    config: {
+      connectionString,
+      application_name: options.applicationName,
+      options: `${theirOptions} ${Object.entries(settings)
+        .map(([name, value]) => `-c ${name}=${value}`)
+        .join(' ')}`.trim(),
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      // The server's own time-out should speak first; this one bounds a server that says nothing.
+      query_timeout: options.statementTimeoutMs + 5_000,
+      keepAlive: true,
+      stream: () => {
+        const socket = new Socket();
+        sockets.add(socket);
+        socket.once('close', () => sockets.delete(socket));
+        return socket;
+      },
+    },
+    hangUpSoon: () => {
+      setTimeout(() => {
+        for (const socket of sockets) socket.destroy();
+      }, GOODBYE_LIMIT_MS).unref();
+    },
+  };
+}
+
+function takeOurSettingsOut(url: string): { connectionString: string; theirOptions: string } {
+  const start = url.indexOf('?');
+  if (start === -1) return { connectionString: url, theirOptions: '' };
+  const parameters = new URLSearchParams(url.slice(start + 1));
+  const theirOptions = parameters.get('options') ?? '';
+  for (const name of OURS) parameters.delete(name);
+  return { connectionString: `${url.slice(0, start)}?${parameters}`, theirOptions };
+}
