@@ -61,7 +61,8 @@ export async function migrate(database: Database, schema: string): Promise<strin
     const [exists] = await tx.query('SELECT FROM pg_namespace WHERE nspname = $1', [schema]);
     // Not IF NOT EXISTS: that demands the right to create schemas even where nothing is to be created.
     if (!exists) await tx.query(`CREATE SCHEMA ${quoteIdentifier(schema)}`);
-    await tx.query(`SELECT set_config('search_path', $1, true)`, [quoteIdentifier(schema)]);
+    // Functions of definer's rights take this path along: unnamed, pg_temp would come first, and with it a caller's tables.
+    await tx.query(`SELECT set_config('search_path', $1, true)`, [`${quoteIdentifier(schema)}, pg_temp`]);
     await tx.query(
       'CREATE TABLE IF NOT EXISTS migration (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
     );
