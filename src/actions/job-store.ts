@@ -10,7 +10,13 @@ export interface Attempt {
 
 /** The jobs of a queue system, as far as recovery needs them. Everything that writes runs in the given transaction. */
 export interface JobStore {
-  listActive(sql: Sql, applicationNames: readonly string[], limit: number): Promise<(Attempt & { applicationName: string })[]>;
+  /** A page of the active attempts that were recorded under those names, in the order of queue and job id. */
+  listActive(
+    sql: Sql,
+    applicationNames: readonly string[],
+    limit: number,
+    after?: Pick<Attempt, 'queue' | 'jobId'>,
+  ): Promise<(Attempt & { applicationName: string })[]>;
   listStale(sql: Sql, queue: string, staleSeconds: number, limit: number): Promise<(Attempt & { applicationName: string | null })[]>;
   /** Ids of the jobs whose given attempt still runs. */
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;

@@ -16,13 +16,19 @@ export interface OwnedAttemptRow extends AttemptRow {
  * Attempts still active whose recorded owner carries one of the names. The owner is looked up by name, the job by its
  * primary key. started_on takes part because restore() lets a later run have the same retry_count.
  */
-export function listActiveAttempts(sql: Sql, applicationNames: readonly string[], limit: number): Promise<OwnedAttemptRow[]> {
+export function listActiveAttempts(
+  sql: Sql,
+  applicationNames: readonly string[],
+  limit: number,
+  after?: { queue: string; jobId: string },
+): Promise<OwnedAttemptRow[]> {
   return sql.query<OwnedAttemptRow>(
     `SELECT a.queue, a.job_id AS "jobId", a.retry_count AS "retryCount", a.started_on::text AS "startedOn", a.application_name AS "applicationName"
      FROM attempt a JOIN job j ON j.name = a.queue AND j.id = a.job_id
      WHERE a.application_name = ANY($1) AND j.state = 'active' AND j.retry_count = a.retry_count AND j.started_on = a.started_on
-     LIMIT $2`,
-    [applicationNames, limit],
+       AND ($3::text IS NULL OR (a.queue, a.job_id) > ($3, $4::uuid))
+     ORDER BY a.queue, a.job_id LIMIT $2`,
+    [applicationNames, limit, after?.queue ?? null, after?.jobId ?? null],
   );
 }
 

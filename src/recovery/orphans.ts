@@ -13,31 +13,41 @@ export interface Orphan extends Attempt {
   staleSeconds?: number;
 }
 
+/** Orphans are listed in pages, so that a huge pile takes bounded memory. */
+const PAGE = 10_000;
+
+export interface Owners {
+  /** Whose attempts are asked for. */
+  named: readonly ExecutorHealth[];
+  gone: readonly ExecutorHealth[];
+  all: readonly ExecutorHealth[];
+}
+
 /**
- * The attempts of executors that are gone. A name that several executors carry belongs to whichever of them lived when
- * the attempt began: unless all of those are gone, it is left alone.
+ * The attempts of executors that are gone, page by page; what a page leaves in place does not hide the next. A name that
+ * several executors carry belongs to whichever of them lived when the attempt began: unless all of those are gone, it
+ * is left alone.
  */
-export async function listOrphansOf(
-  sql: Sql,
-  jobs: JobStore,
-  gone: readonly ExecutorHealth[],
-  all: readonly ExecutorHealth[],
-  limit: number,
-): Promise<Orphan[]> {
-  const names = [...new Set(gone.map((executor) => executor.applicationName).filter((name) => name !== null))];
-  if (names.length === 0) return [];
+export async function* listOrphansOf(sql: Sql, jobs: JobStore, { named, gone, all }: Owners): AsyncGenerator<Orphan[]> {
+  const names = [...new Set(named.map((executor) => executor.applicationName).filter((name) => name !== null))];
+  if (names.length === 0) return;
   const goneIds = new Set(gone.map((executor) => executor.id));
   const byName = Map.groupBy(all, (executor) => executor.applicationName);
-  const attempts = new Map((await jobs.listActive(sql, names, limit)).map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt]));
-  return [...attempts.values()].flatMap((attempt) => {
-    const owners = (byName.get(attempt.applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
-    const owner = owners.at(-1);
-    if (!owner || !owners.every((executor) => goneIds.has(executor.id))) return [];
-    const { applicationName: _, ...identity } = attempt;
-    return [
-      { ...identity, executor: owner, verdict: owner.verdict, proof: owner.proof, reason: owner.reason, lastAliveAt: owner.lastSignAt },
-    ];
-  });
+  let last: Attempt | undefined;
+  for (;;) {
+    const page = await jobs.listActive(sql, names, PAGE, last);
+    const attempts = new Map(page.map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt]));
+    yield [...attempts.values()].flatMap((attempt) => {
+      const owners = (byName.get(attempt.applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
+      const executor = owners.at(-1);
+      if (!executor || !owners.every((owner) => goneIds.has(owner.id))) return [];
+      const { applicationName: _, ...identity } = attempt;
+      const { verdict, proof, reason, lastSignAt } = executor;
+      return [{ ...identity, executor, verdict, proof, reason, lastAliveAt: lastSignAt }];
+    });
+    last = page.at(-1);
+    if (page.length < PAGE) return;
+  }
 }
 
 /** Both times are the database's text in one session's time zone, so they compare as text. */
@@ -51,7 +61,6 @@ export async function listStaleOrphans(
   jobs: JobStore,
   rules: readonly PolicyRule[],
   all: readonly ExecutorHealth[],
-  limit: number,
 ): Promise<Orphan[]> {
   if (rules.length === 0) return [];
   const living = new Set(
@@ -64,7 +73,7 @@ export async function listStaleOrphans(
     const rule = rules.find((candidate) => matchesQueue(candidate.queue, queue));
     if (rule?.staleAfterMs === undefined) continue;
     const staleSeconds = rule.staleAfterMs / 1000;
-    for (const { applicationName, ...attempt } of await jobs.listStale(sql, queue, staleSeconds, limit)) {
+    for (const { applicationName, ...attempt } of await jobs.listStale(sql, queue, staleSeconds, PAGE)) {
       if (applicationName !== null && living.has(applicationName)) continue;
       orphans.push({
         ...attempt,

@@ -47,9 +47,6 @@ export interface SweepOptions {
   executorIds?: readonly string[];
 }
 
-/** Orphans are listed in pages, so that a huge pile takes bounded memory. */
-const PAGE = 10_000;
-
 /** Batches failed; `report` is what the others did. */
 export class SweepIncomplete extends AggregateError {
   override readonly name = 'SweepIncomplete';
@@ -76,31 +73,21 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
   const failures: unknown[] = [];
 
   const stale =
-    options.executorIds || !mayJudgeSilence(fleet, brakes)
-      ? []
-      : await listStaleOrphans(database, jobs, policies.staleRules, executors, PAGE);
+    options.executorIds || !mayJudgeSilence(fleet, brakes) ? [] : await listStaleOrphans(database, jobs, policies.staleRules, executors);
   await sweepPage(stale);
-  for (;;) {
-    const page = await listOrphansOf(database, jobs, named, executors, PAGE);
-    const done = await sweepPage(page);
-    // A dry run takes nothing away, so its first page is all it sees.
-    if (dependencies.dryRun || page.length < PAGE || done === 0) break;
-  }
+  for await (const page of listOrphansOf(database, jobs, { named, gone, all: executors })) await sweepPage(page);
   if (failures.length > 0) throw new SweepIncomplete(failures, report);
   return report;
 
-  /** @returns how many attempts are no longer where they were. */
-  async function sweepPage(orphans: readonly Orphan[]): Promise<number> {
-    let taken = 0;
+  async function sweepPage(orphans: readonly Orphan[]): Promise<void> {
     for (const batch of intoBatches(shuffle(orphans), dependencies.batch)) {
       const nominations = await Promise.all(batch.map((orphan) => nominate(orphan, policies)));
       try {
-        taken += add(report, await sweepBatch(dependencies, batch, nominations));
+        add(report, await sweepBatch(dependencies, batch, nominations));
       } catch (error) {
         failures.push(error);
       }
     }
-    return taken;
   }
 }
 
@@ -172,11 +159,10 @@ function findingsOf(recovered: readonly Recovered[]): Finding[] {
   });
 }
 
-function add(report: SweepReport, { recovered, skipped }: { recovered: Recovered[]; skipped: number }): number {
+function add(report: SweepReport, { recovered, skipped }: { recovered: Recovered[]; skipped: number }): void {
   for (const orphan of recovered) report[orphan.outcome] += 1;
   report.recovered.push(...recovered);
   report.skipped += skipped;
-  return recovered.filter((orphan) => orphan.outcome !== 'held').length;
 }
 
 /** One queue a batch: a queue whose batch fails does not keep the others from theirs. */
