@@ -15,8 +15,9 @@ export async function createExecutor(
   id: string,
   { schema = 'pgboss', env, stack }: { schema?: string; env?: string; stack?: string } = {},
 ) {
+  // A beat so fast that the grace of two beats after the server's start is over by now.
   await refreshHeartbeats(database, [
-    { executorId: id, applicationName: id, beatSeconds: 5, ...(env ? { env } : {}), ...(stack ? { stack } : {}) },
+    { executorId: id, applicationName: id, beatSeconds: 0.1, ...(env ? { env } : {}), ...(stack ? { stack } : {}) },
   ]);
   const boss = new PgBoss({
     connectionString: url,

@@ -1,0 +1,70 @@
+import pg from 'pg';
+import { expect, test } from 'vitest';
+import { listExecutorHealth, refreshHeartbeats } from '../../src/executors/health.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, sweepOnce } from '../support/executor.ts';
+
+test('a beat registers, refreshes and ends an executor; its thresholds travel with it', async () => {
+  const { database } = await createFleetDatabase();
+  await refreshHeartbeats(database, [
+    { executorId: 'e', applicationName: 'app', beatSeconds: 15, lateAfterSeconds: 45, missingAfterSeconds: 120, queues: ['q'] },
+  ]);
+  const read = async () => (await listExecutorHealth(database))[0];
+  expect(await read()).toMatchObject({ id: 'e', kind: 'own', verdict: 'alive', applicationName: 'app', missingAfter: 120, queues: ['q'] });
+  for (const [silence, verdict] of [
+    [44, 'alive'],
+    [46, 'late'],
+    [119, 'late'],
+    [121, 'missing'],
+  ] as const) {
+    await database.query('UPDATE executor SET beat_at = now() - make_interval(secs => $1)', [silence]);
+    expect(await read()).toMatchObject({ verdict });
+  }
+  await refreshHeartbeats(database, [{ executorId: 'e' }]);
+  expect(await read()).toMatchObject({ verdict: 'alive', missingAfter: 45 });
+  await refreshHeartbeats(database, [{ executorId: 'e', stopped: true }]);
+  expect(await read()).toMatchObject({ verdict: 'stopped' });
+});
+
+test("another role may beat with nothing but USAGE, and its session's name is the default", async () => {
+  const { url, database } = await createFleetDatabase();
+  const role = `beater_${new URL(url).pathname.slice(1)}`;
+  await database.query(`CREATE ROLE ${role} LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA reclaimd TO ${role}`);
+  const own = new URL(url);
+  own.username = role;
+  own.password = 'x';
+  const client = new pg.Client({ connectionString: own.href, application_name: 'any-language' });
+  await client.connect();
+  await client.query(`SELECT reclaimd.heartbeat('e', beat_seconds => 7)`);
+  await expect(client.query('SELECT FROM reclaimd.executor')).rejects.toThrow(/permission denied/);
+  await client.end();
+  expect(await listExecutorHealth(database)).toMatchObject([{ id: 'e', applicationName: 'any-language', beatSeconds: 7 }]);
+});
+
+test('a beat does not bring a proven death back, nor touch a pg-boss instance', async () => {
+  const { database } = await createFleetDatabase();
+  await refreshHeartbeats(database, [{ executorId: 'e' }]);
+  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now()`);
+  await refreshHeartbeats(database, [{ executorId: 'e' }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'dead' }]);
+});
+
+test('nonsense in a beat is refused by the database', async () => {
+  const { database } = await createFleetDatabase();
+  await expect(refreshHeartbeats(database, [{ executorId: 'e', beatSeconds: 0 }])).rejects.toThrow(/beat_seconds/);
+});
+
+test('the jobs of an own executor that fell silent come back', async () => {
+  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(url, database, 'e');
+  await boss.send('work', {});
+  await executor.fetch('work');
+  await executor.boss.stop({ graceful: false });
+  // Just silent enough, then past it: however fast the beat, the floor is fifteen seconds.
+  await executor.fallSilent(14);
+  expect(await sweepOnce(url)).toMatchObject({ failed: 0 });
+  await executor.fallSilent(16);
+  expect(await sweepOnce(url)).toMatchObject({ failed: 1, recovered: [{ verdict: 'missing', proof: null }] });
+});
