@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { onTestFinished } from 'vitest';
+import { waitFor } from './wait.ts';
+
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+
+export interface DaemonProcess {
+  pid: number;
+  /** Its log so far, a line each. */
+  log: { msg: string; level: string }[];
+  kill(signal: NodeJS.Signals): void;
+  exited: Promise<void>;
+}
+
+/** A daemon as `reclaimd run` starts it, in a process of its own; gone at the end of the test. */
+export async function spawnDaemon(url: string, env: Record<string, string> = {}, nodeArguments: string[] = []): Promise<DaemonProcess> {
+  const { PATH = '' } = process.env;
+  const child = spawn(process.execPath, [...nodeArguments, MAIN, 'run'], {
+    env: {
+      PATH,
+      DATABASE_URL: url,
+      RECLAIMD_NODE: 'test',
+      RECLAIMD_LISTEN: 'off',
+      RECLAIMD_STARTUP_DELAY: '0s',
+      RECLAIMD_OUTAGE_GRACE: '0s',
+      RECLAIMD_SWEEP_INTERVAL: '1s',
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const log: DaemonProcess['log'] = [];
+  let complaints = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    complaints += chunk.toString();
+  });
+  createInterface({ input: child.stdout }).on('line', (line) => log.push(JSON.parse(line)));
+  const exited = new Promise<void>((done) => child.once('exit', () => done()));
+  onTestFinished(async () => {
+    child.kill('SIGCONT');
+    child.kill('SIGKILL');
+    await exited;
+  });
+  await waitFor(
+    'the daemon to run',
+    () => {
+      if (child.exitCode !== null) throw new Error(`the daemon ended: ${complaints}`);
+      return log.some(({ msg }) => msg === 'reclaimd runs');
+    },
+    30_000,
+  );
+  return { pid: child.pid ?? 0, log, exited, kill: (signal) => void child.kill(signal) };
+}
