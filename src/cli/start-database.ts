@@ -25,9 +25,11 @@ export async function startDatabase(config: Config): Promise<{ url: string; embe
     { clock: systemClock, log: createLogger('silent', config.node) },
   );
   try {
-    await migrate(database, config.schema);
-  } finally {
-    await database.close();
+    await migrate(database, config.schema).finally(() => database.close());
+  } catch (error) {
+    // Nobody else has it yet, and a server that goes on keeps the process.
+    await server.stop();
+    throw error;
   }
   return { url: server.url, embedded: true, [Symbol.asyncDispose]: () => server.stop() };
 }
