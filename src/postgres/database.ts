@@ -35,6 +35,7 @@ export function createDatabase(options: DatabaseOptions, dependencies: { clock: 
   const searchPath = options.searchPath.map(quoteIdentifier);
   const connections = describeConnections(options, searchPath);
   const pool = new pg.Pool({ ...connections.config, max: options.maxConnections, idleTimeoutMillis: 30_000 });
+  let closed: Promise<void> | undefined;
   // An idle connection that breaks is replaced by the pool; whoever needs it next hears of it.
   pool.on('error', (error) => log.debug({ error: error.message }, 'idle database connection lost'));
 
@@ -77,9 +78,10 @@ export function createDatabase(options: DatabaseOptions, dependencies: { clock: 
     },
     listen: (channel, onMessage) =>
       keepListening(describeConnections(options, searchPath), quoteIdentifier(channel), onMessage, dependencies),
-    close: async () => {
+    close: () => {
+      closed ??= pool.end();
       connections.hangUpSoon();
-      await pool.end();
+      return closed;
     },
   };
 }
