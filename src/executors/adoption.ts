@@ -100,6 +100,8 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     if (sighting === 'here') {
       if (handle && String(handle.startTicks) === row.witnessStartTicks) return hold(row, handle, bootId);
       handle?.close();
+      // Another daemon of this host has it in sight, and knows better when it was last alive.
+      if (row.witnessed && row.witnessNode !== node) return undefined;
       if (await isContradicted(row.applicationName)) return giveUp(row.id, 'its process is gone, but its sessions live');
       return declareDead(row.id, 'process_gone', null);
     }
