@@ -1,0 +1,22 @@
+// npm run bench [-- NAME ...] [--quick]: prints what it measured, on which versions; nothing here asserts.
+import { benchDetection } from './detection.ts';
+import { benchIdle } from './idle.ts';
+import { printVersions } from './support.ts';
+import { benchSweep } from './sweep.ts';
+import { benchThroughput } from './throughput.ts';
+
+const benches: Record<string, (quick: boolean) => Promise<void>> = {
+  detection: benchDetection,
+  throughput: benchThroughput,
+  sweep: benchSweep,
+  idle: benchIdle,
+};
+const quick = process.argv.includes('--quick');
+const names = process.argv.slice(2).filter((argument) => argument !== '--quick');
+const unknown = names.filter((name) => !Object.hasOwn(benches, name));
+if (unknown.length > 0) {
+  console.error(`no such bench: ${unknown.join(', ')}; there are ${Object.keys(benches).join(', ')}`);
+  process.exit(2);
+}
+await printVersions();
+for (const [name, bench] of Object.entries(benches)) if (names.length === 0 || names.includes(name)) await bench(quick);
