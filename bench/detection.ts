@@ -5,7 +5,7 @@ import { installOwnership } from '../src/ownership/install.ts';
 import { type Bench, listenForRequeues, quantile, TARGET, withServer } from './support.ts';
 
 const VICTIM = fileURLToPath(new URL('./victim.ts', import.meta.url));
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 
 interface Victim {
   child: ChildProcess;

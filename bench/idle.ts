@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { installOwnership } from '../src/ownership/install.ts';
 import { type Bench, TARGET, withServer } from './support.ts';
 
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 const EXECUTORS = 50;
 const TICKS_PER_SECOND = 100;
 

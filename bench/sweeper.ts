@@ -1,20 +1,12 @@
-// One sweep, alone in its process, so that its memory can be told.
-import { loadConfig } from '../src/config.ts';
-import { openContext } from '../src/context.ts';
-import { sweep } from '../src/recovery/sweep.ts';
-import { systemClock } from '../src/runtime/clock.ts';
-import { createLogger } from '../src/runtime/logger.ts';
+// One sweep of the built library, alone in its process, so that its memory can be told.
+const library = (await import(new URL('../dist/index.js', import.meta.url).href)) as typeof import('../src/index.ts');
+const { createLogger, loadConfig, openContext, sweep, systemClock } = library;
 
 const url = process.argv[2] ?? '';
 const loaded = loadConfig({ DATABASE_URL: url, RECLAIMD_LISTEN: 'off' });
 if ('problems' in loaded) throw new Error(JSON.stringify(loaded.problems));
-const context = openContext({
-  config: loaded.config,
-  databaseUrl: url,
-  role: 'bench',
-  clock: systemClock,
-  log: createLogger('silent', 'bench'),
-});
+const log = createLogger('silent', 'bench');
+const context = openContext({ config: loaded.config, databaseUrl: url, role: 'bench', clock: systemClock, log });
 await context.checkSchema();
 await context.probePgBoss();
 const startedAt = performance.now();

@@ -25,7 +25,7 @@ test('defaults are the documented ones', () => {
     policy: 'fail',
     maxRecoveries: 3,
     startupDelayMs: 120_000,
-    batch: 500,
+    batch: 1000,
     dryRun: false,
     policies: [],
     stack: undefined,

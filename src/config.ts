@@ -171,7 +171,7 @@ const variables: Variables = {
     ...duration(500),
     meaning: 'Time between the sweeps of the fleet; deaths are swept at once besides.',
   },
-  batch: { name: 'RECLAIMD_BATCH', default: '500', ...integer(1, 5000), meaning: 'Attempts taken in one transaction.' },
+  batch: { name: 'RECLAIMD_BATCH', default: '1000', ...integer(1, 5000), meaning: 'Attempts taken in one transaction.' },
   brakePercent: {
     name: 'RECLAIMD_BRAKE_PERCENT',
     default: '55',

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
+import type { RescueResult } from './actions/rescue.ts';
 import { endTurn, takeTurn } from './claims/turn.ts';
 import type { Config } from './config.ts';
 import { openContext, SchemaNotReady } from './context.ts';
@@ -13,14 +14,14 @@ import { type FleetState, type NodeIdentity, saveBrake, saveNodeStop } from './f
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
 import { countOpen, project } from './incidents/incident.ts';
-import { countRecovered, createMetrics, observeSweep } from './metrics/metrics.ts';
+import { countBatch, createMetrics, observeSweep } from './metrics/metrics.ts';
 import { coverNewTables, ownershipState } from './ownership/install.ts';
 import { rotateOwnership } from './ownership/rotate.ts';
 import type { GateState } from './pgboss/gate.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import { resolveReleasedHolds } from './recovery/holds.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
-import { SweepIncomplete, type SweepReport, sweep } from './recovery/sweep.ts';
+import { type SweepReport, sweep } from './recovery/sweep.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
@@ -31,8 +32,6 @@ export interface DaemonOptions {
   log?: Logger;
   clock?: Clock;
   resolvePolicy?: ResolvePolicy | undefined;
-  /** Told of every sweep that did or restrained something. */
-  onSweep?(report: SweepReport): void;
 }
 
 export interface Daemon {
@@ -174,15 +173,13 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   async function runSweep(sweepOptions: { executorIds?: readonly string[] }): Promise<SweepReport> {
     const startedAt = clock.now();
-    const report = await sweep(dependencies, sweepOptions).catch((error: unknown) => {
-      if (error instanceof SweepIncomplete && !config.dryRun) countRecovered(metrics, error.report);
-      throw error;
-    });
-    observeSweep(metrics, report, (clock.now() - startedAt) / 1000, config.dryRun);
+    // Counted batch by batch: what a sweep took before it broke off has happened. A dry run took nothing.
+    const onBatch = config.dryRun ? undefined : (result: RescueResult) => countBatch(metrics, result);
+    const report = await sweep(dependencies, { ...sweepOptions, ...(onBatch ? { onBatch } : {}) });
+    if (!config.dryRun) observeSweep(metrics, (clock.now() - startedAt) / 1000);
     const { restarted, failed, discarded, held, skipped } = report;
-    if (report.recovered.length > 0)
+    if (restarted + failed + discarded + held > 0)
       log.info({ restarted, failed, discarded, held, skipped, dryRun: config.dryRun }, config.dryRun ? 'sweep would' : 'sweep');
-    if (report.recovered.length > 0 || report.restraints.length > 0) options.onSweep?.(report);
     return report;
   }
 

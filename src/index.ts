@@ -10,3 +10,5 @@ export { createDatabase, type Database, type Sql } from './postgres/database.ts'
 export { migrate } from './postgres/migrate.ts';
 export type { AttemptQuestion, PolicyRule, ResolvePolicy } from './recovery/policy.ts';
 export { type SweepDependencies, type SweepOptions, type SweepReport, type SweepResult, sweep } from './recovery/sweep.ts';
+export { systemClock } from './runtime/clock.ts';
+export { createLogger } from './runtime/logger.ts';

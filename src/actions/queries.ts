@@ -1,25 +1,25 @@
 import type { Sql } from '../postgres/database.ts';
 import type { Attempt } from './job-store.ts';
 
-/** Recoveries so far of each job of a queue; holding is not giving back and does not count. */
-export async function countRecoveries(sql: Sql, queue: string, jobIds: readonly string[]): Promise<Map<string, number>> {
-  const rows = await sql.query<{ jobId: string; count: number }>(
-    `SELECT job_id AS "jobId", count(*)::int AS count FROM recovery
-     WHERE queue = $1 AND job_id = ANY($2::uuid[]) AND outcome <> 'held' GROUP BY job_id`,
-    [queue, jobIds],
-  );
-  return new Map(rows.map((row) => [row.jobId, row.count]));
+export interface RecoveryHistory {
+  /** Recoveries so far of each job; holding is not giving back and does not count. */
+  counts: Map<string, number>;
+  /** Jobs whose given attempt is held already: it stays active and is met by every sweep. */
+  held: Set<string>;
 }
 
-/** Attempts already held: they stay active and are met by every sweep. */
-export async function listHeld(sql: Sql, queue: string, attempts: readonly Attempt[]): Promise<Set<string>> {
-  const rows = await sql.query<{ jobId: string }>(
-    `SELECT r.job_id AS "jobId" FROM recovery r JOIN unnest($2::uuid[], $3::int[]) AS a(id, retry_count)
-       ON r.job_id = a.id AND r.retry_count = a.retry_count
-     WHERE r.queue = $1 AND r.outcome = 'held'`,
+export async function readHistory(sql: Sql, queue: string, attempts: readonly Attempt[]): Promise<RecoveryHistory> {
+  const rows = await sql.query<{ jobId: string; count: number; held: boolean }>(
+    `SELECT r.job_id AS "jobId", (count(*) FILTER (WHERE r.outcome <> 'held'))::int AS count,
+       coalesce(bool_or(r.outcome = 'held' AND r.retry_count = a.retry_count), false) AS held
+     FROM unnest($2::uuid[], $3::int[]) AS a(id, retry_count) JOIN recovery r ON r.queue = $1 AND r.job_id = a.id
+     GROUP BY r.job_id`,
     [queue, attempts.map((a) => a.jobId), attempts.map((a) => a.retryCount)],
   );
-  return new Set(rows.map((row) => row.jobId));
+  return {
+    counts: new Map(rows.map((row) => [row.jobId, row.count])),
+    held: new Set(rows.filter((row) => row.held).map((row) => row.jobId)),
+  };
 }
 
 export interface RecoveryRecord extends Attempt {
@@ -34,15 +34,32 @@ export interface RecoveryRecord extends Attempt {
   lastAliveAt: string | null;
 }
 
-/** @returns seconds from the last sign of life to now, by the database, for each record that has one. */
+const RECORD_COLUMNS = [
+  'queue',
+  'jobId',
+  'retryCount',
+  'executorId',
+  'verdict',
+  'proof',
+  'policy',
+  'policySource',
+  'outcome',
+  'poison',
+  'reason',
+  'lastAliveAt',
+] as const satisfies readonly (keyof RecoveryRecord)[];
+
+/**
+ * Seconds from the last sign of life to now, by the database, for each record that has one; in the records' order.
+ * Arrays, a column each: for a full batch they cost half of what JSON does.
+ */
 export async function saveRecoveries(sql: Sql, node: string, records: readonly RecoveryRecord[]): Promise<(number | null)[]> {
   const rows = await sql.query<{ seconds: number | null }>(
-    `INSERT INTO recovery (queue, job_id, retry_count, executor_id, verdict, proof, policy, policy_source, outcome, poison, reason, node, last_alive_at)
-     SELECT r.queue, r."jobId", r."retryCount", r."executorId", r.verdict, r.proof, r.policy, r."policySource", r.outcome, r.poison, r.reason, $2, r."lastAliveAt"
-     FROM jsonb_to_recordset($1::jsonb) AS r(queue text, "jobId" uuid, "retryCount" int, "executorId" text, verdict text, proof text,
-       policy text, "policySource" text, outcome text, poison boolean, reason text, "lastAliveAt" timestamptz)
+    `INSERT INTO recovery (node, queue, job_id, retry_count, executor_id, verdict, proof, policy, policy_source, outcome, poison, reason, last_alive_at)
+     SELECT $1, r.* FROM unnest($2::text[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+       $11::boolean[], $12::text[], $13::timestamptz[]) AS r
      RETURNING extract(epoch FROM clock_timestamp() - last_alive_at)::float8 AS seconds`,
-    [JSON.stringify(records), node],
+    [node, ...RECORD_COLUMNS.map((column) => records.map((record) => record[column]))],
   );
   return rows.map((row) => row.seconds);
 }

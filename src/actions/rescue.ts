@@ -2,7 +2,7 @@ import type { Sql } from '../postgres/database.ts';
 import { UniqueViolation } from '../postgres/errors.ts';
 import type { Attempt, JobStore } from './job-store.ts';
 import { applyPoisonLimit, type Policy, type ResolvedPolicy } from './limits.ts';
-import { countRecoveries, listHeld, type RecoveryRecord, saveRecoveries } from './queries.ts';
+import { type RecoveryRecord, readHistory, saveRecoveries } from './queries.ts';
 
 /** An orphan that a sweep puts forward, with what is known of its owner and the policy that applies to it. */
 export interface Nomination extends Attempt {
@@ -98,18 +98,13 @@ async function claim(jobs: JobStore, tx: Sql, queue: string, nominations: readon
 /** Applies the per-job limit under the lock; what is held already is left out, unless somebody only asks. */
 async function decide(tx: Sql, queue: string, nominations: readonly Nomination[], { withHeld = false } = {}): Promise<Recovered[]> {
   if (nominations.length === 0) return [];
-  const counts = await countRecoveries(
-    tx,
-    queue,
-    nominations.map((nomination) => nomination.jobId),
-  );
-  const held = withHeld ? new Set() : await listHeld(tx, queue, nominations);
+  const { counts, held } = await readHistory(tx, queue, nominations);
   const decided = nominations.map((nomination): Recovered => {
     const recoveriesBefore = counts.get(nomination.jobId) ?? 0;
     const { policy, poison } = applyPoisonLimit(nomination.resolved, recoveriesBefore);
     return { ...nomination, policy, poison, outcome: OUTCOME[policy], recoveriesBefore, detectionSeconds: null };
   });
-  return decided.filter((orphan) => orphan.outcome !== 'held' || !held.has(orphan.jobId));
+  return decided.filter((orphan) => withHeld || orphan.outcome !== 'held' || !held.has(orphan.jobId));
 }
 
 /**

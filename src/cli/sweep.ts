@@ -1,16 +1,25 @@
+import type { Recovered } from '../actions/rescue.ts';
 import { type SweepReport, sweep } from '../recovery/sweep.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
 import { printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
 /** `dryRun` in the result: RECLAIMD_DRY_RUN makes every sweep one. */
-async function sweepOnce(surroundings: Surroundings, wanted: boolean, executorId?: string): Promise<SweepReport & { dryRun: boolean }> {
+async function sweepOnce(
+  surroundings: Surroundings,
+  wanted: boolean,
+  executorId?: string,
+): Promise<SweepReport & { dryRun: boolean; recovered: Recovered[] }> {
   return withReadyContext(surroundings, async (context) => {
     const gate = await context.probePgBoss();
     if (gate.mode !== 'act') throw new UsageError(gate.detail);
     const dryRun = wanted || context.config.dryRun;
-    const report = await sweep(context.sweepDependencies(null, dryRun), executorId === undefined ? {} : { executorIds: [executorId] });
-    return { ...report, dryRun };
+    const recovered: Recovered[] = [];
+    const report = await sweep(context.sweepDependencies(null, dryRun), {
+      ...(executorId === undefined ? {} : { executorIds: [executorId] }),
+      onBatch: (result) => recovered.push(...result.recovered),
+    });
+    return { ...report, dryRun, recovered };
   });
 }
 
@@ -42,7 +51,7 @@ export async function runSweep(surroundings: Surroundings, options: { json?: tru
   return EXIT.done;
 }
 
-function describeOrphans(recovered: SweepReport['recovered']): string {
+function describeOrphans(recovered: readonly Recovered[]): string {
   if (recovered.length === 0) return 'no orphans';
   return table(
     ['ORPHAN', 'ATTEMPT', 'EXECUTOR', 'VERDICT', 'POLICY', 'FROM', 'RECOVERIES', 'WHY'],

@@ -1,7 +1,6 @@
 import { expect, test } from 'vitest';
 import type { Recovered } from '../actions/rescue.ts';
-import type { SweepReport } from '../recovery/sweep.ts';
-import { countRecovered, createMetrics, observeSweep } from './metrics.ts';
+import { countBatch, createMetrics, observeSweep } from './metrics.ts';
 
 /** What dashboards and alerts are built on: changing a line here breaks somebody's. */
 const CONTRACT = [
@@ -73,11 +72,6 @@ const ORPHAN: Recovered = {
   detectionSeconds: 0.2,
 };
 
-function reportOf(recovered: Recovered[], skipped = 0): SweepReport {
-  const fleet = {} as SweepReport['fleet'];
-  return { restarted: 0, failed: recovered.length, discarded: 0, held: 0, skipped, recovered, restraints: [], executors: [], fleet };
-}
-
 test.each([
   ['a proof', {}, 'process_gone'],
   ['a graceful stop', { proof: null, verdict: 'stopped' }, 'stopped'],
@@ -85,7 +79,8 @@ test.each([
   ["the job's own silence", { proof: null, verdict: 'unknown', staleSeconds: 60 }, 'stale'],
 ] as const)('a detection by %s is counted as such', async (_, orphan, proof) => {
   const metrics = createMetrics();
-  observeSweep(metrics, reportOf([{ ...ORPHAN, ...orphan }], 2), 0.01, false);
+  countBatch(metrics, { recovered: [{ ...ORPHAN, ...orphan }], skipped: 2 });
+  observeSweep(metrics, 0.01);
   const text = await metrics.registry.metrics();
   expect(text).toContain(`reclaimd_detection_seconds_count{proof="${proof}"} 1`);
   expect(text).toContain('reclaimd_claims_total{result="won"} 1');
@@ -94,18 +89,9 @@ test.each([
   expect(text).not.toContain('reclaimd_sweep_last_success_timestamp_seconds 0');
 });
 
-test('a dry run is no success', async () => {
-  const metrics = createMetrics();
-  observeSweep(metrics, reportOf([ORPHAN], 1), 0.01, true);
-  const text = await metrics.registry.metrics();
-  expect(text).toContain('reclaimd_claims_total{result="won"} 0');
-  expect(text).toContain('reclaimd_recoveries_total{policy="fail",outcome="failed"} 0');
-  expect(text).toContain('reclaimd_sweep_last_success_timestamp_seconds 0');
-});
-
 test('what a sweep took before it broke off is counted, but it is no success', async () => {
   const metrics = createMetrics();
-  countRecovered(metrics, reportOf([ORPHAN]));
+  countBatch(metrics, { recovered: [ORPHAN], skipped: 0 });
   const text = await metrics.registry.metrics();
   expect(text).toContain('reclaimd_recoveries_total{policy="fail",outcome="failed"} 1');
   expect(text).toContain('reclaimd_sweep_last_success_timestamp_seconds 0');
@@ -113,7 +99,7 @@ test('what a sweep took before it broke off is counted, but it is no success', a
 
 test('neither ids nor queues become labels', async () => {
   const metrics = createMetrics();
-  observeSweep(metrics, reportOf([ORPHAN]), 0.01, false);
+  countBatch(metrics, { recovered: [ORPHAN], skipped: 0 });
   const text = await metrics.registry.metrics();
   for (const secret of [ORPHAN.queue, ORPHAN.jobId, ORPHAN.executorId, ORPHAN.reason]) expect(text).not.toContain(`"${secret}"`);
 });

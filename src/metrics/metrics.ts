@@ -1,8 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Policy } from '../actions/limits.ts';
-import type { Outcome, Recovered } from '../actions/rescue.ts';
+import type { Outcome, Recovered, RescueResult } from '../actions/rescue.ts';
 import type { Proof, Verdict } from '../executors/verdict.ts';
-import type { SweepReport } from '../recovery/sweep.ts';
 
 /** From a dead process noticed at once to pg-boss's own defaults. */
 const DETECTION_BUCKETS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
@@ -68,19 +67,17 @@ export function createMetrics() {
   return metrics;
 }
 
-/** Counts what a sweep did; a dry run did nothing and counts as nothing. */
-export function observeSweep(metrics: Metrics, report: SweepReport, seconds: number, dryRun: boolean): void {
-  if (dryRun) return;
+/** A sweep that got to its end. */
+export function observeSweep(metrics: Metrics, seconds: number): void {
   metrics.sweepDuration.observe(seconds);
   metrics.sweepLastSuccess.setToCurrentTime();
-  countRecovered(metrics, report);
 }
 
-/** Counts what a sweep took, whether or not it got to its end. */
-export function countRecovered(metrics: Metrics, report: SweepReport): void {
-  metrics.claims.inc({ result: 'won' }, report.recovered.length);
-  metrics.claims.inc({ result: 'lost' }, report.skipped);
-  for (const orphan of report.recovered) {
+/** Counts what one committed batch took, whether or not its sweep gets to its end. */
+export function countBatch(metrics: Metrics, { recovered, skipped }: RescueResult): void {
+  metrics.claims.inc({ result: 'won' }, recovered.length);
+  metrics.claims.inc({ result: 'lost' }, skipped);
+  for (const orphan of recovered) {
     metrics.orphansFound.inc({ verdict: orphan.verdict });
     metrics.recoveries.inc({ policy: orphan.policy, outcome: orphan.outcome });
     if (orphan.detectionSeconds !== null && orphan.outcome !== 'held')

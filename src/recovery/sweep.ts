@@ -1,6 +1,6 @@
 import type { JobStore } from '../actions/job-store.ts';
 import { listStillSilent } from '../actions/queries.ts';
-import type { Nomination, Recovered, RescueGateway } from '../actions/rescue.ts';
+import type { Nomination, Recovered, RescueGateway, RescueResult } from '../actions/rescue.ts';
 import { type ExecutorHealth, type ExecutorRegistry, listExecutorHealth } from '../executors/health.ts';
 import { importSessions } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
@@ -20,7 +20,6 @@ export interface SweepResult {
 }
 
 export interface SweepReport extends SweepResult {
-  recovered: Recovered[];
   restraints: Restraint[];
   executors: ExecutorHealth[];
   fleet: FleetState;
@@ -45,16 +44,19 @@ export interface SweepDependencies {
 export interface SweepOptions {
   /** Only these executors' attempts; a death notice names one. */
   executorIds?: readonly string[];
+  /** Told of each batch once it is committed (in a dry run: of what it would be). */
+  onBatch?(result: RescueResult): void;
 }
 
-/** Batches failed; `report` is what the others did. */
-export class SweepIncomplete extends AggregateError {
-  override readonly name = 'SweepIncomplete';
-  readonly report: SweepReport;
+/** Batches under way at once: one is prepared while the database works on the other. */
+const LANES = 2;
 
-  constructor(failures: readonly unknown[], report: SweepReport) {
+/** Batches failed; the others went on. */
+class SweepIncomplete extends AggregateError {
+  override readonly name = 'SweepIncomplete';
+
+  constructor(failures: readonly unknown[]) {
     super(failures, `${failures.length} batches of the sweep failed: ${String(failures[0])}`);
-    this.report = report;
   }
 }
 
@@ -69,24 +71,32 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
   const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
   const { gone, restraints } = findGone(executors, fleet, scope, brakes);
   const named = options.executorIds ? gone.filter((executor) => options.executorIds?.includes(executor.id)) : gone;
-  const report: SweepReport = { restarted: 0, failed: 0, discarded: 0, held: 0, skipped: 0, recovered: [], restraints, executors, fleet };
+  const report: SweepReport = { restarted: 0, failed: 0, discarded: 0, held: 0, skipped: 0, restraints, executors, fleet };
   const failures: unknown[] = [];
 
   const stale =
     options.executorIds || !mayJudgeSilence(fleet, brakes) ? [] : await listStaleOrphans(database, jobs, policies.staleRules, executors);
   await sweepPage(stale);
   for await (const page of listOrphansOf(database, jobs, { named, gone, all: executors })) await sweepPage(page);
-  if (failures.length > 0) throw new SweepIncomplete(failures, report);
+  if (failures.length > 0) throw new SweepIncomplete(failures);
   return report;
 
   async function sweepPage(orphans: readonly Orphan[]): Promise<void> {
-    for (const batch of intoBatches(shuffle(orphans), dependencies.batch)) {
+    const batches = intoBatches(shuffle(orphans), dependencies.batch);
+    const lane = async () => {
+      for (const batch of batches) await takeBatch(batch);
+    };
+    await Promise.all(Array.from({ length: LANES }, lane));
+  }
+
+  async function takeBatch(batch: readonly Orphan[]): Promise<void> {
+    try {
       const nominations = await Promise.all(batch.map((orphan) => nominate(orphan, policies)));
-      try {
-        add(report, await sweepBatch(dependencies, batch, nominations));
-      } catch (error) {
-        failures.push(error);
-      }
+      const result = await sweepBatch(dependencies, batch, nominations);
+      add(report, result);
+      options.onBatch?.(result);
+    } catch (error) {
+      failures.push(error);
     }
   }
 }
@@ -161,7 +171,6 @@ function findingsOf(recovered: readonly Recovered[]): Finding[] {
 
 function add(report: SweepReport, { recovered, skipped }: { recovered: Recovered[]; skipped: number }): void {
   for (const orphan of recovered) report[orphan.outcome] += 1;
-  report.recovered.push(...recovered);
   report.skipped += skipped;
 }
 

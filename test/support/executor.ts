@@ -1,5 +1,6 @@
 import { PgBoss } from 'pg-boss';
 import { onTestFinished } from 'vitest';
+import type { Recovered } from '../../src/actions/rescue.ts';
 import { type ContextOptions, openContext } from '../../src/context.ts';
 import { refreshHeartbeats } from '../../src/executors/health.ts';
 import type { Database } from '../../src/postgres/database.ts';
@@ -65,8 +66,10 @@ export async function sweepOnce(
   url: string,
   env: Record<string, string> = {},
   options: Partial<ContextOptions> & { dryRun?: boolean } = {},
-): Promise<SweepReport> {
+): Promise<SweepReport & { recovered: Recovered[] }> {
   const { dryRun = false, ...contextOptions } = options;
   const context = await openTestContext(url, env, contextOptions);
-  return sweep(context.sweepDependencies(null, dryRun));
+  const recovered: Recovered[] = [];
+  const report = await sweep(context.sweepDependencies(null, dryRun), { onBatch: (result) => recovered.push(...result.recovered) });
+  return { ...report, recovered };
 }

@@ -86,7 +86,7 @@ INSERT INTO attempt_turn DEFAULT VALUES;
 
 -- Every recovery of a job, whatever its outcome; the count per job is the poison limit's.
 CREATE TABLE recovery (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id bigint GENERATED ALWAYS AS IDENTITY,
   queue text NOT NULL,
   job_id uuid NOT NULL,
   retry_count int NOT NULL,
@@ -100,12 +100,13 @@ CREATE TABLE recovery (
   reason text NOT NULL,
   node text NOT NULL,
   last_alive_at timestamptz,
-  recovered_at timestamptz NOT NULL DEFAULT now()
+  recovered_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (queue, job_id, id)
 );
-CREATE INDEX recovery_job ON recovery (queue, job_id);
 -- A held attempt stays active: held once, however many sweeps meet it.
 CREATE UNIQUE INDEX recovery_held_attempt ON recovery (queue, job_id, retry_count) WHERE outcome = 'held';
-CREATE INDEX recovery_recovered_at ON recovery (recovered_at);
+-- Rows are written in the order of time, so that a few pages of summaries find the old ones.
+CREATE INDEX recovery_recovered_at ON recovery USING brin (recovered_at);
 
 CREATE TABLE policy (
   queue text PRIMARY KEY,
