@@ -5,6 +5,8 @@ import { onTestFinished } from 'vitest';
 import { waitFor } from './wait.ts';
 import type { WorkerOptions } from './worker-main.ts';
 
+/** Gives the process the pid `$0` in its namespace. The last word keeps the shell from becoming that process itself. */
+const FORK_AS = 'echo $(($0 - 1)) > /proc/sys/kernel/ns_last_pid; "$@"; exit $?';
 const MAIN = fileURLToPath(new URL('./worker-main.ts', import.meta.url));
 
 export interface WorkerEvent {
@@ -29,13 +31,14 @@ export interface Worker {
 
 /**
  * A real worker process, gone at the end of the test.
- * @param unshare namespaces to give it (as root): `--uts` another host name, `--pid --fork` its own pids.
+ * As root it may be given another host name, and a pid namespace of its own, with the pid that it has in there.
  */
-export async function spawnWorker(options: WorkerOptions & { hostname?: string; ownPids?: true }): Promise<Worker> {
+export async function spawnWorker(options: WorkerOptions & { hostname?: string; ownPids?: true | number }): Promise<Worker> {
   const { hostname, ownPids, ...workerOptions } = options;
   const node = [process.execPath, MAIN, JSON.stringify(workerOptions)];
   const renamed = hostname === undefined ? node : ['unshare', '--uts', 'sh', '-c', 'hostname "$0" && exec "$@"', hostname, ...node];
-  const [command, ...args] = (ownPids ? ['unshare', '--pid', '--fork', '--kill-child', ...renamed] : renamed) as [string, ...string[]];
+  const numbered = typeof ownPids === 'number' ? ['sh', '-c', FORK_AS, String(ownPids), ...renamed] : renamed;
+  const [command, ...args] = (ownPids ? ['unshare', '--pid', '--fork', '--kill-child', ...numbered] : numbered) as [string, ...string[]];
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const events: WorkerEvent[] = [];
   let complaints = '';

@@ -1,0 +1,24 @@
+// Runs in a pid namespace of its own: makes a pid die and come back as another process, and says what the handle saw.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { openProcess } from '../../src/host/process.ts';
+
+const first = spawn('sleep', ['60']);
+const pid = first.pid ?? 0;
+const handle = openProcess(pid);
+const before = handle?.isGone();
+first.kill('SIGKILL');
+await once(first, 'exit');
+writeFileSync('/proc/sys/kernel/ns_last_pid', String(pid - 1));
+const second = spawn('sleep', ['60']);
+const successor = openProcess(pid);
+const report = {
+  recycled: second.pid === pid,
+  before,
+  after: handle?.isGone(),
+  successor: successor?.isGone(),
+  told: handle?.startTicks !== successor?.startTicks,
+};
+second.kill('SIGKILL');
+process.stdout.write(JSON.stringify(report));
