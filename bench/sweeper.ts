@@ -1,4 +1,6 @@
 // One sweep of the built library, alone in its process, so that its memory can be told.
+import { readFileSync } from 'node:fs';
+
 const library = (await import(new URL('../dist/index.js', import.meta.url).href)) as typeof import('../src/index.ts');
 const { createLogger, loadConfig, openContext, sweep, systemClock } = library;
 
@@ -12,6 +14,8 @@ await context.probePgBoss();
 const startedAt = performance.now();
 const { failed } = await sweep(context.sweepDependencies(null, false));
 const ms = performance.now() - startedAt;
-process.send?.({ ms, failed, peakMegabytes: process.resourceUsage().maxRSS / 1024 });
+// Not getrusage: its peak begins with that of the process that forked us.
+const peak = /VmHWM:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
+process.send?.({ ms, failed, peakMegabytes: Number(peak) / 1024 });
 await context.close();
 process.disconnect();

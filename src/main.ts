@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=4
 import { createRequire } from 'node:module';
 import { CommanderError } from 'commander';
 import { EXIT } from './cli/command.ts';

@@ -14,7 +14,7 @@ export interface Orphan extends Attempt {
 }
 
 /** Orphans are listed in pages, so that a huge pile takes bounded memory. */
-const PAGE = 10_000;
+const PAGE = 25_000;
 
 export interface Owners {
   /** Whose attempts are asked for. */

@@ -48,8 +48,8 @@ export interface SweepOptions {
   onBatch?(result: RescueResult): void;
 }
 
-/** Batches under way at once: one is prepared while the database works on the other. */
-const LANES = 2;
+/** Batches under way at once: while the database works on one, the next is prepared. */
+const LANES = 3;
 
 /** Batches failed; the others went on. */
 class SweepIncomplete extends AggregateError {
