@@ -11,8 +11,9 @@ export type Rotation = 'idle' | 'switched' | 'emptied' | 'busy';
  * Drops finished attempts without a DELETE per job: the triggers are switched to the empty table, and in a later pass the
  * other one is emptied after its attempts that still run have been copied. A crash leaves a state that the next pass
  * completes; a transaction that still writes to the old table makes the emptying wait for a later pass.
+ * @param pages of the current table from which on a switch is worth while.
  */
-export async function rotateOwnership(database: Database): Promise<Rotation> {
+export async function rotateOwnership(database: Database, { pages = ROTATE_PAGES } = {}): Promise<Rotation> {
   try {
     return await database.transaction(async (tx) => {
       const [turn] = await tx.query<{ current: 'a' | 'b'; emptied: boolean; due: boolean }>(
@@ -20,7 +21,7 @@ export async function rotateOwnership(database: Database): Promise<Rotation> {
            switched_at < now() - make_interval(mins => $1)
              AND pg_relation_size('attempt_' || current) > $2 * current_setting('block_size')::int AS due
          FROM attempt_turn FOR UPDATE`,
-        [ROTATE_AFTER_MINUTES, ROTATE_PAGES],
+        [ROTATE_AFTER_MINUTES, pages],
       );
       if (!turn) return 'idle';
       const other = turn.current === 'a' ? 'b' : 'a';
