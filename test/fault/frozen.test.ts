@@ -5,6 +5,7 @@ import { startTestDaemon } from '../support/daemon.ts';
 import { spawnDaemon } from '../support/daemon-process.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { sweepOnce } from '../support/executor.ts';
+import { fallSilent } from '../support/silence.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker, type Worker } from '../support/worker.ts';
 import type { WorkerOptions } from '../support/worker-main.ts';
@@ -21,21 +22,14 @@ const adopted = (database: Database) =>
   waitFor('the worker to be adopted', async () => (await database.query('SELECT FROM executor WHERE witness_node IS NOT NULL')).length > 0);
 
 const verdictIs = (database: Database, { instance }: Worker, verdict: string) =>
-  waitFor(`the verdict ${verdict}`, async () => {
-    const rows = await database.query('SELECT FROM executor WHERE id = $1 AND verdict = $2', [instance, verdict]);
-    return rows.length > 0;
-  });
-
-/** As if the workers had been silent for an hour on every channel: beats, and sessions, whose times are Postgres's alone. */
-async function backdate(database: Database): Promise<void> {
-  await database.query(
-    `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'pgboss:%' AND datname = current_database()`,
+  waitFor(
+    `the verdict ${verdict}`,
+    async () => {
+      const rows = await database.query('SELECT FROM executor WHERE id = $1 AND verdict = $2', [instance, verdict]);
+      return rows.length > 0;
+    },
+    40_000,
   );
-  await database.query(`UPDATE instance SET heartbeat_on = heartbeat_on - interval '1 hour', started_on = started_on - interval '2 hours'`);
-  await database.query(
-    `UPDATE executor SET beat_at = beat_at - interval '1 hour', session_at = NULL, started_at = started_at - interval '2 hours'`,
-  );
-}
 
 const recoveries = (database: Database) =>
   database.query<{ executor: string; proof: string }>('SELECT executor_id AS executor, proof FROM recovery');
@@ -58,7 +52,7 @@ test('a worker stopped (SIGSTOP) for longer than every threshold is hung, never 
   await boss.send('work', {});
   await worker.started(1);
   worker.kill('SIGSTOP');
-  await backdate(database);
+  await fallSilent(database, 3600, [worker]);
   await verdictIs(database, worker, 'hung');
   await waitFor('its incident', async () => (await incidents(database)).length > 0);
   await turnsPass(database);
@@ -81,7 +75,7 @@ test('a worker that is killed while it is stopped is dead, not hung: its job com
   await boss.send('work', {});
   await worker.started(1);
   worker.kill('SIGSTOP');
-  await backdate(database);
+  await fallSilent(database, 3600, [worker]);
   await verdictIs(database, worker, 'hung');
   worker.kill('SIGKILL');
   await waitFor('its job to come back', async () => (await recoveries(database)).length > 0);
@@ -95,7 +89,7 @@ test('a worker whose event loop is blocked is hung, never taken, and its result 
   await adopted(database);
   await boss.send('work', {});
   await worker.started(1);
-  await backdate(database);
+  await fallSilent(database, 3600, [worker]);
   await verdictIs(database, worker, 'hung');
   await waitFor('its incident', async () => (await incidents(database)).some(({ open }) => open));
   await turnsPass(database);
@@ -126,7 +120,7 @@ test("a daemon stopped for longer than every threshold holds nobody's silence ag
     return (await database.query(busy)).length === 0;
   });
   elsewhere.kill('SIGSTOP');
-  await backdate(database);
+  await fallSilent(database, 3600, [worker, elsewhere]);
   await database.query(`UPDATE node SET beat_at = beat_at - interval '1 hour', started_at = started_at - interval '2 hours'`);
   await database.query(`UPDATE turn SET due_at = now() - interval '1 hour', lease_until = NULL`);
   daemon.kill('SIGCONT');

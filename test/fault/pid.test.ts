@@ -7,6 +7,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
+import { fallSilent } from '../support/silence.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker } from '../support/worker.ts';
 
@@ -53,11 +54,8 @@ test.skipIf(!isRoot)("a process of this host that carries a contained worker's p
 
   worker.kill('SIGKILL');
   await worker.exited;
-  await database.query(`UPDATE instance SET heartbeat_on = heartbeat_on - interval '1 hour', started_on = started_on - interval '2 hours'`);
-  await database.query(
-    `UPDATE executor SET beat_at = beat_at - interval '1 hour', session_at = NULL, started_at = started_at - interval '2 hours'`,
-  );
-  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0);
+  await fallSilent(database, 3600, [worker]);
+  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0, 40_000);
   expect(await database.query('SELECT verdict, proof FROM recovery')).toEqual([{ verdict: 'missing', proof: null }]);
 });
 

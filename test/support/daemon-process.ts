@@ -9,7 +9,7 @@ const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 export interface DaemonProcess {
   pid: number;
   /** Its log so far, a line each. */
-  log: { msg: string; level: string }[];
+  log: { msg: string; level: string; time: string }[];
   kill(signal: NodeJS.Signals): void;
   exited: Promise<void>;
 }

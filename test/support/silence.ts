@@ -1,0 +1,23 @@
+import type { Database } from '../../src/postgres/database.ts';
+
+/**
+ * As if the workers had been silent for so long on every channel: beats, and sessions, whose times are Postgres's alone.
+ * Those that live connect and beat again; those that are stopped or dead do not.
+ */
+export async function fallSilent(database: Database, seconds: number, workers: readonly { instance: string }[]): Promise<void> {
+  const ids = workers.map(({ instance }) => instance);
+  await database.query(
+    `SELECT pg_terminate_backend(s.pid, 5000) FROM pg_stat_activity s JOIN instance i ON i.application_name = s.application_name
+     WHERE s.datname = current_database() AND i.id::text = ANY($1)`,
+    [ids],
+  );
+  const by = 'make_interval(secs => $2)';
+  await database.query(
+    `UPDATE instance SET heartbeat_on = heartbeat_on - ${by}, started_on = started_on - ${by} WHERE id::text = ANY($1)`,
+    [ids, seconds],
+  );
+  await database.query(
+    `UPDATE executor SET beat_at = beat_at - ${by}, session_at = NULL, started_at = started_at - ${by} WHERE id = ANY($1)`,
+    [ids, seconds],
+  );
+}
