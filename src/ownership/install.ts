@@ -1,41 +1,68 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Database, Sql } from '../postgres/database.ts';
+import { type Database, quoteIdentifier, type Sql } from '../postgres/database.ts';
 import { LockNotAvailable, UndefinedObject } from '../postgres/errors.ts';
-import { functionExists, type JobTable, listJobTables } from './queries.ts';
-import { createFunctionSql, createTriggerSql, dropFunctionSql, dropTriggerSql, type OwnershipTarget } from './trigger.ts';
+import { functionExists, type JobTable, listFunctions, listJobTables } from './queries.ts';
+import {
+  createFunctionSql,
+  createTriggerSql,
+  dropRetiredFunctionSql,
+  dropTriggerSql,
+  FUNCTION,
+  type OwnershipTarget,
+  RETIRED_FUNCTION,
+  retireFunctionSql,
+} from './trigger.ts';
 
-/** Creating a trigger waits for running writers and holds up those behind it: never longer than this at a time. */
+/** Changing a table's triggers waits for its writers and holds up those behind it: never longer than this at a time. */
 const LOCK_TIMEOUT_MS = 200;
-const LOCK_TRIES = 60;
 const LOCK_PAUSE_MS = 250;
+const LOCK_ROUNDS = 60;
+/** The periodic pass comes again. */
+const LOCK_ROUNDS_PERIODIC = 3;
 
-/** A job table stayed locked by others for as long as we were willing to try. */
+/** Tables stayed locked by others for as long as we were willing to try. */
 export class JobTableBusy extends Error {
   override readonly name = 'JobTableBusy';
+  readonly tables: readonly string[];
+  constructor(tables: readonly string[], cause: unknown) {
+    const names = tables.map((table) => `"${table}"`).join(', ');
+    super(`stayed locked by a long transaction or an autovacuum: ${names}; everything else is done, run this again later`, { cause });
+    this.tables = tables;
+  }
 }
 
 /**
  * Puts the trigger on every leaf job table; repeating it changes nothing. Safe while workers work: one short
- * transaction a table, with a short lock time-out, tried again.
+ * transaction a table, with a short lock time-out, tried again. A daemon covers the tables that stayed busy.
  */
 export async function installOwnership(database: Database, target: OwnershipTarget): Promise<{ installed: string[]; present: string[] }> {
   await database.query(createFunctionSql(target));
   const tables = await listJobTables(database, target);
-  const installed = await cover(database, target, tables, LOCK_TRIES);
+  const installed = await cover(database, target, tables, LOCK_ROUNDS);
+  // What a removal that was cut short has left.
+  if ((await listFunctions(database, target.schema)).has(RETIRED_FUNCTION)) await dropRetiredFunction(database, target);
   return { installed, present: tables.filter((table) => table.covered).map((table) => table.name) };
 }
 
-/** Takes trigger and function away; what was recorded stays until rotation. */
+/**
+ * Takes trigger and function away; what was recorded stays until rotation. The function is renamed first: from then on
+ * ownership counts as not installed, and no daemon covers again what was just uncovered.
+ */
 export async function removeOwnership(database: Database, target: OwnershipTarget): Promise<void> {
-  for (const table of await listJobTables(database, target))
-    await changeTable(database, table.name, dropTriggerSql(target, table.name), LOCK_TRIES);
-  await database.query(dropFunctionSql(target));
+  const functions = await listFunctions(database, target.schema);
+  if (functions.has(FUNCTION)) {
+    if (functions.has(RETIRED_FUNCTION)) await dropRetiredFunction(database, target);
+    await database.query(retireFunctionSql(target));
+  }
+  const tables = (await listJobTables(database, target)).map((table) => table.name);
+  await changeTables(database, tables, (table) => dropTriggerSql(target, table), LOCK_ROUNDS);
+  await dropRetiredFunction(database, target);
 }
 
 /** The periodic pass: covers the tables of queues that are new, if ownership is installed at all. */
 export async function coverNewTables(database: Database, target: OwnershipTarget): Promise<string[]> {
-  if (!(await functionExists(database, target))) return [];
-  return cover(database, target, await listJobTables(database, target), 3);
+  if (!(await functionExists(database, target.schema))) return [];
+  return cover(database, target, await listJobTables(database, target), LOCK_ROUNDS_PERIODIC);
 }
 
 export interface OwnershipState {
@@ -47,33 +74,49 @@ export interface OwnershipState {
 
 export async function ownershipState(sql: Sql, target: OwnershipTarget): Promise<OwnershipState> {
   const tables = await listJobTables(sql, target);
-  const installed = (await functionExists(sql, target)) && tables.some((table) => table.covered);
+  const installed = (await functionExists(sql, target.schema)) && tables.some((table) => table.covered);
   return { installed, tables, missing: tables.filter((table) => !table.covered).map((table) => table.name) };
 }
 
-async function cover(database: Database, target: OwnershipTarget, tables: readonly JobTable[], tries: number): Promise<string[]> {
+function cover(database: Database, target: OwnershipTarget, tables: readonly JobTable[], rounds: number): Promise<string[]> {
   const missing = tables.filter((table) => !table.covered).map((table) => table.name);
-  // A trigger of that name that is disabled, or calls something else, is replaced.
-  for (const table of missing)
-    await changeTable(database, table, `${dropTriggerSql(target, table)}; ${createTriggerSql(target, table)}`, tries);
-  return missing;
+  return changeTables(database, missing, (table) => createTriggerSql(target, table), rounds);
 }
 
-async function changeTable(database: Database, table: string, statements: string, tries: number): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await database.transaction(async (tx) => {
-        await tx.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
-        await tx.query(statements);
-      });
-      return;
-    } catch (cause) {
-      // The queue was deleted meanwhile, and its table with it.
-      if (cause instanceof UndefinedObject) return;
-      if (!(cause instanceof LockNotAvailable)) throw cause;
-      if (attempt >= tries)
-        throw new JobTableBusy(`job table "${table}" stayed locked: a long transaction holds it; try again when it has ended`, { cause });
-      await delay(LOCK_PAUSE_MS);
+async function dropRetiredFunction(database: Database, target: OwnershipTarget): Promise<void> {
+  await changeTables(database, [`${quoteIdentifier(target.schema)} function`], () => dropRetiredFunctionSql(target), LOCK_ROUNDS);
+}
+
+/** Runs a statement a table, each in a transaction of its own; the busy ones again, in rounds, so that none holds up the others. */
+async function changeTables(
+  database: Database,
+  tables: readonly string[],
+  statementFor: (table: string) => string,
+  rounds: number,
+): Promise<string[]> {
+  const changed: string[] = [];
+  let waiting = [...tables];
+  for (let round = 1; ; round++) {
+    const busy: string[] = [];
+    let cause: unknown;
+    for (const table of waiting) {
+      try {
+        await database.transaction(async (tx) => {
+          await tx.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
+          await tx.query(statementFor(table));
+        });
+        changed.push(table);
+      } catch (error) {
+        // The queue was deleted meanwhile and its table with it, or ownership was removed.
+        if (error instanceof UndefinedObject) continue;
+        if (!(error instanceof LockNotAvailable)) throw error;
+        busy.push(table);
+        cause = error;
+      }
     }
+    if (busy.length === 0) return changed;
+    if (round >= rounds) throw new JobTableBusy(busy, cause);
+    waiting = busy;
+    await delay(LOCK_PAUSE_MS);
   }
 }
