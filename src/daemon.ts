@@ -1,27 +1,19 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
-import type { RescueResult } from './actions/rescue.ts';
 import { endTurn, takeTurn } from './claims/turn.ts';
 import type { Config } from './config.ts';
 import { openContext, SchemaNotReady } from './context.ts';
 import { createAdoption } from './executors/adoption.ts';
-import { EXECUTOR_KEPT_SECONDS, refreshExecutors } from './executors/health.ts';
-import { countVerdicts } from './executors/queries.ts';
 import type { Proof } from './executors/verdict.ts';
 import { BEAT_INTERVAL_MS, createBeat } from './fleet/beat.ts';
-import { type FleetState, type NodeIdentity, saveBrake, saveNodeStop } from './fleet/queries.ts';
+import { type NodeIdentity, saveNodeStop } from './fleet/queries.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
-import { countOpen, project } from './incidents/incident.ts';
-import { countBatch, createMetrics, observeSweep } from './metrics/metrics.ts';
-import { coverNewTables, ownershipState } from './ownership/install.ts';
-import { rotateOwnership } from './ownership/rotate.ts';
-import type { GateState } from './pgboss/gate.ts';
+import { createMetrics } from './metrics/metrics.ts';
+import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
-import { resolveReleasedHolds } from './recovery/holds.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
-import { type SweepReport, sweep } from './recovery/sweep.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
@@ -74,7 +66,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       log.error(errorFields(error), 'resolvePolicy failed; the lists decide');
     },
   });
-  const { database, jobs } = context;
+  const { database } = context;
   const identity: NodeIdentity = {
     node: config.node,
     daemonId: randomUUID(),
@@ -85,20 +77,9 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     stack: config.stack ?? null,
     env: config.env ?? null,
   };
-  const state: {
-    setup: 'pending' | 'ready' | 'failed';
-    detail: string;
-    gate: GateState | undefined;
-    ownership: 'unknown' | 'installed' | 'missing';
-    databaseUp: boolean;
-  } = {
-    setup: 'pending',
-    detail: 'starting',
-    gate: undefined,
-    ownership: 'unknown',
-    databaseUp: false,
-  };
-  const dependencies = context.sweepDependencies(identity.daemonId, config.dryRun);
+  const passes = createPasses({ context, daemonId: identity.daemonId, metrics, clock, log });
+  const { state, isReady, canSee, canAct } = passes;
+  let databaseUp = false;
   const pendingDeaths = new Set<string>();
   const stopping = new AbortController();
 
@@ -132,162 +113,6 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     loops.find((loop) => loop.name === 'deaths')?.wake();
   }
 
-  async function setUp(): Promise<void> {
-    try {
-      await context.checkSchema();
-      state.setup = 'ready';
-    } catch (error) {
-      state.setup = 'failed';
-      state.detail = error instanceof Error ? error.message : String(error);
-      if (error instanceof SchemaNotReady || error instanceof SchemaIsNewer) metrics.databaseUp.set(1);
-      throw error;
-    }
-    const gate = await context.probePgBoss();
-    if (gate.detail !== state.gate?.detail) log[gate.mode === 'act' ? 'info' : 'warn']({ mode: gate.mode }, gate.detail);
-    state.gate = gate;
-    metrics.pgbossSchemaVersion.set(gate.schemaVersion ?? 0);
-    metrics.pgbossSupported.set(gate.mode === 'act' ? 1 : 0);
-    await project(
-      database,
-      config.node,
-      'pgboss_unsupported',
-      gate.mode === 'observe'
-        ? [
-            {
-              class: 'pgboss_unsupported',
-              fingerprint: 'pgboss_unsupported',
-              summary: gate.detail,
-              evidence: { schemaVersion: gate.schemaVersion },
-            },
-          ]
-        : [],
-    );
-  }
-
-  async function sweepDeaths(): Promise<void> {
-    const executorIds = [...pendingDeaths];
-    if (executorIds.length === 0) return;
-    await runSweep({ executorIds });
-    for (const id of executorIds) pendingDeaths.delete(id);
-  }
-
-  async function runSweep(sweepOptions: { executorIds?: readonly string[] }): Promise<SweepReport> {
-    const startedAt = clock.now();
-    // Counted batch by batch: what a sweep took before it broke off has happened. A dry run took nothing.
-    const onBatch = config.dryRun ? undefined : (result: RescueResult) => countBatch(metrics, result);
-    const report = await sweep(dependencies, { ...sweepOptions, ...(onBatch ? { onBatch } : {}) });
-    if (!config.dryRun) observeSweep(metrics, (clock.now() - startedAt) / 1000);
-    const { restarted, failed, discarded, held, skipped } = report;
-    if (restarted + failed + discarded + held > 0)
-      log.info({ restarted, failed, discarded, held, skipped, dryRun: config.dryRun }, config.dryRun ? 'sweep would' : 'sweep');
-    return report;
-  }
-
-  async function sweepTurn(): Promise<void> {
-    const report = await runSweep({});
-    noteRestraints(
-      report.restraints.map((restraint) => restraint.reason),
-      report.fleet,
-    );
-    const massFailure = report.restraints.find((restraint) => restraint.reason === 'mass_failure');
-    await saveBrake(database, massFailure !== undefined);
-    await project(
-      database,
-      config.node,
-      'mass_staleness',
-      massFailure
-        ? [
-            {
-              class: 'mass_staleness',
-              fingerprint: 'mass_staleness',
-              summary: `${massFailure.executors.length} executors fell silent together without proof of death: none is rescued`,
-              evidence: { executors: massFailure.executors },
-            },
-          ]
-        : [],
-    );
-    await resolveReleasedHolds(database, jobs);
-  }
-
-  let restraintsLogged = '';
-  function noteRestraints(reasons: readonly string[], fleet: FleetState): void {
-    metrics.brakeActive.set(reasons.includes('mass_failure') ? 1 : 0);
-    metrics.graceActive.set(fleet.comebackSeconds !== null && fleet.comebackSeconds * 1000 < config.outageGraceMs ? 1 : 0);
-    const now = [...reasons].sort().join(' ');
-    if (now !== restraintsLogged)
-      log.warn(
-        { reasons, comeback: fleet.comebackReason },
-        now === '' ? 'no silent executor is held back any more' : 'silent executors are held back',
-      );
-    restraintsLogged = now;
-  }
-
-  async function executorsTurn(): Promise<void> {
-    const executors = await refreshExecutors(database, context.registry);
-    await project(
-      database,
-      config.node,
-      'hung_executor',
-      executors
-        .filter((executor) => executor.verdict === 'hung')
-        .map((executor) => ({
-          class: 'hung_executor',
-          fingerprint: `hung_executor:${executor.id}`,
-          summary: `${executor.name ?? executor.id} on ${executor.host}: ${executor.reason}`,
-          evidence: { executor: executor.id, host: executor.host, pid: executor.pid, queues: executor.queues },
-        })),
-    );
-  }
-
-  async function ownershipTurn(): Promise<void> {
-    const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
-    if (!config.dryRun) {
-      await coverNewTables(database, target);
-      await rotateOwnership(database);
-    }
-  }
-
-  async function readOwnership(): Promise<void> {
-    const { installed, tables, missing } = await ownershipState(database, { schema: config.schema, pgbossSchema: context.pgbossSchema });
-    const was = state.ownership;
-    state.ownership = installed ? 'installed' : 'missing';
-    if (state.ownership === 'missing' && was !== 'missing')
-      log.warn('ownership is not recorded: run `reclaimd install-ownership`; until then no job can be given back');
-    metrics.ownershipInstalled.set(installed ? 1 : 0);
-    metrics.ownershipTables.set(tables.length - missing.length);
-    uncoveredSince = missing.length === 0 ? undefined : (uncoveredSince ?? clock.now());
-    metrics.ownershipLag.set(uncoveredSince === undefined ? 0 : (clock.now() - uncoveredSince) / 1000);
-    await project(
-      database,
-      config.node,
-      'ownership_missing',
-      missing.length === 0
-        ? []
-        : [
-            {
-              class: 'ownership_missing',
-              fingerprint: 'ownership_missing',
-              summary: installed ? `${missing.length} job tables are not covered yet` : 'ownership is not installed',
-              evidence: { tables: missing },
-            },
-          ],
-    );
-  }
-  let uncoveredSince: number | undefined;
-
-  async function readGauges(): Promise<void> {
-    const verdicts = new Map((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
-    for (const verdict of ['alive', 'late', 'missing', 'dead', 'hung', 'stopped', 'unknown'] as const)
-      metrics.executors.set({ verdict }, verdicts.get(verdict) ?? 0);
-    metrics.incidentsOpen.reset();
-    for (const row of await countOpen(database)) metrics.incidentsOpen.set({ class: row.class }, row.count);
-    if (canSee()) await readOwnership();
-  }
-
-  const isReady = () => state.setup === 'ready';
-  const canSee = () => isReady() && state.gate !== undefined && state.gate.mode !== 'wait' && (state.gate.schemaVersion ?? 0) >= 44;
-  const canAct = () => isReady() && state.gate?.mode === 'act';
-
   /** A pass that waits for its condition, looking again at its own pace. */
   const when = (condition: () => boolean, pass: () => Promise<PassResult> | Promise<void>) => async (): Promise<PassResult> =>
     condition() ? ((await pass()) ?? undefined) : undefined;
@@ -304,16 +129,38 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     return undefined;
   };
 
+  async function sweepDeaths(): Promise<void> {
+    const executorIds = [...pendingDeaths];
+    if (executorIds.length === 0) return;
+    await passes.runSweep({ executorIds });
+    for (const id of executorIds) pendingDeaths.delete(id);
+  }
+
+  // A node sweeps its own scope only, so each scope has its own turns.
+  const { env, stack } = identity;
+  const sweepTurnName = env === null && stack === null ? 'sweep' : `sweep ${JSON.stringify({ env, stack })}`;
   const definitions: LoopDefinition[] = [
-    { name: 'setup', intervalMs: SETUP_INTERVAL_MS, pass: setUp },
+    { name: 'setup', intervalMs: SETUP_INTERVAL_MS, pass: passes.setUp },
     { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, pass: when(isReady, () => beat(database)) },
     { name: 'adopt', intervalMs: ADOPT_INTERVAL_MS, pass: when(canSee, adoption.adopt) },
     { name: 'watch', intervalMs: WATCH_INTERVAL_MS, jitter: 0, pass: adoption.watch },
     { name: 'deaths', intervalMs: NOTICE_FALLBACK_MS, pass: when(canAct, sweepDeaths) },
-    { name: 'executors', intervalMs: EXECUTORS_INTERVAL_MS, pass: when(canSee, turn('executors', EXECUTORS_INTERVAL_MS, executorsTurn)) },
-    { name: 'sweep', intervalMs: config.sweepIntervalMs, pass: when(canAct, turn('sweep', config.sweepIntervalMs, sweepTurn)) },
-    { name: 'ownership', intervalMs: OWNERSHIP_INTERVAL_MS, pass: when(canAct, turn('ownership', OWNERSHIP_INTERVAL_MS, ownershipTurn)) },
-    { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, readGauges) },
+    {
+      name: 'executors',
+      intervalMs: EXECUTORS_INTERVAL_MS,
+      pass: when(canSee, turn('executors', EXECUTORS_INTERVAL_MS, passes.executorsTurn)),
+    },
+    {
+      name: 'sweep',
+      intervalMs: config.sweepIntervalMs,
+      pass: when(canAct, turn(sweepTurnName, config.sweepIntervalMs, passes.sweepTurn)),
+    },
+    {
+      name: 'ownership',
+      intervalMs: OWNERSHIP_INTERVAL_MS,
+      pass: when(canAct, turn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
+    },
+    { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
   ];
 
   const firstSetup = Promise.withResolvers<void>();
@@ -345,8 +192,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     metrics.loopDuration.observe({ loop }, seconds);
     if (loop === 'setup') {
       firstSetup.resolve();
-      state.databaseUp = error === undefined || error instanceof SchemaNotReady || error instanceof SchemaIsNewer;
-      metrics.databaseUp.set(state.databaseUp ? 1 : 0);
+      databaseUp = error === undefined || error instanceof SchemaNotReady || error instanceof SchemaIsNewer;
+      metrics.databaseUp.set(databaseUp ? 1 : 0);
     }
   }
 
@@ -359,11 +206,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   }
 
   function readyz() {
-    const ok = state.databaseUp && canAct() && state.ownership === 'installed';
+    const ok = databaseUp && canAct() && state.ownership === 'installed';
     return {
       ok,
       detail: {
-        database: state.databaseUp ? 'up' : 'down',
+        database: databaseUp ? 'up' : 'down',
         schema: isReady() ? 'ready' : state.detail,
         pgboss: state.gate?.detail ?? 'not probed yet',
         ownership: state.ownership,

@@ -69,6 +69,8 @@ export interface FleetState {
   /** Seconds since the last comeback of database, daemon or host, whichever was last; null when there was none. */
   comebackSeconds: number | null;
   comebackReason: string | null;
+  /** Whether the mass-failure brake held at the last look. */
+  braked: boolean;
   /** Whether the asking daemon's own beat is fresh: if not, it was cut off itself and judges nobody. */
   ownBeatFresh: boolean;
   /** Seconds since the asking daemon began; its start-up delay. */
@@ -80,6 +82,7 @@ export async function readFleetState(sql: Sql, node: string | null, daemonId: st
   const [row] = await sql.query<FleetState>(
     `SELECT extract(epoch FROM now() - greatest(f.comeback_at, pg_postmaster_start_time()))::float8 AS "comebackSeconds",
        CASE WHEN f.comeback_at > pg_postmaster_start_time() THEN f.comeback_reason ELSE 'the database server started' END AS "comebackReason",
+       f.braked_since IS NOT NULL AS braked,
        $1::text IS NULL OR coalesce(n.beat_at > now() - make_interval(secs => $3), false) AS "ownBeatFresh",
        coalesce(extract(epoch FROM now() - n.started_at)::float8, 0) AS "daemonAgeSeconds"
      FROM fleet f LEFT JOIN node n ON n.node = $1 AND n.daemon_id = $2`,
