@@ -1,7 +1,10 @@
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { getRollbackPlans, PgBoss } from 'pg-boss';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { decideGate } from '../../src/pgboss/gate.ts';
 import { findRelease, PgBossModuleUnusable } from '../../src/pgboss/release.ts';
@@ -101,6 +104,45 @@ test("the application's own pg-boss is loaded from its directory, its package, o
   const context = await openTestContext(url, { RECLAIMD_PGBOSS_MODULE: `${root}node_modules/pg-boss-12.35` });
   expect(await context.probePgBoss()).toMatchObject({ mode: 'observe', detail: expect.stringContaining('RECLAIMD_PGBOSS_MODULE') });
   expect(await sweepOnce(url, { RECLAIMD_PGBOSS_MODULE: root })).toMatchObject({ failed: 1 });
+});
+
+/**
+ * An application whose pg-boss speaks an older schema. 12.36 and 12.37 cannot be had for a test; 12.38's statements that
+ * we call touch no column that 44 lacks, so it stands in for them, with its manifest saying what theirs says.
+ */
+async function createOlderApplication(schemaVersion: number): Promise<string> {
+  const root = fileURLToPath(new URL('../../node_modules/', import.meta.url));
+  const application = await mkdtemp(join(tmpdir(), 'reclaimd-application-'));
+  onTestFinished(() => rm(application, { recursive: true }));
+  const modules = join(application, 'node_modules');
+  await mkdir(modules);
+  for (const name of await readdir(root))
+    if (name !== 'pg-boss' && !name.startsWith('.')) await symlink(join(root, name), join(modules, name));
+  await cp(join(root, 'pg-boss'), join(modules, 'pg-boss'), { recursive: true });
+  const manifest = join(modules, 'pg-boss/package.json');
+  const { pgboss: _, ...rest } = JSON.parse(await readFile(manifest, 'utf8'));
+  await writeFile(manifest, JSON.stringify({ ...rest, version: `schema-${schemaVersion}`, pgboss: { schema: schemaVersion } }));
+  return application;
+}
+
+test.each([44, 45])("on schema %i, with the application's own release, every policy acts", async (version) => {
+  const queues = ['a', 'b', 'c'].map((name) => ({ name, retryLimit: 2 }));
+  const { url, boss, database } = await createFleetDatabase({ queues });
+  await installOwnership(database, TARGET);
+  const executor = await createExecutor(url, database, 'worker');
+  for (const { name } of queues) {
+    await boss.send(name, {});
+    await executor.fetch(name);
+  }
+  await rollBack(url, version);
+  await executor.die();
+  const env = { RECLAIMD_PGBOSS_MODULE: await createOlderApplication(version), RECLAIMD_POLICIES: 'a=fail,b=restart,c=discard' };
+  expect(await sweepOnce(url, env)).toMatchObject({ failed: 1, restarted: 1, discarded: 1 });
+  expect(await database.query('SELECT name, state::text FROM job ORDER BY name')).toEqual([
+    { name: 'a', state: 'retry' },
+    { name: 'b', state: 'retry' },
+    { name: 'c', state: 'failed' },
+  ]);
 });
 
 test('one reclaimd schema serves one pg-boss schema; two pairs live in one database', async () => {
