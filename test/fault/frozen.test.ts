@@ -6,6 +6,7 @@ import { spawnDaemon } from '../support/daemon-process.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { sweepOnce } from '../support/executor.ts';
 import { fallSilent } from '../support/silence.ts';
+import { twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker, type Worker } from '../support/worker.ts';
 import type { WorkerOptions } from '../support/worker-main.ts';
@@ -36,15 +37,6 @@ const recoveries = (database: Database) =>
 const incidents = (database: Database) =>
   database.query<{ class: string; open: boolean }>('SELECT class, resolved_at IS NULL AS open FROM incident');
 
-/** Several whole turns of the fleet, counted by the beats and sweeps that the daemons record. */
-const turnsPass = async (database: Database) => {
-  const due = async () => (await database.query<{ due: string }>(`SELECT due_at::text AS due FROM turn WHERE name = 'sweep'`))[0]?.due;
-  for (let turn = 0; turn < 3; turn++) {
-    const before = await due();
-    await waitFor('another sweep', async () => (await due()) !== before);
-  }
-};
-
 test('a worker stopped (SIGSTOP) for longer than every threshold is hung, never taken, and well again when it goes on', async () => {
   const { url, boss, database, worker } = await createFleet();
   await startTestDaemon(url);
@@ -55,7 +47,7 @@ test('a worker stopped (SIGSTOP) for longer than every threshold is hung, never 
   await fallSilent(database, 3600, [worker]);
   await verdictIs(database, worker, 'hung');
   await waitFor('its incident', async () => (await incidents(database)).length > 0);
-  await turnsPass(database);
+  await twoSweepsPass(database);
   expect(await sweepOnce(url)).toMatchObject({ failed: 0, recovered: [] });
   expect(await incidents(database)).toEqual([{ class: 'hung_executor', open: true }]);
   expect(await recoveries(database)).toEqual([]);
@@ -92,7 +84,7 @@ test('a worker whose event loop is blocked is hung, never taken, and its result 
   await fallSilent(database, 3600, [worker]);
   await verdictIs(database, worker, 'hung');
   await waitFor('its incident', async () => (await incidents(database)).some(({ open }) => open));
-  await turnsPass(database);
+  await twoSweepsPass(database);
   expect(await recoveries(database)).toEqual([]);
   await verdictIs(database, worker, 'alive');
   await waitFor(
@@ -129,7 +121,7 @@ test("a daemon stopped for longer than every threshold holds nobody's silence ag
     async () => (await database.query('SELECT FROM fleet WHERE comeback_at IS NOT NULL')).length > 0,
   );
   await verdictIs(database, elsewhere, 'missing');
-  await turnsPass(database);
+  await twoSweepsPass(database);
   expect(await recoveries(database)).toEqual([]);
   elsewhere.kill('SIGCONT');
   await verdictIs(database, worker, 'alive');

@@ -8,6 +8,7 @@ import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { fallSilent } from '../support/silence.ts';
+import { twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker } from '../support/worker.ts';
 
@@ -42,11 +43,7 @@ test.skipIf(!isRoot)("a process of this host that carries a contained worker's p
   await startDaemonUntilItSays(url, 'carried by several processes');
   namesake.kill('SIGKILL');
   await once(namesake, 'exit');
-  const sweeps = async () => (await database.query<{ due: string }>(`SELECT due_at::text AS due FROM turn WHERE name = 'sweep'`))[0]?.due;
-  for (let turn = 0; turn < 3; turn++) {
-    const before = await sweeps();
-    await waitFor('another sweep', async () => (await sweeps()) !== before);
-  }
+  await twoSweepsPass(database);
   expect(await database.query('SELECT verdict, proof, witness_node FROM executor')).toEqual([
     { verdict: 'alive', proof: null, witness_node: null },
   ]);

@@ -11,13 +11,14 @@ export async function fallSilent(database: Database, seconds: number, workers: r
      WHERE s.datname = current_database() AND i.id::text = ANY($1)`,
     [ids],
   );
-  const by = 'make_interval(secs => $2)';
+  const values = [ids, seconds];
+  const then = 'now() - make_interval(secs => $2)';
   await database.query(
-    `UPDATE instance SET heartbeat_on = heartbeat_on - ${by}, started_on = started_on - ${by} WHERE id::text = ANY($1)`,
-    [ids, seconds],
+    `UPDATE instance SET heartbeat_on = ${then}, started_on = least(started_on, ${then} - interval '1 minute') WHERE id::text = ANY($1)`,
+    values,
   );
   await database.query(
-    `UPDATE executor SET beat_at = beat_at - ${by}, session_at = NULL, started_at = started_at - ${by} WHERE id = ANY($1)`,
-    [ids, seconds],
+    `UPDATE executor SET beat_at = ${then}, session_at = NULL, started_at = least(started_at, ${then} - interval '1 minute') WHERE id = ANY($1)`,
+    values,
   );
 }
