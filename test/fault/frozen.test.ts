@@ -106,10 +106,13 @@ test("a daemon stopped for longer than every threshold holds nobody's silence ag
   await adopted(database);
   await waitFor('both to be judged', async () => (await database.query(`SELECT FROM executor WHERE verdict = 'alive'`)).length === 2);
   daemon.kill('SIGSTOP');
-  // Whatever it was doing is over once its sessions are idle; a statement in flight would undo the backdating.
+  // Its statement in flight ends; a transaction that it was in is ended by Postgres, as its own time-out would do.
   await waitFor('the daemon to be still', async () => {
-    const busy = `SELECT FROM pg_stat_activity WHERE application_name LIKE 'reclaimd:%' AND datname = current_database() AND state <> 'idle'`;
-    return (await database.query(busy)).length === 0;
+    const sessions = await database.query<{ state: string }>(
+      `SELECT state, CASE WHEN state LIKE 'idle in %' THEN pg_terminate_backend(pid, 5000) END FROM pg_stat_activity
+       WHERE application_name LIKE 'reclaimd:%' AND datname = current_database() AND state <> 'idle'`,
+    );
+    return sessions.length === 0;
   });
   elsewhere.kill('SIGSTOP');
   await fallSilent(database, 3600, [worker, elsewhere]);
