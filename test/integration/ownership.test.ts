@@ -177,11 +177,12 @@ test('rotation drops finished attempts, and no active one is ever without its ow
   const consumers = Array.from({ length: 4 }, async (_, index) => {
     const consumer = await startConsumer(url, `consumer-${index}`);
     while (working) {
-      const jobs = (await consumer.fetch('work', { batchSize: 5 })) ?? [];
-      if (jobs.length === 0) return;
+      const [unfinished, ...finished] = await consumer.fetch('work', { batchSize: 5 });
+      if (unfinished === undefined) return;
+      if (finished.length === 0) continue;
       await consumer.complete(
         'work',
-        jobs.slice(1).map(({ id }) => id),
+        finished.map(({ id }) => id),
       );
     }
   });
@@ -197,8 +198,9 @@ test('rotation drops finished attempts, and no active one is ever without its ow
       expect(lost).toEqual([]);
     }
   })();
-  await Promise.all(consumers);
-  working = false;
+  await Promise.all(consumers).finally(() => {
+    working = false;
+  });
   await rotating;
   expect([...outcomes]).toEqual(expect.arrayContaining(['switched', 'emptied']));
   for (let pass = 0; pass < 4; pass++) {
