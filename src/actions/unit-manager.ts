@@ -1,0 +1,49 @@
+/** One systemd unit as its manager sees it now. Times are the host's, in milliseconds since 1970; 0 where there is none. */
+export interface UnitStatus {
+  unit: string;
+  loadState: string;
+  activeState: string;
+  subState: string;
+  /** `enabled`, `static`, `masked`, ...; empty where there is no unit file. */
+  unitFileState: string;
+  /** `success`, `exit-code`, `signal`, `core-dump`, `oom-kill`, `watchdog`, `timeout`, `start-limit-hit`, ... */
+  result: string;
+  /** How the main process ended: `exited`, `killed`, `dumped`; undefined while it runs or before it ever ran. */
+  exitCode: string | undefined;
+  /** Its exit status, or the number of the signal. */
+  exitStatus: number;
+  restarts: number;
+  invocationId: string;
+  mainPid: number;
+  controlGroup: string;
+  activeEnteredAt: number;
+  inactiveEnteredAt: number;
+  /** Units that start this one: a timer, a socket. */
+  triggeredBy: readonly string[];
+}
+
+export type JobResult = 'done' | 'canceled' | 'timeout' | 'failed' | 'dependency' | 'skipped' | string;
+
+export type UnitChange =
+  /** The unit is loaded, gone or has other properties than before. */
+  | { kind: 'changed'; unit: string; status: UnitStatus | undefined }
+  /** The bus came back: what was heard before may be outdated. */
+  | { kind: 'reconnected' };
+
+/** The service manager of this host, as far as healing and proof of death need it. Every call ends within its time-out. */
+export interface UnitManager {
+  /** Units of those names or shell patterns, in any of the states (all of them where none is given). Throws where it cannot know. */
+  list(patterns: readonly string[], states?: readonly string[]): Promise<UnitStatus[]>;
+  /** Undefined where no such unit is known. */
+  read(unit: string): Promise<UnitStatus | undefined>;
+  resetFailed(unit: string): Promise<void>;
+  /** Waits for the job to end; its result, not yet a healthy unit. */
+  start(unit: string): Promise<JobResult>;
+  restart(unit: string): Promise<JobResult>;
+  stop(unit: string): Promise<JobResult>;
+  /** The processes in the unit's control group, and in those below it. */
+  listProcesses(unit: string): Promise<number[]>;
+  /** Tells of changes to the units of those patterns until the function it returns is called. */
+  watch(patterns: readonly string[], onChange: (change: UnitChange) => void): () => void;
+  readonly state: 'connected' | 'connecting' | 'unavailable';
+}
