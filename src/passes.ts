@@ -136,30 +136,25 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   }
 
   async function readOwnership(): Promise<void> {
-    const { installed, tables, missing } = await ownershipState(database, { schema: config.schema, pgbossSchema: context.pgbossSchema });
+    const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
+    const { installed, broken, tables, missing } = await ownershipState(database, target);
+    const records = installed && broken === undefined;
+    const trouble = installed ? broken : 'it is not installed: run `reclaimd install-ownership`';
     const was = state.ownership;
-    state.ownership = installed ? 'installed' : 'missing';
+    state.ownership = records ? 'installed' : 'missing';
     if (state.ownership === 'missing' && was !== 'missing')
-      log.warn('ownership is not recorded: run `reclaimd install-ownership`; until then no job can be given back');
-    metrics.ownershipInstalled.set(installed ? 1 : 0);
+      log.warn(`ownership is not recorded, and no new job can be given back: ${trouble}`);
+    metrics.ownershipInstalled.set(records ? 1 : 0);
     metrics.ownershipTables.set(tables.length - missing.length);
     uncoveredSince = missing.length === 0 ? undefined : (uncoveredSince ?? clock.now());
     metrics.ownershipLag.set(uncoveredSince === undefined ? 0 : (clock.now() - uncoveredSince) / 1000);
-    await project(
-      database,
-      config.node,
-      'ownership_missing',
-      missing.length === 0
-        ? []
-        : [
-            {
-              class: 'ownership_missing',
-              fingerprint: 'ownership_missing',
-              summary: installed ? `${missing.length} job tables are not covered yet` : 'ownership is not installed',
-              evidence: { tables: missing },
-            },
-          ],
-    );
+    const finding: Finding = {
+      class: 'ownership_missing',
+      fingerprint: 'ownership_missing',
+      summary: trouble === undefined ? `${missing.length} job tables are not covered yet` : `ownership is not recorded: ${trouble}`,
+      evidence: { tables: missing },
+    };
+    await project(database, config.node, 'ownership_missing', records && missing.length === 0 ? [] : [finding]);
   }
 
   async function readGauges(): Promise<void> {

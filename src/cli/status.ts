@@ -3,7 +3,7 @@ import { countVerdicts } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { listNodes, readFleetState } from '../fleet/queries.ts';
 import { countOpen } from '../incidents/incident.ts';
-import { ownershipState } from '../ownership/install.ts';
+import { type OwnershipState, ownershipState } from '../ownership/install.ts';
 import { type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, printJson, table } from './output.ts';
 
@@ -13,7 +13,7 @@ export async function status(surroundings: Surroundings, options: { json?: true 
     const pgboss = await probePgBoss();
     const ownership =
       pgboss.mode === 'wait'
-        ? { installed: false, tables: [], missing: [] }
+        ? { installed: false, broken: undefined, tables: [], missing: [] }
         : await ownershipState(database, { schema: config.schema, pgbossSchema });
     const fleet = await readFleetState(database, null, null, CUT_OFF_AFTER_SECONDS);
     const nodes = await listNodes(database);
@@ -23,9 +23,7 @@ export async function status(surroundings: Surroundings, options: { json?: true 
     const { comebackSeconds, comebackReason } = fleet;
     const inGrace = comebackSeconds !== null && comebackSeconds * 1000 < config.outageGraceMs;
     surroundings.out(`pg-boss    ${pgboss.detail}`);
-    surroundings.out(
-      `ownership  ${ownership.installed ? `recorded on ${ownership.tables.length - ownership.missing.length} of ${ownership.tables.length} job tables` : 'not installed: run `reclaimd install-ownership`'}`,
-    );
+    surroundings.out(`ownership  ${describeOwnership(ownership)}`);
     surroundings.out(
       `silence    ${inGrace ? `counts for nothing yet: ${comebackReason}, ${formatSeconds(comebackSeconds)} ago` : 'counts'}`,
     );
@@ -49,6 +47,11 @@ export async function status(surroundings: Surroundings, options: { json?: true 
           ),
     );
   });
+}
+
+function describeOwnership({ installed, broken, tables, missing }: OwnershipState): string {
+  if (!installed) return 'not installed: run `reclaimd install-ownership`';
+  return broken ?? `recorded on ${tables.length - missing.length} of ${tables.length} job tables`;
 }
 
 function counts(record: Record<string, number>): string {

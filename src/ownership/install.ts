@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Database, quoteIdentifier, type Sql } from '../postgres/database.ts';
 import { LockNotAvailable, UndefinedObject } from '../postgres/errors.ts';
-import { functionExists, type JobTable, listFunctions, listJobTables } from './queries.ts';
+import { functionExists, isTurnThere, type JobTable, listFunctions, listJobTables, restoreTurn } from './queries.ts';
 import {
   createFunctionSql,
   createTriggerSql,
@@ -36,6 +36,7 @@ export class JobTableBusy extends Error {
  * transaction a table, with a short lock time-out, tried again. A daemon covers the tables that stayed busy.
  */
 export async function installOwnership(database: Database, target: OwnershipTarget): Promise<{ installed: string[]; present: string[] }> {
+  await restoreTurn(database);
   await database.query(createFunctionSql(target));
   const tables = await listJobTables(database, target);
   const installed = await cover(database, target, tables, LOCK_ROUNDS);
@@ -67,6 +68,8 @@ export async function coverNewTables(database: Database, target: OwnershipTarget
 
 export interface OwnershipState {
   installed: boolean;
+  /** Why nothing can be recorded although the triggers are there; undefined where it can. */
+  broken: string | undefined;
   tables: JobTable[];
   /** Names of the tables whose attempts have no recorded owner. */
   missing: string[];
@@ -75,7 +78,22 @@ export interface OwnershipState {
 export async function ownershipState(sql: Sql, target: OwnershipTarget): Promise<OwnershipState> {
   const tables = await listJobTables(sql, target);
   const installed = (await functionExists(sql, target.schema)) && tables.some((table) => table.covered);
-  return { installed, tables, missing: tables.filter((table) => !table.covered).map((table) => table.name) };
+  return {
+    installed,
+    broken: await findBreakage(sql, target),
+    tables,
+    missing: tables.filter((table) => !table.covered).map((table) => table.name),
+  };
+}
+
+/** The triggers swallow their errors, so that somebody has to look whether they can write. */
+async function findBreakage(sql: Sql, { schema }: OwnershipTarget): Promise<string | undefined> {
+  try {
+    return (await isTurnThere(sql)) ? undefined : `"${schema}".attempt_turn has lost its row: \`reclaimd install-ownership\` puts it back`;
+  } catch (error) {
+    if (!(error instanceof UndefinedObject)) throw error;
+    return `schema "${schema}" is damaged: ${error.message}; restore it from a backup, or drop it and run \`reclaimd migrate\` and \`reclaimd install-ownership\``;
+  }
 }
 
 function cover(database: Database, target: OwnershipTarget, tables: readonly JobTable[], rounds: number): Promise<string[]> {

@@ -33,3 +33,22 @@ export async function listFunctions(sql: Sql, schema: string): Promise<Set<strin
   );
   return new Set(rows.map((row) => row.name));
 }
+
+/**
+ * Whether the turn has its row. Names every table and column that the trigger writes and the sweep reads, so that it
+ * throws UndefinedObject, with the name, when one of them is gone.
+ */
+export async function isTurnThere(sql: Sql): Promise<boolean> {
+  const rows = await sql.query(
+    `SELECT t.current FROM attempt_turn t LEFT JOIN (
+       SELECT queue, job_id, retry_count, application_name, started_on FROM attempt_a WHERE false
+       UNION ALL SELECT queue, job_id, retry_count, application_name, started_on FROM attempt_b WHERE false
+       UNION ALL SELECT queue, job_id, retry_count, application_name, started_on FROM attempt WHERE false
+     ) record ON true`,
+  );
+  return rows.length > 0;
+}
+
+export async function restoreTurn(sql: Sql): Promise<void> {
+  await sql.query('INSERT INTO attempt_turn DEFAULT VALUES ON CONFLICT DO NOTHING');
+}
