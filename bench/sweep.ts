@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { PgBoss } from 'pg-boss';
 import { type Bench, median, timed, withServer } from './support.ts';
 
-const SWEEPER = fileURLToPath(new URL('./sweeper.ts', import.meta.url));
+const SWEEPER = fileURLToPath(new URL('./sweeper.mjs', import.meta.url));
 
 /** Finished jobs, and orphans of one dead executor, written in bulk: `expired` makes them pg-boss's to find. */
 async function fill({ database, boss }: Bench, finished: number, orphans: number): Promise<void> {

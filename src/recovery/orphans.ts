@@ -36,16 +36,18 @@ export async function* listOrphansOf(sql: Sql, jobs: JobStore, { named, gone, al
   let last: Attempt | undefined;
   for (;;) {
     const page = await jobs.listActive(sql, names, PAGE, last);
-    const attempts = new Map(page.map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt]));
-    yield [...attempts.values()].flatMap((attempt) => {
-      const owners = (byName.get(attempt.applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
+    const orphans: Orphan[] = [];
+    for (const { applicationName, ...attempt } of page) {
+      // Rotation may have left one attempt in both tables; in this order they are neighbours.
+      if (attempt.jobId === last?.jobId && attempt.queue === last.queue) continue;
+      last = attempt;
+      const owners = (byName.get(applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
       const executor = owners.at(-1);
-      if (!executor || !owners.every((owner) => goneIds.has(owner.id))) return [];
-      const { applicationName: _, ...identity } = attempt;
+      if (!executor || !owners.every((owner) => goneIds.has(owner.id))) continue;
       const { verdict, proof, reason, lastSignAt } = executor;
-      return [{ ...identity, executor, verdict, proof, reason, lastAliveAt: lastSignAt }];
-    });
-    last = page.at(-1);
+      orphans.push({ ...attempt, executor, verdict, proof, reason, lastAliveAt: lastSignAt });
+    }
+    yield orphans;
     if (page.length < PAGE) return;
   }
 }
