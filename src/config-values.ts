@@ -49,9 +49,12 @@ export const text: ValueType<string> = {
 
 /** 63 bytes is Postgres's limit; a longer name would be cut, and meet another of the same beginning. */
 export const postgresName: ValueType<string> = {
-  allowed: 'a schema name of at most 63 bytes',
-  parse: (given) =>
-    given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !given.startsWith('pg_') ? given : undefined,
+  allowed: 'a schema name of at most 63 bytes, not `$user`, not beginning with `pg_`',
+  parse: (given) => {
+    // On a search_path `$user` is the role's own schema, quoted or not.
+    const reserved = given === '$user' || given.startsWith('pg_');
+    return given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !reserved ? given : undefined;
+  },
 };
 
 /** pg-boss's own rules: 50 bytes leave room for the names it derives; what it forbids inside quotes would break its SQL. */

@@ -62,6 +62,7 @@ test.each([
   ['RECLAIMD_POLICIES', ''],
   ['RECLAIMD_NODE', ' '],
   ['RECLAIMD_SCHEMA', 'pg_mine'],
+  ['RECLAIMD_SCHEMA', '$user'],
   ['RECLAIMD_PGBOSS_SCHEMA', 'my-boss'],
   ['RECLAIMD_LISTEN', '127.0.0.1:99999'],
   ['DATABASE_URL', 'mysql://db/app'],
