@@ -1,3 +1,4 @@
+import { appendAudit } from '../audit/append.ts';
 import type { Sql } from '../postgres/database.ts';
 import { UniqueViolation } from '../postgres/errors.ts';
 import type { Attempt, JobStore } from './job-store.ts';
@@ -70,6 +71,15 @@ export function createRescueGateway(jobs: JobStore, node: string): RescueGateway
         decided.forEach((orphan, index) => {
           orphan.detectionSeconds = seconds[index] ?? null;
         });
+        await appendAudit(tx, {
+          actor: `reclaimd@${node}`,
+          action: 'sweep',
+          target: queue,
+          outcome: 'done',
+          reason: null,
+          node,
+          detail: { effects: effectsOf(decided) },
+        });
       }
       return { recovered: decided, skipped: nominations.length - decided.length };
     },
@@ -129,6 +139,15 @@ async function requeue(jobs: JobStore, tx: Sql, queue: string, attempts: readonl
       return false;
     }
   }
+}
+
+/** Each attempt as `JOB-ID:RETRY-COUNT`, under what was done to it: a batch may be a thousand of them. */
+function effectsOf(orphans: readonly Recovered[]): object[] {
+  const alike = Map.groupBy(orphans, ({ executorId, policy, outcome, poison }) => `${executorId} ${policy} ${outcome} ${poison}`);
+  return [...alike.values()].map((group) => {
+    const { executorId, policy, outcome, poison } = group[0] as Recovered;
+    return { executor: executorId, policy, outcome, poison, attempts: group.map(({ jobId, retryCount }) => `${jobId}:${retryCount}`) };
+  });
 }
 
 function byReason(orphans: readonly Recovered[]): Recovered[][] {
