@@ -38,6 +38,8 @@ const ADOPT_INTERVAL_MS = 1_000;
 /** A death is noticed within this time, for one small read an executor. */
 const WATCH_INTERVAL_MS = 50;
 const EXECUTORS_INTERVAL_MS = 2_000;
+/** The whole of them; what changes sooner is projected by the pass that sees it. */
+const INCIDENTS_INTERVAL_MS = 5_000;
 const OWNERSHIP_INTERVAL_MS = 10_000;
 const GAUGES_INTERVAL_MS = 10_000;
 /** Only what a failed sweep left; a death wakes the loop at once. */
@@ -154,6 +156,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       name: 'sweep',
       intervalMs: config.sweepIntervalMs,
       pass: when(canAct, turn(sweepTurnName, config.sweepIntervalMs, passes.sweepTurn)),
+    },
+    {
+      name: 'incidents',
+      intervalMs: INCIDENTS_INTERVAL_MS,
+      pass: when(isReady, turn('incidents', INCIDENTS_INTERVAL_MS, passes.incidentsTurn)),
     },
     {
       name: 'ownership',

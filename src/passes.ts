@@ -1,19 +1,22 @@
-import type { RescueResult } from './actions/rescue.ts';
 import type { Context } from './context.ts';
 import { SchemaNotReady } from './context.ts';
 import { EXECUTOR_KEPT_SECONDS, refreshExecutors } from './executors/health.ts';
 import { countVerdicts } from './executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
-import { readFleetState, saveBrake } from './fleet/queries.ts';
-import { countOpen, type Finding, project } from './incidents/incident.ts';
-import { countBatch, type Metrics, observeSweep } from './metrics/metrics.ts';
+import { readFleetState } from './fleet/queries.ts';
+import { severityOf } from './incidents/class.ts';
+import type { IncidentChanges } from './incidents/incident.ts';
+import { countOpen } from './incidents/listing.ts';
+import { countBatch, countIncidents, type Metrics, observeSweep } from './metrics/metrics.ts';
 import { coverNewTables, ownershipState } from './ownership/install.ts';
 import { rotateOwnership } from './ownership/rotate.ts';
 import { type GateState, SUPPORTED_SCHEMAS } from './pgboss/gate.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
-import { brakedExecutors } from './recovery/brake.ts';
+import { ownershipTrouble, projectGate, projectIncidents, projectOwnership } from './project-incidents.ts';
 import { resolveReleasedHolds } from './recovery/holds.ts';
-import { type SweepOptions, type SweepReport, sweep } from './recovery/sweep.ts';
+import { projectHungExecutors } from './recovery/hung-executors.ts';
+import { projectMassStaleness } from './recovery/mass-staleness.ts';
+import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './recovery/sweep.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 
@@ -38,6 +41,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   let restraintsLogged = '';
   let uncoveredSince: number | undefined;
 
+  const note = (changes: IncidentChanges) => countIncidents(metrics, changes);
+
   async function setUp(): Promise<void> {
     try {
       await context.checkSchema();
@@ -53,27 +58,17 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     state.gate = gate;
     metrics.pgbossSchemaVersion.set(gate.schemaVersion ?? 0);
     metrics.pgbossSupported.set(gate.mode === 'act' ? 1 : 0);
-    await project(
-      database,
-      config.node,
-      'pgboss_unsupported',
-      gate.mode === 'observe'
-        ? [
-            {
-              class: 'pgboss_unsupported',
-              fingerprint: 'pgboss_unsupported',
-              summary: gate.detail,
-              evidence: { schemaVersion: gate.schemaVersion },
-            },
-          ]
-        : [],
-    );
+    note(await projectGate(context, gate));
   }
 
   async function runSweep(sweepOptions: SweepOptions): Promise<SweepReport> {
     const startedAt = clock.now();
     // Counted batch by batch: what a sweep took before it broke off has happened. A dry run took nothing.
-    const onBatch = config.dryRun ? undefined : (result: RescueResult) => countBatch(metrics, result);
+    const countSwept = (batch: SweptBatch) => {
+      countBatch(metrics, batch);
+      note(batch.incidents);
+    };
+    const onBatch = config.dryRun ? undefined : countSwept;
     const report = await sweep(dependencies, { ...sweepOptions, ...(onBatch ? { onBatch } : {}) });
     if (!config.dryRun) observeSweep(metrics, (clock.now() - startedAt) / 1000);
     const { restarted, failed, discarded, held, skipped } = report;
@@ -94,37 +89,17 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
         now === '' ? 'no silent executor is held back any more' : 'silent executors are held back',
       );
     restraintsLogged = now;
-    await resolveReleasedHolds(database, jobs);
+    note(await resolveReleasedHolds(database, jobs));
   }
 
   async function executorsTurn(): Promise<void> {
     const executors = await refreshExecutors(database, context.registry);
-    await project(
-      database,
-      config.node,
-      'hung_executor',
-      executors
-        .filter((executor) => executor.verdict === 'hung')
-        .map((executor) => ({
-          class: 'hung_executor',
-          fingerprint: `hung_executor:${executor.id}`,
-          summary: `${executor.name ?? executor.id} on ${executor.host}: ${executor.reason}`,
-          evidence: { executor: executor.id, host: executor.host, pid: executor.pid, queues: executor.queues },
-        })),
-    );
-    await projectBrake([...brakedExecutors(executors, dependencies.brakes)]);
+    note(await projectHungExecutors(database, config.node, executors));
+    note(await projectMassStaleness(database, config.node, executors, dependencies.brakes));
   }
 
-  /** The brake is the fleet's, whatever the scope of the node that looks. */
-  async function projectBrake(executors: readonly string[]): Promise<void> {
-    await saveBrake(database, executors.length > 0);
-    const finding: Finding = {
-      class: 'mass_staleness',
-      fingerprint: 'mass_staleness',
-      summary: `${executors.length} executors fell silent together without proof of death: none is rescued`,
-      evidence: { executors },
-    };
-    await project(database, config.node, 'mass_staleness', executors.length > 0 ? [finding] : []);
+  async function incidentsTurn(): Promise<void> {
+    note(await projectIncidents(context, daemonId));
   }
 
   async function ownershipTurn(): Promise<void> {
@@ -137,9 +112,10 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
 
   async function readOwnership(): Promise<void> {
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
-    const { installed, broken, tables, missing } = await ownershipState(database, target);
-    const records = installed && broken === undefined;
-    const trouble = installed ? broken : 'it is not installed: run `reclaimd install-ownership`';
+    const ownership = await ownershipState(database, target);
+    const { tables, missing } = ownership;
+    const trouble = ownershipTrouble(ownership);
+    const records = trouble === undefined;
     const was = state.ownership;
     state.ownership = records ? 'installed' : 'missing';
     if (state.ownership === 'missing' && was !== 'missing')
@@ -148,13 +124,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     metrics.ownershipTables.set(tables.length - missing.length);
     uncoveredSince = missing.length === 0 ? undefined : (uncoveredSince ?? clock.now());
     metrics.ownershipLag.set(uncoveredSince === undefined ? 0 : (clock.now() - uncoveredSince) / 1000);
-    const finding: Finding = {
-      class: 'ownership_missing',
-      fingerprint: 'ownership_missing',
-      summary: trouble === undefined ? `${missing.length} job tables are not covered yet` : `ownership is not recorded: ${trouble}`,
-      evidence: { tables: missing },
-    };
-    await project(database, config.node, 'ownership_missing', records && missing.length === 0 ? [] : [finding]);
+    note(await projectOwnership(context, ownership));
   }
 
   async function readGauges(): Promise<void> {
@@ -165,7 +135,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     metrics.brakeActive.set(fleet.braked ? 1 : 0);
     metrics.graceActive.set(fleet.comebackSeconds !== null && fleet.comebackSeconds * 1000 < config.outageGraceMs ? 1 : 0);
     metrics.incidentsOpen.reset();
-    for (const row of await countOpen(database)) metrics.incidentsOpen.set({ class: row.class }, row.count);
+    for (const row of await countOpen(database))
+      metrics.incidentsOpen.set({ class: row.class, severity: severityOf(row.class) }, row.count);
     if (canSee()) await readOwnership();
   }
 
@@ -174,5 +145,5 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     isReady() && state.gate !== undefined && state.gate.mode !== 'wait' && (state.gate.schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest;
   const canAct = () => isReady() && state.gate?.mode === 'act';
 
-  return { state, isReady, canSee, canAct, setUp, runSweep, sweepTurn, executorsTurn, ownershipTurn, readGauges };
+  return { state, isReady, canSee, canAct, setUp, runSweep, sweepTurn, executorsTurn, incidentsTurn, ownershipTurn, readGauges };
 }

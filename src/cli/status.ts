@@ -2,7 +2,7 @@ import { EXECUTOR_KEPT_SECONDS } from '../executors/health.ts';
 import { countVerdicts } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { listNodes, readFleetState } from '../fleet/queries.ts';
-import { countOpen } from '../incidents/incident.ts';
+import { countOpen } from '../incidents/listing.ts';
 import { type OwnershipState, ownershipState } from '../ownership/install.ts';
 import { type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, printJson, table } from './output.ts';

@@ -53,6 +53,11 @@ export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds
   );
 }
 
+/** Of the executors that are known, whether each has ended: stopped gracefully, or died with proof. */
+export function listEnded(sql: Sql, ids: readonly string[]): Promise<{ id: string; ended: boolean }[]> {
+  return sql.query('SELECT id, stopped_at IS NOT NULL OR proof IS NOT NULL AS ended FROM executor WHERE id = ANY($1)', [ids]);
+}
+
 export async function saveVerdicts(sql: Sql, verdicts: readonly { id: string; verdict: Verdict; reason: string }[]): Promise<void> {
   await sql.query(
     `UPDATE executor e SET verdict = v.verdict, verdict_reason = v.reason, verdict_at = now()

@@ -2,6 +2,8 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { Policy } from '../actions/limits.ts';
 import type { Outcome, Recovered, RescueResult } from '../actions/rescue.ts';
 import type { Proof, Verdict } from '../executors/verdict.ts';
+import { INCIDENT_CLASSES, severityOf } from '../incidents/class.ts';
+import type { IncidentChanges } from '../incidents/incident.ts';
 
 /** From a dead process noticed at once to pg-boss's own defaults. */
 const DETECTION_BUCKETS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
@@ -56,7 +58,9 @@ export function createMetrics() {
     loopDuration: histogram('loop_duration_seconds', 'Duration of passes of each loop.', DURATION_BUCKETS, 'loop'),
     policyErrors: counter('policy_errors_total', 'Failures of the policy function; the lists decided instead.'),
     nodeConflicts: counter('node_conflicts_total', "Beats of another daemon under this node's name."),
-    incidentsOpen: gauge('incidents_open', 'Open incidents, by class.', 'class'),
+    incidentsOpen: gauge('incidents_open', 'Open incidents of the fleet, by class.', 'class', 'severity'),
+    incidentsOpened: counter('incidents_opened_total', 'Incidents that this node opened or reopened, by class.', 'class', 'severity'),
+    incidentsResolved: counter('incidents_resolved_total', 'Incidents whose condition this node saw gone, by class.', 'class', 'severity'),
   };
   // A series that first appears with its first event has no rate for that event: those that alerts stand on begin at 0.
   for (const proof of ['process_gone', 'host_rebooted'] as const satisfies readonly Proof[]) metrics.deaths.inc({ proof }, 0);
@@ -64,7 +68,16 @@ export function createMetrics() {
   for (const verdict of ['dead', 'stopped', 'missing', 'unknown'] as const satisfies readonly Verdict[])
     metrics.orphansFound.inc({ verdict }, 0);
   for (const [policy, outcome] of RECOVERIES) metrics.recoveries.inc({ policy, outcome }, 0);
+  for (const name of INCIDENT_CLASSES) {
+    metrics.incidentsOpened.inc({ class: name, severity: severityOf(name) }, 0);
+    metrics.incidentsResolved.inc({ class: name, severity: severityOf(name) }, 0);
+  }
   return metrics;
+}
+
+export function countIncidents(metrics: Metrics, { opened, resolved }: IncidentChanges): void {
+  for (const { class: name, count } of opened) metrics.incidentsOpened.inc({ class: name, severity: severityOf(name) }, count);
+  for (const { class: name, count } of resolved) metrics.incidentsResolved.inc({ class: name, severity: severityOf(name) }, count);
 }
 
 /** A sweep that got to its end. */

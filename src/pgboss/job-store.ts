@@ -11,6 +11,7 @@ import {
   listStillActive,
   lockAttempts,
   notifyQueue,
+  readJobStates,
   requeueAttempts,
 } from './queries.ts';
 
@@ -28,6 +29,7 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string) {
     listActive: listActiveAttempts,
     listStale: listStaleAttempts,
     listStillActive,
+    readStates: readJobStates,
     listQueues: listQueueNames,
     lock: lockAttempts,
     requeue: requeueAttempts,

@@ -45,6 +45,19 @@ export async function listStillActive(
   return new Set(rows.map((row) => row.id));
 }
 
+/** State and attempt of the jobs that are still there, by `QUEUE/JOB-ID`. */
+export async function readJobStates(
+  sql: Sql,
+  jobs: readonly Pick<AttemptRow, 'queue' | 'jobId'>[],
+): Promise<Map<string, { state: string; retryCount: number }>> {
+  const rows = await sql.query<{ target: string; state: string; retryCount: number }>(
+    `SELECT j.name || '/' || j.id AS target, j.state::text, j.retry_count AS "retryCount"
+     FROM job j JOIN unnest($1::text[], $2::uuid[]) AS a(queue, id) ON j.name = a.queue AND j.id = a.id`,
+    [jobs.map((job) => job.queue), jobs.map((job) => job.jobId)],
+  );
+  return new Map(rows.map(({ target, state, retryCount }) => [target, { state, retryCount }]));
+}
+
 /** Attempts of one queue whose job beats, but has not for so long. Found by job_i14. */
 export function listStaleAttempts(
   sql: Sql,

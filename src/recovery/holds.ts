@@ -1,5 +1,5 @@
 import type { JobStore } from '../actions/job-store.ts';
-import { listOpenEvidence, resolveGone } from '../incidents/incident.ts';
+import { type IncidentChanges, listOpenEvidence, resolve } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
 
 interface HeldEvidence {
@@ -8,14 +8,23 @@ interface HeldEvidence {
   retryCount: number;
 }
 
-/** A held orphan's incident ends when its attempt does: somebody completed, failed or deleted it. */
-export async function resolveReleasedHolds(sql: Sql, jobs: JobStore): Promise<void> {
+/**
+ * A held orphan's incident ends when its attempt does: somebody completed, failed or deleted it. No queue prunes active
+ * jobs, so one that is gone was deleted by somebody.
+ */
+export async function resolveReleasedHolds(sql: Sql, jobs: JobStore): Promise<IncidentChanges> {
   const open = await listOpenEvidence<HeldEvidence>(sql, 'held_orphan');
-  if (open.length === 0) return;
-  const active = await jobs.listStillActive(
+  const active =
+    open.length === 0
+      ? new Set<string>()
+      : await jobs.listStillActive(
+          sql,
+          open.map(({ evidence }) => evidence),
+        );
+  const released = open.filter(({ evidence }) => !active.has(evidence.jobId));
+  return resolve(
     sql,
-    open.map(({ evidence }) => evidence),
+    'held_orphan',
+    released.map(({ fingerprint }) => fingerprint),
   );
-  const still = open.filter(({ evidence }) => active.has(evidence.jobId)).map(({ fingerprint }) => fingerprint);
-  if (still.length < open.length) await resolveGone(sql, 'held_orphan', still);
 }

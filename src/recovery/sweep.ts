@@ -5,7 +5,7 @@ import { type ExecutorHealth, type ExecutorRegistry, listExecutorHealth } from '
 import { importSessions } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { type FleetState, readFleetState } from '../fleet/queries.ts';
-import { type Finding, raise } from '../incidents/incident.ts';
+import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { findGone, isInGrace, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
 import { listOrphansOf, listStaleOrphans, type Orphan } from './orphans.ts';
@@ -41,11 +41,15 @@ export interface SweepDependencies {
   dryRun: boolean;
 }
 
+export interface SweptBatch extends RescueResult {
+  incidents: IncidentChanges;
+}
+
 export interface SweepOptions {
   /** Only these executors' attempts; a death notice names one. */
   executorIds?: readonly string[];
   /** Told of each batch once it is committed (in a dry run: of what it would be). */
-  onBatch?(result: RescueResult): void;
+  onBatch?(result: SweptBatch): void;
 }
 
 /** Batches under way at once: while the database works on one, the next is prepared. */
@@ -113,15 +117,19 @@ async function nominate(orphan: Orphan, policies: PolicyResolver): Promise<Nomin
   return { ...attempt, executorId, resolved: await policies.resolve({ queue, jobId, retryCount, verdict, executorId }) };
 }
 
-async function sweepBatch(dependencies: SweepDependencies, orphans: readonly Orphan[], nominations: readonly Nomination[]) {
+async function sweepBatch(
+  dependencies: SweepDependencies,
+  orphans: readonly Orphan[],
+  nominations: readonly Nomination[],
+): Promise<SweptBatch> {
   const { database, gateway, node } = dependencies;
   const queue = nominations[0]?.queue ?? '';
   return database.transaction(async (tx) => {
     const standing = await dropReturned(dependencies, tx, orphans);
     const eligible = nominations.filter((nomination) => nomination.executorId === null || standing.has(nomination.executorId));
     const result = await gateway.rescue(tx, queue, eligible);
-    if (!dependencies.dryRun) for (const finding of findingsOf(result.recovered)) await raise(tx, node, finding);
-    return { ...result, skipped: result.skipped + nominations.length - eligible.length };
+    const incidents = await raise(tx, node, dependencies.dryRun ? [] : findingsOf(result.recovered, orphans));
+    return { ...result, incidents, skipped: result.skipped + nominations.length - eligible.length };
   });
 }
 
@@ -142,14 +150,18 @@ async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: r
   return standing;
 }
 
-function findingsOf(recovered: readonly Recovered[]): Finding[] {
+function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[]): Finding[] {
+  const executors = new Map(orphans.map(({ jobId, executor }) => [jobId, executor]));
   return recovered.flatMap((orphan): Finding[] => {
+    const { witnessNode = null, host = null, stack = null, env = null } = executors.get(orphan.jobId) ?? {};
+    const place = { node: witnessNode ?? host, stack, env };
     const target = `${orphan.queue}/${orphan.jobId}`;
     const { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome } = orphan;
     const evidence = { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome };
     if (orphan.poison)
       return [
         {
+          ...place,
           class: 'poison_job',
           fingerprint: `poison_job:${target}`,
           summary: `${target} was ${outcome} after ${recoveriesBefore} recoveries`,
@@ -159,6 +171,7 @@ function findingsOf(recovered: readonly Recovered[]): Finding[] {
     if (outcome === 'held')
       return [
         {
+          ...place,
           class: 'held_orphan',
           fingerprint: `held_orphan:${target}:${retryCount}`,
           summary: `${target} is held: its executor is ${verdict}`,

@@ -1,0 +1,121 @@
+import type { Stated } from './targets.ts';
+import { executorsOf, jobOf, unitOf, workflowOf } from './targets.ts';
+
+export interface Advice {
+  /** What reclaimd does about it by itself. */
+  underWay: string;
+  /** What would help, as commands to paste. Those that change something only show a plan. */
+  repairs: { command: string; effect: string }[];
+}
+
+/** A mass failure names many; more than this would bury the rest. */
+const MOST_TARGETS = 10;
+
+/** Pure: what is being done about an incident, and what a person could do. */
+export function adviseOn(stated: Stated): Advice {
+  const { evidence } = stated;
+  const executors = executorsOf(stated).slice(0, MOST_TARGETS);
+  const job = some(jobOf(stated));
+  const unit = some(unitOf(stated));
+  const { parent, children } = workflowOf(stated);
+  switch (stated.class) {
+    case 'dead_executor':
+      return {
+        underWay:
+          evidence['verdict'] === 'missing'
+            ? 'its attempts are given back by the next sweep whose brakes allow it (start-up delay, outage grace, mass failure)'
+            : 'its attempts are given back by the next sweep, by the policy of each queue; held ones wait for a person',
+        repairs: executors.map((id) => preview('executor_rescue', id, 'gives back every attempt that it still holds')),
+      };
+    case 'hung_executor':
+      return {
+        underWay: 'nothing, on purpose: its process is there, so its jobs may still be running',
+        repairs: executors.map((id) => preview('executor_stop_and_rescue', id, 'stops it for certain, then gives its attempts back')),
+      };
+    case 'held_orphan':
+      return {
+        underWay: 'nothing: the policy of its queue holds it for a person',
+        repairs: job.flatMap((target) => [
+          preview('job_rescue', target, 'runs it again, or ends it, by the policy that you name'),
+          preview('job_discard', target, 'ends it; the dead letter queue gets it, where there is one'),
+        ]),
+      };
+    case 'poison_job':
+      return evidence['outcome'] === 'held'
+        ? {
+            underWay: 'nothing: it killed too many workers and is held for a person',
+            repairs: job.flatMap((target) => [
+              preview('job_discard', target, 'ends it; the dead letter queue gets it, where there is one'),
+              preview('job_rescue', target, 'runs it once more: only when its cause is mended'),
+            ]),
+          }
+        : {
+            underWay: 'it was ended, and is in the dead letter queue where there is one',
+            repairs: job.map((target) => preview('job_retry', target, 'runs it once more: only when its cause is mended')),
+          };
+    case 'workflow_stuck':
+      return {
+        underWay: 'the policy of its queue decides at each reconcile; `hold` leaves it to a person',
+        repairs: [
+          ...some(parent).flatMap((target) => [
+            preview('workflow_retry_parent', target, 'runs the parent again; its children follow when it completes'),
+            preview('workflow_cancel_descendants', target, 'cancels everything that waits for it'),
+          ]),
+          ...children.slice(0, MOST_TARGETS).map((target) => preview('workflow_unblock', target, 'runs it without its parent')),
+        ],
+      };
+    case 'unit_failed':
+      return {
+        underWay: 'the daemon of its node heals it, with growing pauses, until its budget for the window is spent',
+        repairs: unit.flatMap((target) => [
+          preview('unit_heal', target, 'resets the failure and starts it, then watches that it stays up'),
+          preview('unit_restart', target, 'stops and starts it'),
+        ]),
+      };
+    case 'unit_flapping':
+      return {
+        underWay: 'healing has stopped until an operator acts or a quiet time has passed',
+        repairs: unit.flatMap((target) => [
+          preview('unit_heal', target, 'starts it once more: only when its cause is mended'),
+          preview('unit_restart', target, 'stops and starts it'),
+        ]),
+      };
+    case 'mass_staleness':
+      return {
+        underWay: 'nobody is taken by silence while it lasts; proven deaths are still swept at once',
+        repairs: executors.map((id) => preview('executor_rescue', id, 'gives back its attempts: only when you know that it is gone')),
+      };
+    case 'ownership_missing':
+      return {
+        underWay: 'new job tables are covered within seconds where the daemon may; without ownership it only observes',
+        repairs: [{ command: 'reclaimd install-ownership', effect: 'records who runs which job from now on; safe while workers run' }],
+      };
+    case 'pgboss_unsupported':
+      return {
+        underWay: 'this node observes and changes nothing',
+        repairs: [{ command: 'reclaimd check-config', effect: "shows RECLAIMD_PGBOSS_MODULE: it must lead to the application's pg-boss" }],
+      };
+    case 'supervision_stalled':
+      return {
+        underWay: 'the other nodes sweep for it; deaths on its host have no proof, only silence, until its daemon is back',
+        repairs: [{ command: 'systemctl restart reclaimd', effect: `on ${stated.node ?? 'that node'}: starts its daemon again` }],
+      };
+    case 'retention_behind':
+      return {
+        underWay: 'each turn prunes as much as its time allows',
+        repairs: [{ command: 'reclaimd retention status', effect: 'shows what is due' }],
+      };
+  }
+}
+
+const some = <Value>(value: Value | undefined): Value[] => (value === undefined ? [] : [value]);
+
+function preview(action: string, target: string, effect: string): { command: string; effect: string } {
+  return { command: `reclaimd preview ${action} ${quoteForShell(target)}`, effect };
+}
+
+/** Names come from the fleet: what is pasted into a shell must stay one word, and one line. */
+function quoteForShell(word: string): string {
+  if (/^[\w@%+=:,./][\w@%+=:,./-]*$/.test(word)) return word;
+  return `'${word.replaceAll("'", `'\\''`).replace(/\p{Cc}/gu, '?')}'`;
+}

@@ -1,0 +1,107 @@
+import type { JobStore } from '../actions/job-store.ts';
+import type { ExecutorHealth } from '../executors/health.ts';
+import type { FleetState } from '../fleet/queries.ts';
+import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
+import type { Sql } from '../postgres/database.ts';
+import { brakedExecutors } from './brake.ts';
+import { isInGrace, type TimeoutBrakes } from './eligibility.ts';
+import { listOrphansOf, type Orphan } from './orphans.ts';
+
+export interface Look {
+  jobs: JobStore;
+  executors: readonly ExecutorHealth[];
+  fleet: FleetState;
+  brakes: TimeoutBrakes;
+}
+
+/** Attempts that the evidence names; the count is exact. */
+const NAMED_ATTEMPTS = 20;
+
+type NamedAttempt = Pick<Orphan, 'queue' | 'jobId' | 'retryCount'>;
+
+interface DeadExecutorEvidence {
+  executor: string;
+  applicationName: string | null;
+  attempts: NamedAttempt[];
+}
+
+const fingerprintOf = (id: string) => `dead_executor:${id}`;
+
+/**
+ * An executor that is gone, with attempts that are not back yet: open while one is left. An executor whose silence a
+ * brake still excuses is neither there nor gone. What is known of an executor may be pruned while its attempts stand:
+ * then the attempts that the incident names decide, and where they cannot, it stays open.
+ */
+export async function projectDeadExecutors(sql: Sql, node: string, look: Look): Promise<IncidentChanges> {
+  const { jobs, executors, fleet, brakes } = look;
+  const braked = brakedExecutors(executors, brakes);
+  const isExcused = (executor: ExecutorHealth) =>
+    executor.verdict === 'missing' && (braked.has(executor.id) || isInGrace(executor, fleet, brakes.outageGraceSeconds));
+  const isGone = ({ verdict }: ExecutorHealth) => verdict === 'dead' || verdict === 'stopped' || verdict === 'missing';
+  const gone = executors.filter((executor) => isGone(executor) && !isExcused(executor));
+  const findings: Finding[] = [];
+  for (const [executor, attempts] of await groupOrphans(sql, jobs, gone, executors)) findings.push(describe(executor, attempts));
+  const found = new Set(findings.map(({ fingerprint }) => fingerprint));
+  const unknown = executors.filter(isExcused).map(({ id }) => fingerprintOf(id));
+  const open = await listOpenEvidence<DeadExecutorEvidence>(sql, 'dead_executor');
+  const living = new Set(executors.filter((executor) => !isGone(executor)).map(({ id }) => id));
+  const notFound = open.filter(({ fingerprint, evidence }) => !found.has(fingerprint) && !living.has(evidence.executor));
+  unknown.push(...(await listStillOrphaned(sql, jobs, notFound, executors)));
+  return project(sql, node, { class: 'dead_executor', unknown }, findings);
+}
+
+/** By executor, how many attempts it still holds and the first of them. */
+async function groupOrphans(sql: Sql, jobs: JobStore, gone: readonly ExecutorHealth[], all: readonly ExecutorHealth[]) {
+  const groups = new Map<ExecutorHealth, { count: number; named: NamedAttempt[] }>();
+  for await (const page of listOrphansOf(sql, jobs, { named: gone, gone, all })) {
+    for (const { executor, queue, jobId, retryCount } of page) {
+      if (!executor) continue;
+      const group = groups.get(executor) ?? { count: 0, named: [] };
+      group.count += 1;
+      if (group.named.length < NAMED_ATTEMPTS) group.named.push({ queue, jobId, retryCount });
+      groups.set(executor, group);
+    }
+  }
+  return groups;
+}
+
+function describe(executor: ExecutorHealth, { count, named }: { count: number; named: NamedAttempt[] }): Finding {
+  const { id, name, host, pid, verdict, reason, applicationName, queues, stack, env, witnessNode } = executor;
+  const attempts = count === 1 ? 'one attempt is' : `${count} attempts are`;
+  return {
+    class: 'dead_executor',
+    fingerprint: fingerprintOf(id),
+    summary: `${name ?? id}${host ? ` on ${host}` : ''} is ${verdict} (${reason}): ${attempts} not back yet`,
+    evidence: { executor: id, applicationName, host, pid, verdict, reason, attempts: named },
+    affected: count,
+    node: witnessNode ?? host,
+    stack,
+    env,
+    queues: [...new Set([...queues, ...named.map(({ queue }) => queue)])].sort(),
+  };
+}
+
+/**
+ * Fingerprints of those whose attempts are not all seen to have ended: one that the incident names still runs, or one is
+ * recorded under a name that nobody in view carries.
+ */
+async function listStillOrphaned(
+  sql: Sql,
+  jobs: JobStore,
+  notFound: readonly { fingerprint: string; evidence: DeadExecutorEvidence }[],
+  executors: readonly ExecutorHealth[],
+): Promise<string[]> {
+  if (notFound.length === 0) return [];
+  const named = notFound.flatMap(({ evidence }) => evidence.attempts);
+  const active = await jobs.listStillActive(sql, named);
+  const carried = new Set(executors.map(({ applicationName }) => applicationName));
+  const still: string[] = [];
+  for (const { fingerprint, evidence } of notFound) {
+    const { applicationName: name, attempts } = evidence;
+    const holds =
+      attempts.some(({ jobId }) => active.has(jobId)) ||
+      (name !== null && !carried.has(name) && (await jobs.listActive(sql, [name], 1)).length > 0);
+    if (holds) still.push(fingerprint);
+  }
+  return still;
+}

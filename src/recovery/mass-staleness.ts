@@ -1,0 +1,35 @@
+import type { ExecutorHealth } from '../executors/health.ts';
+import { saveBrake } from '../fleet/queries.ts';
+import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
+import type { Sql } from '../postgres/database.ts';
+import { type BrakeLimits, brakedExecutors } from './brake.ts';
+import { listUnseenEnds } from './hung-executors.ts';
+
+/** The brake is the fleet's, whatever the scope of the node that looks. It stays an incident while one that it held is out of view without an end. */
+export async function projectMassStaleness(
+  sql: Sql,
+  node: string,
+  executors: readonly ExecutorHealth[],
+  limits: BrakeLimits,
+): Promise<IncidentChanges> {
+  const braked = [...brakedExecutors(executors, limits)].sort();
+  await saveBrake(sql, braked.length > 0);
+  if (braked.length > 0) return project(sql, node, 'mass_staleness', [describe(braked)]);
+  const unknown: string[] = [];
+  for (const { fingerprint, evidence, acknowledged } of await listOpenEvidence<{ executors: string[] }>(sql, 'mass_staleness')) {
+    const outOfView = evidence.executors.filter((id) => !executors.some((executor) => executor.id === id));
+    const { known, forgotten } = await listUnseenEnds(sql, outOfView);
+    if (known.size > 0 || (forgotten.size > 0 && !acknowledged)) unknown.push(fingerprint);
+  }
+  return project(sql, node, { class: 'mass_staleness', unknown }, []);
+}
+
+function describe(executors: string[]): Finding {
+  return {
+    class: 'mass_staleness',
+    fingerprint: 'mass_staleness',
+    summary: `${executors.length} executors fell silent together without proof of death: none is rescued`,
+    evidence: { executors },
+    affected: executors.length,
+  };
+}
