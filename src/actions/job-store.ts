@@ -21,10 +21,7 @@ export interface JobStore {
   /** Ids of the jobs whose given attempt still runs. */
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;
   /** State and retry count of the jobs that are still there, by `QUEUE/JOB-ID`. */
-  readStates(
-    sql: Sql,
-    jobs: readonly Pick<Attempt, 'queue' | 'jobId'>[],
-  ): Promise<Map<string, { state: string; retryCount: number }>>;
+  readStates(sql: Sql, jobs: readonly Pick<Attempt, 'queue' | 'jobId'>[]): Promise<Map<string, { state: string; retryCount: number }>>;
   listQueues(sql: Sql): Promise<string[]>;
   /** Locks the attempts that are still active as given and that nobody else holds; returns their job ids.
    * With `staleSeconds`, only those whose job still has not beaten for so long. */

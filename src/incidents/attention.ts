@@ -30,7 +30,8 @@ export function acknowledge(database: Database, request: AttentionRequest): Prom
 /** Moves it out of the way until a time of the database's, also should it be resolved and come back before. */
 export async function snooze(database: Database, request: AttentionRequest & { seconds: number }): Promise<AttentionResult> {
   const { seconds } = request;
-  if (!(seconds > 0 && seconds <= LONGEST_SNOOZE_SECONDS)) return { done: false, refusal: 'a snooze is longer than nothing, and 30 days at most' };
+  if (!(seconds > 0 && seconds <= LONGEST_SNOOZE_SECONDS))
+    return { done: false, refusal: 'a snooze is longer than nothing, and 30 days at most' };
   return attend(database, request, 'incident_snooze', async (tx) => {
     const [row] = await tx.query<{ until: string }>(
       `UPDATE incident SET snoozed_until = now() + make_interval(secs => $4), snoozed_by = $2, snoozed_reason = $3

@@ -1,6 +1,15 @@
 import type { Database, Sql } from '../postgres/database.ts';
 import { type IncidentClass, isOfNode } from './class.ts';
-import { type ClassCount, type FindingRow, lockClass, readChanges, resolveMissing, resolveNamed, type Scope, saveFindings } from './queries.ts';
+import {
+  type ClassCount,
+  type FindingRow,
+  lockClass,
+  readChanges,
+  resolveMissing,
+  resolveNamed,
+  type Scope,
+  saveFindings,
+} from './queries.ts';
 
 /** Something that is wrong now. The fingerprint names the trouble, not the sighting. */
 export interface Finding {
@@ -95,17 +104,19 @@ function intoScope({ class: incidentClass, node, prefix, unknown = [] }: Project
 
 /** The last of several findings of one fingerprint stands. */
 function intoRows(reporter: string, findings: readonly Finding[]): FindingRow[] {
-  const rows = findings.map((finding): FindingRow => ({
-    class: finding.class,
-    fingerprint: finding.fingerprint,
-    summary: finding.summary,
-    evidence: finding.evidence,
-    affected: finding.affected ?? 1,
-    node: finding.node ?? (isOfNode(finding.class) ? reporter : null),
-    stack: finding.stack ?? null,
-    env: finding.env ?? null,
-    queues: finding.queues ?? queuesOf(finding.evidence),
-  }));
+  const rows = findings.map(
+    (finding): FindingRow => ({
+      class: finding.class,
+      fingerprint: finding.fingerprint,
+      summary: finding.summary,
+      evidence: finding.evidence,
+      affected: finding.affected ?? 1,
+      node: finding.node ?? (isOfNode(finding.class) ? reporter : null),
+      stack: finding.stack ?? null,
+      env: finding.env ?? null,
+      queues: finding.queues ?? queuesOf(finding.evidence),
+    }),
+  );
   return [...new Map(rows.map((row) => [row.fingerprint, row])).values()];
 }
 

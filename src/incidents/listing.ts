@@ -80,7 +80,9 @@ type Row = Omit<Incident, 'severity'>;
 const withSeverity = (row: Row): Incident => ({ ...row, severity: severityOf(row.class) });
 
 function filterValues({ class: incidentClass, severity, node, queue, withinSeconds }: IncidentFilter): unknown[] {
-  const classes = INCIDENT_CLASSES.filter((name) => (incidentClass ?? name) === name && (severity ?? severityOf(name)) === severityOf(name));
+  const classes = INCIDENT_CLASSES.filter(
+    (name) => (incidentClass ?? name) === name && (severity ?? severityOf(name)) === severityOf(name),
+  );
   return [classes, node ?? null, queue ?? null, withinSeconds ?? null];
 }
 
@@ -193,14 +195,16 @@ const RELATED_LIMIT = 50;
 /** A job's by its key; an executor's among those since shortly before the incident, for they have no index of their own. */
 function listRescues(sql: Sql, { evidence, firstSeenAt }: Incident): Promise<Rescue[]> {
   const { queue, jobId, executor } = evidence;
-  return sql.query<Rescue>(
-    `SELECT ${iso('max(r.recovered_at)')} AS at, r.node, r.outcome, r.policy, count(*)::int AS jobs
+  return sql
+    .query<Rescue>(
+      `SELECT ${iso('max(r.recovered_at)')} AS at, r.node, r.outcome, r.policy, count(*)::int AS jobs
      FROM recovery r
      WHERE (r.queue = $1 AND r.job_id = $2::uuid) OR (r.executor_id = $3 AND r.recovered_at > $4::timestamptz - interval '1 hour')
      GROUP BY date_trunc('second', r.recovered_at), r.node, r.outcome, r.policy
      ORDER BY max(r.recovered_at) DESC LIMIT ${RELATED_LIMIT}`,
-    [...[queue, jobId, executor].map((value) => (typeof value === 'string' ? value : null)), firstSeenAt],
-  ).then((rows) => rows.reverse());
+      [...[queue, jobId, executor].map((value) => (typeof value === 'string' ? value : null)), firstSeenAt],
+    )
+    .then((rows) => rows.reverse());
 }
 
 function listAudit(sql: Sql, targets: readonly string[]): Promise<RelatedAudit[]> {

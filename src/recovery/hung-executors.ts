@@ -15,7 +15,9 @@ export async function projectHungExecutors(sql: Sql, node: string, executors: re
     outOfView.map(({ evidence }) => evidence.executor),
   );
   const unknown = outOfView
-    .filter(({ evidence, acknowledged }) => unseen.known.has(evidence.executor) || (unseen.forgotten.has(evidence.executor) && !acknowledged))
+    .filter(
+      ({ evidence, acknowledged }) => unseen.known.has(evidence.executor) || (unseen.forgotten.has(evidence.executor) && !acknowledged),
+    )
     .map(({ fingerprint }) => fingerprint);
   return project(
     sql,

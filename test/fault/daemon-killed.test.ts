@@ -39,7 +39,7 @@ type Fleet = Awaited<ReturnType<typeof createFleet>>;
 /** Two jobs of the dead worker in each queue (one in `full`), and nothing else. */
 async function beginAgain({ boss, database, executor }: Fleet): Promise<void> {
   for (const queue of [...QUEUES, 'letters']) await boss.deleteAllJobs(queue);
-  await database.query('TRUNCATE recovery, incident, attempt_a, attempt_b');
+  await database.query('TRUNCATE recovery, incident, incident_occurrence, incident_opening, attempt_a, attempt_b');
   await database.query('UPDATE executor SET proof = NULL, dead_at = NULL');
   for (const queue of QUEUES) {
     if (queue === 'full') {

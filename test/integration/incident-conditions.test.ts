@@ -1,0 +1,233 @@
+import { expect, test } from 'vitest';
+import { acknowledge } from '../../src/incidents/attention.ts';
+import type { IncidentClass } from '../../src/incidents/class.ts';
+import { listIncidents } from '../../src/incidents/listing.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { projectIncidents } from '../../src/project-incidents.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { waitFor } from '../support/wait.ts';
+
+const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
+
+/** A worker that has taken `jobs` jobs of the queue `work`. */
+async function createBusyFleet(jobs: number, env: Record<string, string> = {}) {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'work', retryLimit: 5 }] });
+  const { url, boss, database } = fleet;
+  await installOwnership(database, TARGET);
+  const executor = await createExecutor(url, database, 'worker', { env: 'prod', stack: 'blue' });
+  await boss.insert(
+    'work',
+    Array.from({ length: jobs }, () => ({})),
+  );
+  const taken = await executor.fetch('work', jobs);
+  expect(taken).toHaveLength(jobs);
+  const context = await openTestContext(url, { RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue', ...env });
+  const look = async (incidentClass: IncidentClass) => {
+    await projectIncidents(context);
+    return (await listIncidents(database, { class: incidentClass, state: 'all' })).incidents;
+  };
+  return { ...fleet, executor, jobIds: taken.map(({ id }) => id), context, look };
+}
+
+test('an executor that died with attempts is an incident until the last of them is back; each one back is progress', async () => {
+  const { boss, executor, jobIds, look } = await createBusyFleet(30);
+  expect(await look('dead_executor')).toEqual([]);
+  await executor.die();
+  const [incident] = await look('dead_executor');
+  expect(incident).toMatchObject({
+    fingerprint: 'dead_executor:worker',
+    state: 'open',
+    affected: 30,
+    env: 'prod',
+    stack: 'blue',
+    queues: ['work'],
+    summary: 'worker is dead (its process is gone): 30 attempts are not back yet',
+  });
+  expect(incident?.evidence['attempts']).toHaveLength(20);
+  await boss.fail('work', jobIds.slice(0, 18));
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open', affected: 12, affectedMost: 30, occurrences: 1 }]);
+  await boss.complete('work', jobIds.slice(18));
+  expect(await look('dead_executor')).toMatchObject([{ state: 'resolved', openings: 1 }]);
+});
+
+test('a death without attempts, or whose attempts are back, is no incident', async () => {
+  const { url, executor, look } = await createBusyFleet(3);
+  await executor.die();
+  expect(await sweepOnce(url, { RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue' })).toMatchObject({ failed: 3 });
+  expect(await look('dead_executor')).toEqual([]);
+});
+
+test('forgetting the executor does not resolve its incident; the end of its attempts does', async () => {
+  const { boss, database, executor, jobIds, look } = await createBusyFleet(2);
+  await executor.die();
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  await database.query('DELETE FROM executor');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open', affected: 2 }]);
+  await boss.complete('work', jobIds[0] ?? '');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  await boss.complete('work', jobIds[1] ?? '');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'resolved' }]);
+});
+
+test('losing the record of ownership does not resolve it either, nor does the record alone', async () => {
+  const { boss, database, executor, jobIds, look } = await createBusyFleet(25);
+  await executor.die();
+  await look('dead_executor');
+  await database.query('CREATE TABLE kept AS SELECT * FROM attempt');
+  await database.query('TRUNCATE attempt_a, attempt_b');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  // Those that the incident names are back, but the record knows of more.
+  await database.query('INSERT INTO attempt_a SELECT * FROM kept');
+  await database.query('DELETE FROM executor');
+  const [incident] = await look('dead_executor');
+  const named = (incident?.evidence['attempts'] as { jobId: string }[]).map(({ jobId }) => jobId);
+  await boss.complete('work', named);
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  await boss.complete('work', jobIds);
+  expect(await look('dead_executor')).toMatchObject([{ state: 'resolved' }]);
+});
+
+test('an executor that lives after all resolves its incident, its attempts being in good hands', async () => {
+  const { database, executor, look } = await createBusyFleet(1);
+  await executor.die();
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  await database.query('UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now()');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'resolved' }]);
+});
+
+test('silence that a brake excuses neither opens an incident nor resolves one', async () => {
+  const { database, executor, look, context } = await createBusyFleet(1, { RECLAIMD_OUTAGE_GRACE: '0s' });
+  await silence(executor, 600);
+  await database.query(`UPDATE fleet SET comeback_at = now() - interval '10 minutes', comeback_reason = 'test'`);
+  const graceful = await openTestContext(context.config.databaseUrl, { RECLAIMD_OUTAGE_GRACE: '1h' });
+  await projectIncidents(graceful);
+  expect((await listIncidents(database, { class: 'dead_executor' })).incidents).toEqual([]);
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open', evidence: { verdict: 'missing' } }]);
+  await projectIncidents(graceful);
+  expect((await listIncidents(database, { class: 'dead_executor' })).incidents).toMatchObject([{ state: 'open' }]);
+});
+
+/** Its sessions would speak for it. */
+async function silence(executor: Awaited<ReturnType<typeof createExecutor>>, seconds: number): Promise<void> {
+  await executor.boss.stop({ graceful: false });
+  await executor.fallSilent(seconds);
+}
+
+/** As if a daemon held the executor's process in sight. */
+async function witness(database: Awaited<ReturnType<typeof createBusyFleet>>['database']): Promise<void> {
+  await database.query(
+    `INSERT INTO node (node, daemon_id, host, pid, version) VALUES ('far', gen_random_uuid(), 'far', 1, '0') ON CONFLICT (node) DO UPDATE SET beat_at = now()`,
+  );
+  await database.query(`UPDATE executor SET witness_node = 'far', host = 'far', pid = 7`);
+}
+
+test('a hung executor that is out of view, or forgotten, is not resolved; its end resolves it', async () => {
+  const { database, executor, look } = await createBusyFleet(1);
+  await silence(executor, 600);
+  await witness(database);
+  expect(await look('hung_executor')).toMatchObject([{ state: 'open', node: 'far' }]);
+  await silence(executor, 5 * 86_400);
+  expect(await look('hung_executor')).toMatchObject([{ state: 'open' }]);
+  await database.query('CREATE TABLE kept AS SELECT * FROM executor');
+  await database.query('DELETE FROM executor');
+  expect(await look('hung_executor')).toMatchObject([{ state: 'open' }]);
+  await database.query('INSERT INTO executor SELECT * FROM kept');
+  await database.query('UPDATE executor SET stopped_at = now()');
+  expect(await look('hung_executor')).toMatchObject([{ state: 'resolved' }]);
+});
+
+test('what nobody can look at any more ends with its acknowledgement', async () => {
+  const { database, executor, look } = await createBusyFleet(1);
+  await silence(executor, 600);
+  await witness(database);
+  const [incident] = await look('hung_executor');
+  await database.query('DELETE FROM executor');
+  await acknowledge(database, { incidentId: incident?.id ?? '', actor: 'ada@desk', node: 'n', reason: 'that host is scrapped' });
+  expect(await look('hung_executor')).toMatchObject([{ state: 'resolved' }]);
+});
+
+test('a mass failure that is out of view is not over', async () => {
+  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, TARGET);
+  const workers = await Promise.all(['a', 'b', 'c'].map((id) => createExecutor(url, database, id)));
+  await boss.send('work', {});
+  for (const worker of workers) await silence(worker, 600);
+  const context = await openTestContext(url);
+  const look = async () => {
+    await projectIncidents(context);
+    return (await listIncidents(database, { state: 'all' })).incidents;
+  };
+  expect(await look()).toMatchObject([{ class: 'mass_staleness', affected: 3, state: 'open', severity: 'critical' }]);
+  for (const worker of workers) await silence(worker, 2 * 86_400);
+  expect(await look()).toMatchObject([{ class: 'mass_staleness', state: 'open' }]);
+  await database.query('UPDATE executor SET stopped_at = now()');
+  expect(await look()).toMatchObject([{ class: 'mass_staleness', state: 'resolved' }]);
+});
+
+test('a poison job stays an incident while it lies ended, also when the queue has pruned it, until somebody moved it on or took note', async () => {
+  const { url, boss, database, executor, jobIds, look } = await createBusyFleet(2);
+  await executor.die();
+  const sweepEnv = { RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue', RECLAIMD_MAX_RECOVERIES: '0' };
+  expect(await sweepOnce(url, sweepEnv)).toMatchObject({ discarded: 2 });
+  expect(await look('poison_job')).toMatchObject([{ state: 'open' }, { state: 'open' }]);
+  await boss.retry('work', jobIds[0] ?? '');
+  const moved = (await look('poison_job')).find(({ evidence }) => evidence['jobId'] === jobIds[0]);
+  expect(moved).toMatchObject({ state: 'resolved' });
+  await boss.deleteJob('work', jobIds[1] ?? '');
+  const [pruned] = (await look('poison_job')).filter(({ evidence }) => evidence['jobId'] === jobIds[1]);
+  expect(pruned).toMatchObject({ state: 'open' });
+  await acknowledge(database, { incidentId: pruned?.id ?? '', actor: 'ada@desk', node: 'n', reason: 'mended in the shop' });
+  expect((await look('poison_job')).map(({ state }) => state)).toEqual(['resolved', 'resolved']);
+});
+
+test('a hold that is raised while others are being released stays open', async () => {
+  const { url, boss, executor, jobIds, look } = await createBusyFleet(2);
+  await executor.die();
+  await sweepOnce(url, { RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue', RECLAIMD_POLICY: 'hold' });
+  expect(await look('held_orphan')).toMatchObject([{ state: 'open', env: 'prod' }, { state: 'open' }]);
+  await boss.complete('work', jobIds[0] ?? '');
+  expect((await look('held_orphan')).map(({ state }) => state).sort()).toEqual(['open', 'resolved']);
+});
+
+test('a node that falls silent without a goodbye is an incident of the others, until it beats or says goodbye', {
+  timeout: 120_000,
+}, async () => {
+  const { database, look } = await createBusyFleet(1);
+  await witness(database);
+  expect(await look('supervision_stalled')).toEqual([]);
+  await database.query(`UPDATE fleet SET comeback_at = now() - interval '1 hour', comeback_reason = 'test'`);
+  await database.query(`UPDATE node SET beat_at = now() - interval '10 minutes'`);
+  // The server of a test run may have started just now, and then nobody's silence counts yet.
+  const opened = await waitFor('its incident', async () => (await look('supervision_stalled'))[0], 60_000);
+  expect(opened).toMatchObject({ fingerprint: 'supervision_stalled:far', node: 'far', state: 'open' });
+  await database.query('UPDATE node SET stopped_at = now()');
+  expect(await look('supervision_stalled')).toMatchObject([{ state: 'resolved' }]);
+});
+
+test('missing ownership and its coming are seen, by any node', async () => {
+  const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  const context = await openTestContext(url);
+  const open = async () => (await listIncidents(database)).incidents.map(({ class: incidentClass }) => incidentClass);
+  await projectIncidents(context);
+  expect(await open()).toEqual(['ownership_missing']);
+  await installOwnership(database, TARGET);
+  await projectIncidents(context);
+  expect(await open()).toEqual([]);
+});
+
+test('the daemon projects by itself, and counts what it opens and resolves', async () => {
+  const { url, boss, database, executor, jobIds } = await createBusyFleet(1);
+  await executor.die();
+  const daemon = await startTestDaemon(url, { RECLAIMD_DRY_RUN: 'true', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const state = async () => (await listIncidents(database, { class: 'dead_executor', state: 'all' })).incidents[0]?.state;
+  await waitFor('the incident', async () => (await state()) === 'open');
+  await boss.complete('work', jobIds[0] ?? '');
+  await waitFor('its end', async () => (await state()) === 'resolved');
+  await waitFor('its count', async () => {
+    const text = await (await fetch(`${daemon.url}/metrics`)).text();
+    const counted = (name: string) => text.includes(`reclaimd_incidents_${name}_total{class="dead_executor",severity="error"} 1`);
+    return counted('opened') && counted('resolved');
+  });
+});
