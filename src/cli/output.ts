@@ -24,7 +24,7 @@ export function table(columns: readonly string[], rows: readonly (readonly strin
 const seenLength = (text: string) => stripVTControlCharacters(text).length;
 
 /** Names come from the fleet: none of them may move the cursor or retitle the terminal. Only our colours stand. */
-function oneLine(text: string): string {
+export function oneLine(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this is about
   return text.replace(/(?!\x1b\[\d+m)\p{Cc}/gu, '?');
 }

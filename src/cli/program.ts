@@ -4,6 +4,7 @@ import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
 import { demo } from './demo.ts';
 import { executors } from './executors.ts';
+import * as incidents from './incidents.ts';
 import * as policies from './policies.ts';
 import { run } from './run.ts';
 import { runGrants, runInstallOwnership, runMigrate, runRemoveOwnership } from './schema.ts';
@@ -51,6 +52,47 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--executor <id>', 'only the attempts of this executor')
     .option(...json)
     .action(async (options: { json?: true; dryRun?: true; executor?: string }) => exitWith(await runSweep(surroundings, options)));
+
+  const incident = command('incidents', 'what is wrong: open now by default');
+  const actor = ['--actor <who>', 'who asks, as the audit names them', `${userInfo().username}@${hostname()}`] as const;
+  incident
+    .command('list', { isDefault: true })
+    .description('a line each, what needs a person first')
+    .option('--class <class>', 'only of this class')
+    .option('--severity <severity>', 'only critical, error or warning')
+    .option('--node <node>', 'only at this node')
+    .option('--queue <queue>', 'only of this queue')
+    .option('--all', 'with those that are resolved')
+    .option('--resolved', 'only those that are resolved')
+    .option('--since <duration>', 'only what was seen, opened or resolved within so long')
+    .option('--limit <n>', 'so many at most', '100')
+    .option('--watch', 'draw again every 2 s, until interrupted')
+    .option(...json)
+    .action((options: incidents.ListOptions) => incidents.listAll(surroundings, options));
+  incident
+    .command('show <id>')
+    .description('one whole: evidence, timeline, what is being done, what would help')
+    .option(...json)
+    .action(async (id: string, options: { json?: true }) => exitWith(await incidents.show(surroundings, id, options)));
+  incident
+    .command('acknowledge <id>')
+    .description('say that you have taken it on; it stays open until its condition is gone')
+    .requiredOption('--reason <text>', 'why; 8 characters or more')
+    .option(...actor)
+    .option(...json)
+    .action(async (id: string, options: { reason: string; actor: string; json?: true }) =>
+      exitWith(await incidents.acknowledgeOne(surroundings, id, options)),
+    );
+  incident
+    .command('snooze <id>')
+    .description('move it out of the way for a time')
+    .requiredOption('--for <duration>', 'such as 30m or 2h; 30 days at most')
+    .requiredOption('--reason <text>', 'why; 8 characters or more')
+    .option(...actor)
+    .option(...json)
+    .action(async (id: string, options: { reason: string; actor: string; for: string; json?: true }) =>
+      exitWith(await incidents.snoozeOne(surroundings, id, options)),
+    );
 
   const policy = command('policies', 'what happens to orphans, by queue');
   policy

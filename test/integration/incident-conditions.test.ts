@@ -82,7 +82,7 @@ test('losing the record of ownership does not resolve it either, nor does the re
   await database.query('INSERT INTO attempt_a SELECT * FROM kept');
   await database.query('DELETE FROM executor');
   const [incident] = await look('dead_executor');
-  const named = (incident?.evidence['attempts'] as { jobId: string }[]).map(({ jobId }) => jobId);
+  const named = ((incident?.evidence['attempts'] ?? []) as { jobId: string }[]).map(({ jobId }) => jobId);
   await boss.complete('work', named);
   expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
   await boss.complete('work', jobIds);

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { acknowledge, snooze } from '../../src/incidents/attention.ts';
 import { type Finding, project, raise, resolve, resolveGone } from '../../src/incidents/incident.ts';
 import { listIncidents, readIncident } from '../../src/incidents/listing.ts';
-import type { Database } from '../../src/postgres/database.ts';
+import type { Database, Sql } from '../../src/postgres/database.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
 import { createTestDatabase } from '../support/database.ts';
 
@@ -225,11 +225,13 @@ test('a thousand new conditions are one write, not a thousand', async () => {
     hung(`e${index}`, { evidence: { executor: `e${index}`, queues: ['a', 'b'] } }),
   );
   let statements = 0;
-  const counting: Database = {
-    ...database,
-    query: (...args) => (statements++, database.query(...args)),
-    transaction: (work) => database.transaction((tx) => work({ query: (...args) => (statements++, tx.query(...args)) })),
-  };
+  const count = (sql: Sql): Sql => ({
+    query: (...args) => {
+      statements += 1;
+      return sql.query(...args);
+    },
+  });
+  const counting: Database = { ...database, ...count(database), transaction: (work) => database.transaction((tx) => work(count(tx))) };
   expect(await project(counting, 'n', 'hung_executor', findings)).toEqual({
     opened: [{ class: 'hung_executor', count: 1000 }],
     resolved: [],

@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises';
 import pg from 'pg';
 import { expect, test } from 'vitest';
 import { refreshHeartbeats } from '../../src/executors/health.ts';
@@ -5,13 +6,15 @@ import { migrate, SchemaIsNewer, schemaVersion } from '../../src/postgres/migrat
 import { createTestDatabase } from '../support/database.ts';
 import { waitFor } from '../support/wait.ts';
 
+const migrationCount = async () => (await readdir(new URL('../../src/postgres/migrations/', import.meta.url))).length;
+
 test('a database is brought up to date once, and left alone then', async () => {
   const database = (await createTestDatabase()).connect();
   const { known } = await schemaVersion(database, 'reclaimd');
   expect(await schemaVersion(database, 'reclaimd')).toEqual({ present: 0, known });
-  expect(await migrate(database, 'reclaimd')).toHaveLength(known);
+  expect(await migrate(database, 'reclaimd')).toHaveLength(await migrationCount());
   const ledger = await database.query('SELECT version, applied_at::text FROM migration');
-  expect(ledger).toHaveLength(known);
+  expect(ledger).toHaveLength(await migrationCount());
   expect(await migrate(database, 'reclaimd')).toEqual([]);
   expect(await database.query('SELECT version, applied_at::text FROM migration')).toEqual(ledger);
   expect(await schemaVersion(database, 'reclaimd')).toEqual({ present: known, known });
@@ -20,9 +23,8 @@ test('a database is brought up to date once, and left alone then', async () => {
 test('of many migrators at once one does it, and none fails', async () => {
   const { connect } = await createTestDatabase();
   const applied = await Promise.all(Array.from({ length: 8 }, () => migrate(connect(), 'reclaimd')));
-  const { known } = await schemaVersion(connect(), 'reclaimd');
   expect(applied.filter((names) => names.length > 0)).toHaveLength(1);
-  expect(applied.flat()).toHaveLength(known);
+  expect(applied.flat()).toHaveLength(await migrationCount());
 });
 
 test('a migrator that dies half way leaves nothing, and the next one does it all', async () => {

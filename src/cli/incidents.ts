@@ -1,0 +1,138 @@
+import { parseDuration } from '../config.ts';
+import type { Context } from '../context.ts';
+import { adviseOn } from '../incidents/advice.ts';
+import { type AttentionRequest, type AttentionResult, acknowledge, snooze } from '../incidents/attention.ts';
+import { INCIDENT_CLASSES, type IncidentClass, SEVERITIES, type Severity } from '../incidents/class.ts';
+import { type IncidentFilter, listIncidents, readIncident } from '../incidents/listing.ts';
+import type { Sql } from '../postgres/database.ts';
+import { DatabaseError } from '../postgres/errors.ts';
+import { systemClock } from '../runtime/clock.ts';
+import { EXIT, type Surroundings, withReadyContext } from './command.ts';
+import { describeList, describeWhole } from './incident-view.ts';
+import { printJson } from './output.ts';
+import { UsageError } from './usage-error.ts';
+
+export interface ListOptions {
+  class?: string;
+  severity?: string;
+  node?: string;
+  queue?: string;
+  all?: true;
+  resolved?: true;
+  since?: string;
+  limit?: string;
+  watch?: true;
+  json?: true;
+}
+
+const REDRAW_MS = 2_000;
+
+/** What is wrong now, or was. */
+export async function listAll(surroundings: Surroundings, options: ListOptions): Promise<void> {
+  const filter = readFilter(options);
+  await withReadyContext(surroundings, async ({ database }) => {
+    if (options.watch) await watch(surroundings, database, filter, options.json === true);
+    else if (options.json) printJson(surroundings, await listIncidents(database, filter));
+    else surroundings.out(await drawList(database, filter));
+  });
+}
+
+async function drawList(sql: Sql, filter: IncidentFilter): Promise<string> {
+  const { incidents, total } = await listIncidents(sql, filter);
+  return describeList(incidents, total);
+}
+
+/** Draws again and again until a signal; on a terminal in place. With JSON a line each. A database that is away is waited for. */
+async function watch(surroundings: Surroundings, sql: Sql, filter: IncidentFilter, json: boolean): Promise<void> {
+  const { signal, out } = surroundings;
+  while (!signal.aborted) {
+    try {
+      if (json) out(JSON.stringify(await listIncidents(sql, filter)));
+      else out(inPlace(await drawList(sql, filter)));
+    } catch (error) {
+      if (!(error instanceof DatabaseError)) throw error;
+      out(json ? JSON.stringify({ error: error.message }) : inPlace(`the database does not answer, will try again: ${error.message}`));
+    }
+    await systemClock.sleep(REDRAW_MS, signal);
+  }
+}
+
+const inPlace = (text: string) => (process.stdout.isTTY ? `\x1b[H\x1b[2J${text}` : text);
+
+function readFilter(options: ListOptions): IncidentFilter {
+  const { node, queue, all, resolved, since, limit } = options;
+  const incidentClass = oneOf<IncidentClass>('--class', options.class, INCIDENT_CLASSES);
+  const severity = oneOf<Severity>('--severity', options.severity, SEVERITIES);
+  if (all && resolved) throw new UsageError('--all and --resolved: allowed: one of the two');
+  if (limit !== undefined && !/^[1-9]\d{0,5}$/.test(limit)) throw new UsageError(`--limit: given ${limit}; allowed: 1 to 999999`);
+  return {
+    state: all ? 'all' : resolved ? 'resolved' : 'open',
+    ...(incidentClass ? { class: incidentClass } : {}),
+    ...(severity ? { severity } : {}),
+    ...(node === undefined ? {} : { node }),
+    ...(queue === undefined ? {} : { queue }),
+    ...(since === undefined ? {} : { withinSeconds: readSeconds('--since', since) }),
+    ...(limit === undefined ? {} : { limit: Number(limit) }),
+  };
+}
+
+function oneOf<Value extends string>(option: string, given: string | undefined, allowed: readonly Value[]): Value | undefined {
+  if (given === undefined || allowed.includes(given as Value)) return given as Value | undefined;
+  throw new UsageError(`${option}: given ${given}; allowed: ${allowed.join(', ')}`);
+}
+
+function readSeconds(option: string, given: string): number {
+  const ms = parseDuration(given);
+  if (ms === undefined || ms <= 0) throw new UsageError(`${option}: given ${given}; allowed: a duration such as 30s, 15m, 2h or 7d`);
+  return ms / 1000;
+}
+
+/** One incident whole: evidence, history, what is being done about it and what would help. */
+export async function show(surroundings: Surroundings, id: string, options: { json?: true }): Promise<number> {
+  return withReadyContext(surroundings, async ({ database }) => {
+    const incident = await readIncident(database, readId(id));
+    if (!incident) {
+      surroundings.out(`there is no incident ${id}: see \`reclaimd incidents --all\``);
+      return EXIT.failed;
+    }
+    if (options.json) printJson(surroundings, { ...incident, advice: adviseOn(incident) });
+    else surroundings.out(describeWhole(incident));
+    return EXIT.done;
+  });
+}
+
+interface AttentionOptions {
+  reason: string;
+  actor: string;
+  json?: true;
+}
+
+export function acknowledgeOne(surroundings: Surroundings, id: string, options: AttentionOptions): Promise<number> {
+  return attend(surroundings, id, options, ({ database }, request) => acknowledge(database, request));
+}
+
+export async function snoozeOne(surroundings: Surroundings, id: string, options: AttentionOptions & { for: string }): Promise<number> {
+  const seconds = readSeconds('--for', options.for);
+  return attend(surroundings, id, options, ({ database }, request) => snooze(database, { ...request, seconds }));
+}
+
+async function attend(
+  surroundings: Surroundings,
+  id: string,
+  { reason, actor, json }: AttentionOptions,
+  ask: (context: Context, request: AttentionRequest) => Promise<AttentionResult>,
+): Promise<number> {
+  const incidentId = readId(id);
+  return withReadyContext(surroundings, async (context) => {
+    const result = await ask(context, { incidentId, actor, reason, node: context.config.node });
+    if (json) printJson(surroundings, result);
+    else if (!result.done) surroundings.out(result.refusal);
+    else surroundings.out(result.until === null ? `incident ${id} is acknowledged` : `incident ${id} is snoozed until ${result.until}`);
+    return result.done ? EXIT.done : EXIT.refused;
+  });
+}
+
+function readId(id: string): string {
+  if (/^\d{1,18}$/.test(id)) return id;
+  throw new UsageError(`ID: given ${id}; allowed: a number, as \`reclaimd incidents\` shows it`);
+}
