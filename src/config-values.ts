@@ -1,5 +1,6 @@
 import { isIPv6 } from 'node:net';
 import { POLICIES, type Policy } from './actions/limits.ts';
+import { parseUnitPatterns } from './healing/allowlist.ts';
 import type { PolicyRule } from './recovery/policy.ts';
 
 /** Strict readers of what people write into variables: undefined means "not allowed", nothing is coerced. */
@@ -114,6 +115,11 @@ function parseRule(written: string): PolicyRule | undefined {
   }
   return rule;
 }
+
+export const unitPatterns: ValueType<readonly string[]> = {
+  allowed: 'names and patterns of services, such as `mail-worker@ app-* !app-database`',
+  parse: parseUnitPatterns,
+};
 
 /**
  * A URL without its password. What is no plain URL is not shown at all, for it may hold one anywhere: `user:password@host` parses as

@@ -16,6 +16,7 @@ import {
   policyRules,
   postgresName,
   text,
+  unitPatterns,
 } from './config-values.ts';
 import type { PolicyRule } from './recovery/policy.ts';
 import type { LogLevel } from './runtime/logger.ts';
@@ -45,6 +46,18 @@ export interface Config {
   brakePercent: number;
   brakeMinimum: number;
   poolMax: number;
+  units: readonly string[];
+  heal: 'auto' | 'off';
+  healStopped: boolean;
+  unitsDesired: readonly string[];
+  unitsStopped: readonly string[];
+  healSettleMs: number;
+  healBackoffMs: number;
+  healMax: number;
+  healWindowMs: number;
+  healQuietMs: number;
+  flapRestarts: number;
+  flapWindowMs: number;
 }
 
 export interface Problem {
@@ -185,14 +198,79 @@ const variables: Variables = {
     meaning: 'The brake needs at least so many silent executors.',
   },
   poolMax: { name: 'RECLAIMD_POOL_MAX', default: '5', ...integer(2, 100), meaning: 'Database connections at most; one more listens.' },
+  units: {
+    name: 'RECLAIMD_UNITS',
+    default: undefined,
+    ...unitPatterns,
+    meaning: 'The systemd services that may be touched at all. None: no unit is ever healed.',
+  },
+  heal: {
+    name: 'RECLAIMD_HEAL',
+    default: 'auto',
+    ...oneOf(['auto', 'off'] as const),
+    meaning: 'Whether the daemon heals failed units by itself; `off`: it reports them.',
+  },
+  healStopped: {
+    name: 'RECLAIMD_HEAL_STOPPED',
+    default: 'false',
+    ...boolean,
+    meaning: 'Start units, too, that should run and ended by themselves without failing; otherwise they are reported.',
+  },
+  unitsDesired: {
+    name: 'RECLAIMD_UNITS_DESIRED',
+    default: undefined,
+    ...unitPatterns,
+    meaning: 'Units of RECLAIMD_UNITS that should run even where they are not enabled.',
+  },
+  unitsStopped: {
+    name: 'RECLAIMD_UNITS_STOPPED',
+    default: undefined,
+    ...unitPatterns,
+    meaning: 'Units of RECLAIMD_UNITS that are down on purpose: neither reported nor healed.',
+  },
+  healSettleMs: {
+    name: 'RECLAIMD_HEAL_SETTLE',
+    default: '5s',
+    ...duration(0),
+    meaning: 'A unit counts as healed when it has stayed up for so long.',
+  },
+  healBackoffMs: {
+    name: 'RECLAIMD_HEAL_BACKOFF',
+    default: '10s',
+    ...duration(0),
+    meaning: 'Wait between the first and the second heal of a unit; doubled each further time.',
+  },
+  healMax: {
+    name: 'RECLAIMD_HEAL_MAX',
+    default: '3',
+    ...integer(1, 1000),
+    meaning: 'Heals of one unit within the window before the breaker opens.',
+  },
+  healWindowMs: { name: 'RECLAIMD_HEAL_WINDOW', default: '10m', ...duration(1000), meaning: 'The window that heals are counted in.' },
+  healQuietMs: {
+    name: 'RECLAIMD_HEAL_QUIET',
+    default: '1h',
+    ...duration(1000),
+    meaning: "An open breaker closes so long after the last heal, or with a person's heal that succeeds.",
+  },
+  flapRestarts: {
+    name: 'RECLAIMD_FLAP_RESTARTS',
+    default: '5',
+    ...integer(1, 100_000),
+    meaning: 'So many restarts by systemd itself within the window are flapping.',
+  },
+  flapWindowMs: { name: 'RECLAIMD_FLAP_WINDOW', default: '10m', ...duration(1000), meaning: 'The window that restarts are counted in.' },
 };
+
+/** Lists are empty, not absent. */
+const LISTS: readonly (keyof Config)[] = ['policies', 'units', 'unitsDesired', 'unitsStopped'];
 
 export function loadConfig(env: Record<string, string | undefined>): { config: Config } | { problems: Problem[] } {
   const problems = unknownNames(env);
   const values: Partial<Record<keyof Config, unknown>> = {};
   for (const [key, variable] of Object.entries(variables) as [keyof Config, Variable<unknown>][]) {
     const read = readVariable(env, variable, problems);
-    if (read === undefined) values[key] = key === 'policies' ? [] : undefined;
+    if (read === undefined) values[key] = LISTS.includes(key) ? [] : undefined;
     else values[key] = read.value;
   }
   return problems.length > 0 ? { problems } : { config: freeze(values as unknown as Config) };
@@ -263,7 +341,7 @@ function describeValue(value: unknown, { name, secret }: Variable<unknown>): str
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '(none)';
   if (secret) return maskUrl(String(value));
   if (typeof value === 'object' && value !== null && 'port' in value) return formatAddress(value as { host: string; port: number });
-  if (name.endsWith('_DELAY') || name.endsWith('_GRACE') || name.endsWith('_INTERVAL')) return `${Number(value) / 1000}s`;
+  if (/_(DELAY|GRACE|INTERVAL|SETTLE|BACKOFF|WINDOW|QUIET)$/.test(name)) return `${Number(value) / 1000}s`;
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 

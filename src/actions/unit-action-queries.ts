@@ -1,0 +1,109 @@
+import type { Sql } from '../postgres/database.ts';
+
+export type UnitAction = 'unit_heal' | 'unit_restart' | 'unit_stop';
+export type UnitActionOutcome = 'done' | 'failed' | 'not_needed' | 'unknown';
+
+export interface UnitActionIntent {
+  unit: string;
+  action: UnitAction;
+  actor: string;
+  automatic: boolean;
+  reason: string | null;
+}
+
+export interface UnitActionRow extends UnitActionIntent {
+  id: string;
+  host: string;
+  node: string;
+  outcome: UnitActionOutcome | null;
+  error: string | null;
+}
+
+const COLUMNS = 'id::text, host, node, unit, action, actor, automatic, reason, outcome, error';
+
+/** One decision about a unit at a time, until the transaction ends. */
+export async function lockUnit(tx: Sql, host: string, unit: string): Promise<void> {
+  await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.unit.' || $1 || '/' || $2, 0))`, [host, unit]);
+}
+
+/** Ends what nobody holds any more. @returns what was abandoned. */
+export function abandonExpired(tx: Sql, host: string, unit: string): Promise<UnitActionRow[]> {
+  return tx.query<UnitActionRow>(
+    `UPDATE unit_action SET outcome = 'unknown', ended_at = clock_timestamp(), error = 'its healer did not come back to tell'
+     WHERE host = $1 AND unit = $2 AND outcome IS NULL AND lease_until < clock_timestamp() RETURNING ${COLUMNS}`,
+    [host, unit],
+  );
+}
+
+export async function findUnderWay(sql: Sql, host: string, unit: string): Promise<UnitActionRow | undefined> {
+  const [row] = await sql.query<UnitActionRow>(
+    `SELECT ${COLUMNS} FROM unit_action WHERE host = $1 AND unit = $2 AND outcome IS NULL AND lease_until >= clock_timestamp()`,
+    [host, unit],
+  );
+  return row;
+}
+
+export async function readUnitAction(sql: Sql, id: string): Promise<(UnitActionRow & { leased: boolean }) | undefined> {
+  const [row] = await sql.query<UnitActionRow & { leased: boolean }>(
+    `SELECT ${COLUMNS}, lease_until >= clock_timestamp() AS leased FROM unit_action WHERE id = $1`,
+    [id],
+  );
+  return row;
+}
+
+export async function saveIntent(tx: Sql, host: string, node: string, intent: UnitActionIntent, leaseSeconds: number): Promise<string> {
+  const [row] = await tx.query<{ id: string }>(
+    `INSERT INTO unit_action (host, node, unit, action, actor, automatic, reason, lease_until)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + make_interval(secs => $8)) RETURNING id::text`,
+    [host, node, intent.unit, intent.action, intent.actor, intent.automatic, intent.reason, leaseSeconds],
+  );
+  if (!row) throw new Error('an intent returned no row');
+  return row.id;
+}
+
+export async function renewLease(sql: Sql, id: string, leaseSeconds: number): Promise<void> {
+  await sql.query('UPDATE unit_action SET lease_until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1 AND outcome IS NULL', [
+    id,
+    leaseSeconds,
+  ]);
+}
+
+export interface UnitActionResult {
+  outcome: UnitActionOutcome;
+  error: string | null;
+  condition: string | null;
+  invocation: string | null;
+  result: string | null;
+  phases: readonly object[];
+}
+
+/** @returns false when the lease was lost meanwhile and the row is another's to tell. */
+export async function saveResult(tx: Sql, id: string, result: UnitActionResult): Promise<boolean> {
+  const rows = await tx.query(
+    `UPDATE unit_action SET outcome = $2, error = $3, condition = $4, invocation = $5, result = $6, phases = $7, ended_at = clock_timestamp()
+     WHERE id = $1 AND outcome IS NULL RETURNING 1`,
+    [id, result.outcome, result.error, result.condition, result.invocation, result.result, JSON.stringify(result.phases)],
+  );
+  return rows.length > 0;
+}
+
+export interface PastHealRow {
+  unit: string;
+  startedSecondsAgo: number;
+  endedSecondsAgo: number | null;
+  automatic: boolean;
+  healed: boolean;
+}
+
+/** Heals of the last `seconds`, of one unit or of all of the host; what touched nothing is none. */
+export function listHeals(sql: Sql, host: string, seconds: number, unit: string | null = null): Promise<PastHealRow[]> {
+  return sql.query<PastHealRow>(
+    `SELECT unit, extract(epoch FROM clock_timestamp() - started_at)::float8 AS "startedSecondsAgo",
+       extract(epoch FROM clock_timestamp() - ended_at)::float8 AS "endedSecondsAgo", automatic, coalesce(outcome = 'done', false) AS healed
+     FROM unit_action
+     WHERE host = $1 AND ($3::text IS NULL OR unit = $3) AND action = 'unit_heal' AND outcome IS DISTINCT FROM 'not_needed'
+       AND started_at > clock_timestamp() - make_interval(secs => $2)
+     ORDER BY started_at`,
+    [host, seconds, unit],
+  );
+}

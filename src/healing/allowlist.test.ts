@@ -1,0 +1,70 @@
+import { describe, expect, test } from 'vitest';
+import { completeUnitName, createAllowlist, isUnitName, parseUnitPatterns } from './allowlist.ts';
+
+test.each([
+  ['mail.service', true],
+  ['mail@1.service', true],
+  ['app-a\\x2db@x:y.service', true],
+  ['a@b@c.service', true],
+  [`${'a'.repeat(247)}.service`, true],
+  [`${'a'.repeat(248)}.service`, false],
+  ['mail', false],
+  ['mail.timer', false],
+  ['mail@.service', false],
+  ['-x.service', false],
+  ['../etc/passwd.service', false],
+  ['a b.service', false],
+  ['a;reboot.service', false],
+  ['mail*.service', false],
+  ['mail.service\n', false],
+  ['mäil.service', false],
+  ['.service', false],
+])('%j as a unit name: %s', (name, legal) => {
+  expect(isUnitName(name)).toBe(legal);
+});
+
+test.each([
+  ['mail', 'mail.service'],
+  ['mail@', 'mail@*.service'],
+  ['mail@.service', 'mail@*.service'],
+  ['mail@1', 'mail@1.service'],
+  ['mail-*', 'mail-*.service'],
+])('%s is completed to %s', (written, name) => {
+  expect(completeUnitName(written)).toBe(name);
+});
+
+describe('patterns', () => {
+  test.each([
+    ['mail', ['mail.service']],
+    ['mail@, app-*.service !app-db', ['mail@*.service', 'app-*.service', '!app-db.service']],
+    ['', undefined],
+    ['!mail', undefined],
+    ['mail;rm', undefined],
+    ['a/b', undefined],
+    ['mail.timer', undefined],
+    ['w@[z-a]', undefined],
+  ])('%j is read as %j', (given, patterns) => {
+    expect(parseUnitPatterns(given)).toEqual(patterns);
+  });
+
+  test.each([
+    ['mail', ['mail.service'], ['mail2.service', 'xmail.service', 'mail@1.service']],
+    ['mail@', ['mail@1.service', 'mail@a-b.service'], ['mail.service', 'mail@.service']],
+    ['app-*,!app-db', ['app-web.service'], ['app-db.service', 'other.service']],
+    ['!w@2,w@*', ['w@1.service', 'w@22.service'], ['w@2.service']],
+    ['w@?', ['w@1.service'], ['w@12.service']],
+    ['w@[12]', ['w@1.service', 'w@2.service'], ['w@3.service']],
+    ['w@[!12]', ['w@3.service'], ['w@1.service']],
+    ['a.b', ['a.b.service'], ['axb.service']],
+    ['a\\x2db', ['a\\x2db.service'], ['a-b.service', 'ax2db.service']],
+    ['*', ['a.service'], ['a.timer', 'a;b.service', 'a/b.service']],
+  ])('%s', (given, inside, outside) => {
+    const allowlist = createAllowlist(parseUnitPatterns(given) ?? []);
+    expect(inside.filter((unit) => !allowlist.allows(unit))).toEqual([]);
+    expect(outside.filter((unit) => allowlist.allows(unit))).toEqual([]);
+  });
+
+  test('an empty allowlist allows nothing', () => {
+    expect(createAllowlist([]).allows('mail.service')).toBe(false);
+  });
+});

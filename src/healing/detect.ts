@@ -1,0 +1,113 @@
+import type { UnitJournal } from '../actions/unit-journal.ts';
+import type { UnitManager, UnitStatus } from '../actions/unit-manager.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Allowlist } from './allowlist.ts';
+import { type Condition, isEnabled, judgeUnit, type StopRequest, type UnitJudgement } from './condition.ts';
+
+export type UnitHealth = UnitStatus & UnitJudgement;
+
+export interface Detection {
+  /** Every unit of the allowlist that systemd knows, in the order of names. */
+  units: UnitHealth[];
+  /** How old this is, by the monotonic clock. */
+  ageMs: number;
+}
+
+export interface DetectorDependencies {
+  units: UnitManager;
+  journal: UnitJournal;
+  clock: Clock;
+  allowlist: Allowlist;
+  desired: Allowlist;
+  declaredStopped: Allowlist;
+}
+
+const CACHE_MS = 3_000;
+/** The journal's say on one unit's end; without it the unit's end stays unexplained, and is looked up again next time. */
+const STOP_BUDGET_MS = 2_000;
+const LANES = 4;
+
+export type Detector = ReturnType<typeof createDetector>;
+
+/** Looks at the units of the allowlist: one enumeration, shared by whoever asks within three seconds of it. */
+export function createDetector(dependencies: DetectorDependencies) {
+  const { units, journal, clock, allowlist, desired, declaredStopped } = dependencies;
+  /** Who ended a life does not change any more: asked once, and kept while the unit is in that state. */
+  let stops = new Map<string, StopRequest>();
+  let latest: { units: Promise<UnitHealth[]>; startedAt: number } | undefined;
+
+  /** @throws when the units cannot be enumerated: not knowing is no empty list. */
+  async function detect({ fresh = false } = {}): Promise<Detection> {
+    if (fresh || !latest || clock.now() - latest.startedAt >= CACHE_MS) latest = begin();
+    const { units: found, startedAt } = latest;
+    return { units: await found, ageMs: clock.now() - startedAt };
+  }
+
+  function begin() {
+    const begun = { units: enumerate(), startedAt: clock.now() };
+    begun.units.catch(() => {
+      if (latest === begun) latest = undefined;
+    });
+    return begun;
+  }
+
+  async function enumerate(): Promise<UnitHealth[]> {
+    if (allowlist.patterns.length === 0) return [];
+    const statuses = (await units.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
+    return judgeAll(statuses.toSorted((a, b) => (a.unit < b.unit ? -1 : 1)));
+  }
+
+  /** One unit as it is now, past the cache; undefined where systemd knows none of that name. */
+  async function look(unit: string): Promise<UnitHealth | undefined> {
+    const status = await units.read(unit);
+    return status && judge(status, await findStop(status));
+  }
+
+  async function judgeAll(statuses: readonly UnitStatus[]): Promise<UnitHealth[]> {
+    const ended = statuses.filter(isStopOfInterest);
+    const found = new Map<string, StopRequest>();
+    const queue = ended.values();
+    const lane = async () => {
+      for (const status of queue) found.set(keyOf(status), await findStop(status));
+    };
+    await Promise.all(Array.from({ length: LANES }, lane));
+    // Kept for as long as the unit rests there; what nothing could tell is asked again.
+    stops = new Map([...found].filter(([, stop]) => stop !== 'unknown'));
+    return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? 'unknown'));
+  }
+
+  async function findStop(status: UnitStatus): Promise<StopRequest> {
+    const known = stops.get(keyOf(status));
+    if (known || !isStopOfInterest(status)) return known ?? 'unknown';
+    const signal = AbortSignal.timeout(STOP_BUDGET_MS);
+    const requested = await journal.wasStopRequested(status.unit, status.invocationId, signal).catch(() => undefined);
+    return requested === undefined ? 'unknown' : requested ? 'requested' : 'not_requested';
+  }
+
+  function isStopOfInterest({ activeState, invocationId, unit, unitFileState }: UnitStatus): boolean {
+    if (invocationId === '') return false;
+    return activeState === 'failed' || (activeState === 'inactive' && (desired.allows(unit) || isEnabled(unitFileState)));
+  }
+
+  function judge(status: UnitStatus, stop: StopRequest): UnitHealth {
+    const { unit } = status;
+    return { ...status, ...judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), stop }) };
+  }
+
+  /** A change was heard of: the next who asks looks anew. */
+  function invalidate(): void {
+    latest = undefined;
+  }
+
+  return { detect, look, invalidate };
+}
+
+const keyOf = ({ unit, invocationId }: UnitStatus) => `${unit} ${invocationId}`;
+
+/** Whether a heal is due: broken, not left to a person, and stopped units only where that was asked for. */
+export function needsHealing(
+  { condition, withheld }: { condition: Condition | null; withheld: string | null },
+  healStopped: boolean,
+): boolean {
+  return condition !== null && withheld === null && (condition !== 'stopped' || healStopped);
+}

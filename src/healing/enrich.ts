@@ -1,0 +1,54 @@
+import type { UnitJournal } from '../actions/unit-journal.ts';
+import type { UnitStatus } from '../actions/unit-manager.ts';
+import type { Clock } from '../runtime/clock.ts';
+
+const BUDGET_MS = 500;
+const LONGEST_TEXT = 220;
+const LINES = 3;
+
+/**
+ * The last words of each unit's last life, by unit. One budget for the whole call: reads go on in the given order until it is
+ * over, what is under way is killed, and the units it does not reach stay empty.
+ */
+export async function enrich(
+  units: readonly Pick<UnitStatus, 'unit' | 'invocationId'>[],
+  { journal, clock, budgetMs = BUDGET_MS }: { journal: UnitJournal; clock: Clock; budgetMs?: number },
+): Promise<Map<string, string>> {
+  const texts = new Map<string, string>();
+  const deadline = clock.now() + budgetMs;
+  for (const { unit, invocationId } of units) {
+    const left = deadline - clock.now();
+    if (left <= 0) break;
+    if (invocationId === '') continue;
+    const text = await readWithin(left, (signal) => journal.readLastLines(unit, invocationId, LINES, signal), clock);
+    if (text !== '') texts.set(unit, text);
+  }
+  return texts;
+}
+
+/** Ends in time even where the read does not heed its signal. */
+async function readWithin(limitMs: number, read: (signal: AbortSignal) => Promise<string[]>, clock: Clock): Promise<string> {
+  const over = new AbortController();
+  const awake = new AbortController();
+  const lines = await Promise.race([
+    read(over.signal).catch(() => []),
+    clock.sleep(limitMs, awake.signal).then((): string[] => {
+      over.abort();
+      return [];
+    }),
+  ]).finally(() => awake.abort());
+  return shorten(lines.join(' | '));
+}
+
+/** At most so many characters as a person counts them: never half of one. */
+export function shorten(text: string, most: number = LONGEST_TEXT): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the journal holds whatever a program wrote
+  const plain = text.replace(/[\x00-\x1f\x7f-\x9f]+/g, ' ').trim();
+  if (plain.length <= most) return plain;
+  const characters: string[] = [];
+  for (const { segment } of new Intl.Segmenter().segment(plain.slice(0, 40 * most))) {
+    if (characters.length === most) return `${characters.slice(0, -1).join('')}…`;
+    characters.push(segment);
+  }
+  return characters.join('');
+}

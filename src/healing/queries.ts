@@ -1,0 +1,37 @@
+import type { Sql } from '../postgres/database.ts';
+
+export interface UnitLife {
+  unit: string;
+  invocation: string;
+  restarts: number;
+}
+
+/** Notes lives not seen before, and forgets those that no window will ask for; of each unit the last one is kept. */
+export async function saveLives(sql: Sql, host: string, lives: readonly UnitLife[], windowSeconds: number): Promise<void> {
+  await sql.query(
+    `WITH seen AS (
+       INSERT INTO unit_life (host, unit, invocation, restarts)
+       SELECT $1, l.unit, l.invocation, l.restarts FROM jsonb_to_recordset($2::jsonb) AS l(unit text, invocation text, restarts int)
+       ON CONFLICT DO NOTHING
+     )
+     DELETE FROM unit_life o WHERE o.host = $1 AND o.seen_at < clock_timestamp() - make_interval(secs => 2 * $3::float8)
+       AND EXISTS (SELECT FROM unit_life n WHERE n.host = o.host AND n.unit = o.unit AND n.seen_at > o.seen_at
+         AND n.seen_at < clock_timestamp() - make_interval(secs => $3))`,
+    [host, JSON.stringify(lives), windowSeconds],
+  );
+}
+
+/**
+ * How often systemd restarted each unit by itself within the window. Its counter grows by one each time and begins anew when
+ * somebody starts the unit: what was seen in between counts, however seldom we look. The first life ever seen counts nothing.
+ */
+export async function countRestarts(sql: Sql, host: string, windowSeconds: number): Promise<Map<string, number>> {
+  const rows = await sql.query<{ unit: string; restarts: number }>(
+    `SELECT unit, sum(CASE WHEN restarts >= before THEN restarts - before ELSE restarts END)::int AS restarts
+     FROM (SELECT unit, seen_at, restarts, lag(restarts) OVER (PARTITION BY unit ORDER BY seen_at, restarts) AS before FROM unit_life WHERE host = $1) AS life
+     WHERE before IS NOT NULL AND seen_at > clock_timestamp() - make_interval(secs => $2)
+     GROUP BY unit`,
+    [host, windowSeconds],
+  );
+  return new Map(rows.map((row) => [row.unit, row.restarts]));
+}
