@@ -1,7 +1,16 @@
+import { hostname } from 'node:os';
 import type { JobStore } from './actions/job-store.ts';
 import { createDryRunGateway, createRescueGateway } from './actions/rescue.ts';
+import { createUnitDoor } from './actions/unit-door.ts';
+import type { UnitJournal } from './actions/unit-journal.ts';
+import type { UnitManager } from './actions/unit-manager.ts';
 import type { Config } from './config.ts';
 import { claimFleet } from './fleet/queries.ts';
+import { createAllowlist } from './healing/allowlist.ts';
+import { describeBudget, type HealLimits } from './healing/budget.ts';
+import { readBudget } from './healing/budgets.ts';
+import { createDetector } from './healing/detect.ts';
+import type { HealDependencies } from './healing/heal.ts';
 import { startPassiveClient } from './pgboss/client.ts';
 import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts';
 import { createJobStore, registry } from './pgboss/job-store.ts';
@@ -14,6 +23,12 @@ import { listPolicies } from './recovery/policy-table.ts';
 import type { SweepDependencies } from './recovery/sweep.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+
+/** The service manager of this host and what its journal says. */
+export interface UnitService {
+  manager: UnitManager;
+  journal: UnitJournal;
+}
 
 /** Our own schema is not there, not up to date, or serves another pg-boss schema. */
 export class SchemaNotReady extends Error {
@@ -49,6 +64,12 @@ export function openContext(options: ContextOptions) {
     },
     { clock, log },
   );
+  const healLimits: HealLimits = {
+    maxHeals: config.healMax,
+    windowSeconds: config.healWindowMs / 1000,
+    backoffSeconds: config.healBackoffMs / 1000,
+    quietSeconds: config.healQuietMs / 1000,
+  };
   let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
   const jobs: JobStore = createJobStore(() => {
     if (!client) throw new Error('pg-boss is not open: its schema was not probed');
@@ -108,6 +129,35 @@ export function openContext(options: ContextOptions) {
     };
   }
 
+  function healDependencies({ manager, journal }: UnitService): HealDependencies {
+    const allowlist = createAllowlist(config.units);
+    const host = hostname();
+    const [desired, declaredStopped] = [createAllowlist(config.unitsDesired), createAllowlist(config.unitsStopped)];
+    return {
+      units: manager,
+      journal,
+      clock,
+      allowlist,
+      host,
+      node: config.node,
+      settleMs: config.healSettleMs,
+      healStopped: config.healStopped,
+      limits: healLimits,
+      detector: createDetector({ units: manager, journal, clock, allowlist, desired, declaredStopped }),
+      door: createUnitDoor({
+        database,
+        clock,
+        host,
+        node: config.node,
+        allows: allowlist.allows,
+        mayActAgainIn: async (tx, unit) => {
+          const budget = await readBudget(tx, host, unit, healLimits);
+          return { seconds: budget.againInSeconds, why: describeBudget(budget) };
+        },
+      }),
+    };
+  }
+
   return {
     config,
     database,
@@ -119,6 +169,7 @@ export function openContext(options: ContextOptions) {
     probePgBoss,
     policies,
     sweepDependencies,
+    healDependencies,
     close: async () => {
       await client?.stop({ graceful: false, close: false }).catch(() => undefined);
       await database.close();

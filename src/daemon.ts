@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
 import { endTurn, takeTurn } from './claims/turn.ts';
 import type { Config } from './config.ts';
-import { openContext, SchemaNotReady } from './context.ts';
+import { openContext, SchemaNotReady, type UnitService } from './context.ts';
 import { createAdoption } from './executors/adoption.ts';
 import type { Proof } from './executors/verdict.ts';
 import { BEAT_INTERVAL_MS, createBeat } from './fleet/beat.ts';
@@ -17,6 +17,7 @@ import type { ResolvePolicy } from './recovery/policy.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
+import { createUnitPasses, UNITS_INTERVAL_MS } from './unit-passes.ts';
 
 export interface DaemonOptions {
   /** The server to use when it is not `config.databaseUrl`: an embedded one. */
@@ -24,6 +25,8 @@ export interface DaemonOptions {
   log?: Logger;
   clock?: Clock;
   resolvePolicy?: ResolvePolicy | undefined;
+  /** The service manager of this host, for those who bring their own. */
+  units?: UnitService;
 }
 
 export interface Daemon {
@@ -112,7 +115,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   function noticeDeath(executorId: string): void {
     pendingDeaths.add(executorId);
-    loops.find((loop) => loop.name === 'deaths')?.wake();
+    wake('deaths');
+  }
+
+  function wake(name: string): void {
+    loops.find((loop) => loop.name === name)?.wake();
   }
 
   /** A pass that waits for its condition, looking again at its own pace. */
@@ -169,6 +176,12 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     },
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
   ];
+
+  const unitPasses =
+    options.units && config.units.length > 0
+      ? createUnitPasses({ context, service: options.units, metrics, clock, log, onChange: () => wake('units') })
+      : undefined;
+  if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
 
   const firstSetup = Promise.withResolvers<void>();
   const loops: Loop[] = [];
@@ -228,7 +241,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   async function stopEverything(): Promise<void> {
     stopping.abort();
-    await Promise.all([listener.stop(), ...loops.map((loop) => loop.stop())]);
+    await Promise.all([listener.stop(), unitPasses?.stop(), ...loops.map((loop) => loop.stop())]);
     adoption.close();
     if (isReady())
       await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) =>

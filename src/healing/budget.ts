@@ -56,3 +56,12 @@ const endOf = (heal: PastHeal) => heal.endedSecondsAgo ?? heal.startedSecondsAgo
 function withinWindow(heals: readonly PastHeal[], secondsAgo: number, { windowSeconds }: HealLimits): PastHeal[] {
   return heals.filter((heal) => heal.startedSecondsAgo - secondsAgo < windowSeconds);
 }
+
+/** Why a unit is not healed now, for a person. */
+export function describeBudget({ breaker, heals, againInSeconds }: HealBudget): string {
+  const times = `${heals} ${heals === 1 ? 'heal' : 'heals'}`;
+  const wait = `${Math.ceil(againInSeconds)} s`;
+  return breaker === 'open'
+    ? `healing has stopped after ${times}: closed by a heal of yours that succeeds, or by itself in ${wait}`
+    : `waits ${wait} after ${times}`;
+}

@@ -4,6 +4,7 @@ import type { UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitManager, UnitStatus } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
+import type { HealLimits } from './budget.ts';
 import { describeEnd } from './condition.ts';
 import { type Detector, needsHealing, type UnitHealth } from './detect.ts';
 import { enrich } from './enrich.ts';
@@ -39,7 +40,9 @@ export interface HealDependencies {
   detector: Detector;
   clock: Clock;
   allowlist: Allowlist;
+  host: string;
   node: string;
+  limits: HealLimits;
   settleMs: number;
   healStopped: boolean;
 }

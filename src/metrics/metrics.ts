@@ -58,6 +58,17 @@ export function createMetrics() {
     loopDuration: histogram('loop_duration_seconds', 'Duration of passes of each loop.', DURATION_BUCKETS, 'loop'),
     policyErrors: counter('policy_errors_total', 'Failures of the policy function; the lists decided instead.'),
     nodeConflicts: counter('node_conflicts_total', "Beats of another daemon under this node's name."),
+    units: gauge('units', 'Units of the allowlist on this host, by what is wrong with them.', 'condition'),
+    unitsFlapping: gauge('units_flapping', 'Units of the allowlist on this host that restart too often.'),
+    unitsLastSeen: gauge('units_last_success_timestamp_seconds', 'When this node last enumerated its units.'),
+    breakersOpen: gauge('heal_breakers_open', 'Units of this host that are not healed any more until a person or a quiet period comes.'),
+    heals: counter('heals_total', 'Heals that this daemon did by itself, by outcome.', 'outcome'),
+    healDuration: histogram(
+      'heal_duration_seconds',
+      'From the decision to heal until the unit had settled, or had failed.',
+      DURATION_BUCKETS,
+    ),
+    unitCrashes: counter('unit_crashes_total', 'Executors of this host that died with their unit, by how it ended.', 'result'),
     incidentsOpen: gauge('incidents_open', 'Open incidents of the fleet, by class.', 'class', 'severity'),
     incidentsOpened: counter('incidents_opened_total', 'Incidents that this node opened or reopened, by class.', 'class', 'severity'),
     incidentsResolved: counter('incidents_resolved_total', 'Incidents whose condition this node saw gone, by class.', 'class', 'severity'),
@@ -67,6 +78,7 @@ export function createMetrics() {
   for (const result of ['won', 'lost']) metrics.claims.inc({ result }, 0);
   for (const verdict of ['dead', 'stopped', 'missing', 'unknown'] as const satisfies readonly Verdict[])
     metrics.orphansFound.inc({ verdict }, 0);
+  for (const outcome of ['healed', 'failed'] as const) metrics.heals.inc({ outcome }, 0);
   for (const [policy, outcome] of RECOVERIES) metrics.recoveries.inc({ policy, outcome }, 0);
   for (const name of INCIDENT_CLASSES) {
     metrics.incidentsOpened.inc({ class: name, severity: severityOf(name) }, 0);

@@ -5,6 +5,7 @@ import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
+import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker } from '../support/worker.ts';
 
@@ -66,4 +67,17 @@ test('restart, discard and hold work with them too', async () => {
   const context = await openTestContext(await createLeastRole(url), { RECLAIMD_POLICIES: 'a=restart,b=discard,c=hold' });
   const { sweep } = await import('../../src/recovery/sweep.ts');
   expect(await sweep(context.sweepDependencies(null, false))).toMatchObject({ restarted: 1, discarded: 1, held: 1 });
+});
+
+test('healing a unit works with them too', async () => {
+  const { url, database } = await createFleetDatabase();
+  const units = createScriptedUnits();
+  units.set('a.service', FAILED);
+  const env = { RECLAIMD_UNITS: 'a', RECLAIMD_HEAL_SETTLE: '100ms', RECLAIMD_LISTEN: '127.0.0.1:0' };
+  const daemon = await startTestDaemon(await createLeastRole(url), env, { units: { manager: units.manager, journal: units.journal } });
+  await waitFor('the heal', async () => (await database.query(`SELECT FROM audit WHERE action = 'unit_heal' AND outcome = 'done'`)).length === 1);
+  const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
+  expect(metrics).toContain('reclaimd_heals_total{outcome="healed"} 1');
+  expect(metrics).toMatch(/reclaimd_loop_runs_total\{loop="units",result="ok"\}/);
+  expect(metrics).not.toMatch(/reclaimd_loop_runs_total\{loop="units",result="error"\}/);
 });

@@ -1,0 +1,65 @@
+import { expect, test } from 'vitest';
+import type { UnitStatus } from '../actions/unit-manager.ts';
+import { judgeUnit, type UnitIntent } from './condition.ts';
+
+const FAILED: UnitStatus = {
+  unit: 'mail.service',
+  loadState: 'loaded',
+  activeState: 'failed',
+  subState: 'failed',
+  unitFileState: 'enabled',
+  result: 'exit-code',
+  exitCode: 'exited',
+  exitStatus: 1,
+  restarts: 0,
+  invocationId: 'a1',
+  mainPid: 0,
+  controlGroup: '',
+  activeEnteredAt: 1,
+  inactiveEnteredAt: 2,
+  triggeredBy: [],
+};
+const STOPPED: Partial<UnitStatus> = { activeState: 'inactive', subState: 'dead', result: 'success', exitStatus: 0 };
+const NOBODY: Partial<UnitIntent> = { stop: 'not_requested' };
+
+test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, boolean]>([
+  ['failed', {}, NOBODY, 'failed', true],
+  ['failed, the journal tells nothing', {}, {}, 'failed', true],
+  ['killed by a signal', { result: 'signal', exitCode: 'killed', exitStatus: 9 }, NOBODY, 'failed', true],
+  ['out of memory', { result: 'oom-kill', exitCode: 'killed', exitStatus: 9 }, NOBODY, 'failed', true],
+  ['watchdog', { result: 'watchdog', exitCode: 'dumped', exitStatus: 6 }, NOBODY, 'failed', true],
+  ['start limit hit', { result: 'start-limit-hit' }, NOBODY, 'start_limit_hit', true],
+  ['failed because a person stopped it: left alone', {}, { stop: 'requested' }, null, false],
+  ['killed past the time-out of a stop that a person asked for', { result: 'timeout' }, { stop: 'requested' }, null, false],
+  ['status 143 and nobody can tell who stopped it: reported, not healed', { exitStatus: 143 }, {}, 'failed', false],
+  ['stop time-out and nobody can tell who stopped it', { result: 'timeout', exitCode: 'killed', exitStatus: 9 }, {}, 'failed', false],
+  ['status 143 and certainly nobody stopped it', { exitStatus: 143 }, NOBODY, 'failed', true],
+  ['declared to be stopped', {}, { ...NOBODY, declaredStopped: true }, null, false],
+  ['run by a timer', { triggeredBy: ['mail.timer'] }, NOBODY, 'failed', false],
+  ['run by a path', { triggeredBy: ['mail.path'] }, NOBODY, 'failed', false],
+  ['behind a socket', { triggeredBy: ['mail.socket'] }, NOBODY, 'failed', true],
+  ['masked', { loadState: 'masked' }, NOBODY, null, false],
+  ['not found', { loadState: 'not-found' }, NOBODY, null, false],
+  ['up', { activeState: 'active', subState: 'running' }, NOBODY, null, false],
+  ['between two tries', { activeState: 'activating', subState: 'auto-restart' }, NOBODY, null, false],
+  ['draining', { activeState: 'deactivating', subState: 'stop-sigterm' }, NOBODY, null, false],
+  ['ended by itself, enabled', STOPPED, NOBODY, 'stopped', true],
+  ['ended by itself, neither enabled nor desired', { ...STOPPED, unitFileState: 'disabled' }, NOBODY, null, false],
+  ['ended by itself, desired', { ...STOPPED, unitFileState: 'disabled' }, { ...NOBODY, desired: true }, 'stopped', true],
+  ['stopped by a person', STOPPED, { stop: 'requested' }, null, false],
+  ['stopped by a person, though desired', STOPPED, { stop: 'requested', desired: true }, null, false],
+  ['stopped by nobody knows whom', STOPPED, {}, null, false],
+  ['stopped on purpose', STOPPED, { ...NOBODY, declaredStopped: true }, null, false],
+  ['waiting for its timer', { ...STOPPED, triggeredBy: ['mail.timer'] }, NOBODY, null, false],
+  ['waiting for its socket', { ...STOPPED, triggeredBy: ['mail.socket'] }, NOBODY, null, false],
+  ['enabled, not run since boot', { ...STOPPED, invocationId: '', inactiveEnteredAt: 0 }, NOBODY, null, false],
+  ['desired, not run since boot', { ...STOPPED, invocationId: '', inactiveEnteredAt: 0 }, { ...NOBODY, desired: true }, 'stopped', true],
+])('%s', (_, status, intent, condition, mayStart) => {
+  const judged = judgeUnit({ ...FAILED, ...status }, { desired: false, declaredStopped: false, stop: 'unknown', ...intent });
+  expect({ condition: judged.condition, mayStart: judged.condition !== null && judged.withheld === null }).toEqual({ condition, mayStart });
+});
+
+test('the reason says how it ended', () => {
+  const judged = judgeUnit({ ...FAILED, restarts: 3 }, { desired: false, declaredStopped: false, stop: 'not_requested' });
+  expect(judged.reason).toBe('exit-code, exited with status 1, 3 restarts');
+});

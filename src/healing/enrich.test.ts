@@ -1,0 +1,47 @@
+import { expect, test } from 'vitest';
+import type { UnitJournal } from '../actions/unit-journal.ts';
+import { systemClock } from '../runtime/clock.ts';
+import { enrich, shorten } from './enrich.ts';
+
+const unit = (name: string) => ({ unit: name, invocationId: 'a1' });
+const journalOf = (readLastLines: UnitJournal['readLastLines']): UnitJournal => ({
+  readLastLines,
+  wasStopRequested: async () => undefined,
+});
+
+test('one budget for all: what hangs is killed, and those it keeps waiting stay empty', async () => {
+  const killed: string[] = [];
+  const journal = journalOf(async (name, _, __, signal) => {
+    if (name === 'a') return ['a said this'];
+    await new Promise((done) => signal.addEventListener('abort', done));
+    killed.push(name);
+    return ['too late'];
+  });
+  const texts = await enrich([unit('a'), unit('b'), unit('c')], { journal, clock: systemClock, budgetMs: 50 });
+  expect([...texts]).toEqual([['a', 'a said this']]);
+  expect(killed).toEqual(['b']);
+});
+
+test('a read that does not heed its signal does not hold the call', async () => {
+  const texts = await enrich([unit('a')], { journal: journalOf(() => new Promise(() => undefined)), clock: systemClock, budgetMs: 20 });
+  expect(texts.size).toBe(0);
+});
+
+test('a read that fails leaves its unit empty and goes on to the next', async () => {
+  const journal = journalOf(async (name) => {
+    if (name === 'a') throw new Error('no such journal');
+    return ['one', 'two'];
+  });
+  expect([...(await enrich([unit('a'), unit('b')], { journal, clock: systemClock }))]).toEqual([['b', 'one | two']]);
+});
+
+test.each([
+  ['short', 10, 'short'],
+  ['exactly10!', 10, 'exactly10!'],
+  ['more than ten', 10, 'more than…'],
+  ['👩‍👩‍👧‍👦👩‍👩‍👧‍👦👩‍👩‍👧‍👦', 2, '👩‍👩‍👧‍👦…'],
+  ['e\u0301e\u0301e\u0301', 2, 'e\u0301…'],
+  ['a\x1b[31mb\nc', 20, 'a [31mb c'],
+])('%j in %i characters is %j', (text, most, cut) => {
+  expect(shorten(text, most)).toBe(cut);
+});

@@ -1,0 +1,152 @@
+import type { Context, UnitService } from './context.ts';
+import { readBudgets } from './healing/budgets.ts';
+import type { UnitHealth } from './healing/detect.ts';
+import { needsHealing } from './healing/detect.ts';
+import { enrich } from './healing/enrich.ts';
+import { findFailed, findFlapping, type UnitCircumstances } from './healing/findings.ts';
+import { healUnit } from './healing/heal.ts';
+import { countRestarts, saveLives } from './healing/queries.ts';
+import { type Finding, project } from './incidents/incident.ts';
+import type { Metrics } from './metrics/metrics.ts';
+import type { Clock } from './runtime/clock.ts';
+import { errorFields, type Logger } from './runtime/logger.ts';
+import type { PassResult } from './runtime/loop.ts';
+
+export interface UnitPassesDependencies {
+  context: Context;
+  service: UnitService;
+  metrics: Metrics;
+  clock: Clock;
+  log: Logger;
+  /** Something about the units has changed: the next pass is due now. */
+  onChange(): void;
+}
+
+/** Units that fail together are healed together, but not all at once. */
+const HEALS_AT_ONCE = 8;
+const BACKOFF_SLACK_MS = 100;
+
+/** The daemon's care for the units of its host: look, heal what is due, tell. Heals go on beside the pass. */
+export function createUnitPasses({ context, service, metrics, clock, log, onChange }: UnitPassesDependencies) {
+  const { config, database } = context;
+  const dependencies = context.healDependencies(service);
+  const { detector, allowlist, host, node } = dependencies;
+  const healing = new Map<string, Promise<void>>();
+  const stopping = new AbortController();
+  /** Lives that are known to be noted, and last words by life: each is written or read once. */
+  let noted = new Set<string>();
+  let words = new Map<string, string>();
+  let lastFailed = new Map<string, Finding>();
+
+  const unwatch = service.manager.watch(allowlist.patterns, (change) => {
+    if (change.kind === 'changed' && !allowlist.allows(change.unit)) return;
+    detector.invalidate();
+    const { activeState } = (change.kind === 'changed' && change.status) || {};
+    if (activeState !== 'active' && activeState !== 'activating') onChange();
+  });
+
+  async function unitsPass(): Promise<PassResult> {
+    const { units } = await detector.detect({ fresh: true });
+    const budgets = await readBudgets(database, host, dependencies.limits);
+    let againInMs: number | undefined;
+    if (config.heal === 'auto' && !config.dryRun) {
+      for (const unit of units.filter((health) => needsHealing(health, config.healStopped) && !healing.has(health.unit))) {
+        const seconds = budgets.get(unit.unit)?.againInSeconds ?? 0;
+        if (seconds <= 0) beginHeal(unit);
+        else againInMs = Math.min(againInMs ?? Number.POSITIVE_INFINITY, seconds * 1000 + BACKOFF_SLACK_MS);
+      }
+    }
+    await noteLives(units);
+    const circumstances: UnitCircumstances = {
+      node,
+      budgets,
+      lastErrors: await readWords(units),
+      restarts: await countRestarts(database, host, config.flapWindowMs / 1000),
+      flapRestarts: config.flapRestarts,
+      healing: new Set(healing.keys()),
+    };
+    const flapping = findFlapping(units, circumstances);
+    await projectFailed(findFailed(units, circumstances));
+    await project(database, node, 'unit_flapping', flapping);
+    setGauges(units, flapping.length, [...budgets.values()].filter(({ breaker }) => breaker === 'open').length);
+    return againInMs === undefined ? undefined : { againInMs: Math.min(againInMs, UNITS_INTERVAL_MS) };
+  }
+
+  function beginHeal({ unit, condition, reason }: UnitHealth): void {
+    if (healing.size >= HEALS_AT_ONCE || stopping.signal.aborted) return;
+    const startedAt = clock.now();
+    log.info({ unit, condition, reason }, 'healing');
+    const healer = { actor: `reclaimd@${node}`, automatic: true, reason: null };
+    const work = healUnit(dependencies, unit, healer, undefined, stopping.signal)
+      .then((healed) => {
+        if (healed.outcome === 'healed') log.info({ unit }, 'healed');
+        else if (healed.outcome === 'failed') log.error({ unit, error: healed.error }, 'heal failed');
+        else log.info({ unit, why: healed.why }, 'not healed');
+        if (healed.outcome !== 'healed' && healed.outcome !== 'failed') return;
+        metrics.heals.inc({ outcome: healed.outcome });
+        metrics.healDuration.observe((clock.now() - startedAt) / 1000);
+      })
+      .catch((error: unknown) => log.error({ unit, ...errorFields(error) }, 'heal broke off'))
+      .finally(() => {
+        healing.delete(unit);
+        onChange();
+      });
+    healing.set(unit, work);
+  }
+
+  async function noteLives(units: readonly UnitHealth[]): Promise<void> {
+    const lives = units.filter(({ invocationId }) => invocationId !== '');
+    const fresh = lives.filter((health) => !noted.has(lifeOf(health)));
+    if (fresh.length === 0) return;
+    const rows = fresh.map(({ unit, invocationId, restarts }) => ({ unit, invocation: invocationId, restarts }));
+    await saveLives(database, host, rows, config.flapWindowMs / 1000);
+    noted = new Set(lives.map(lifeOf));
+  }
+
+  async function readWords(units: readonly UnitHealth[]): Promise<ReadonlyMap<string, string>> {
+    const broken = units.filter(({ condition }) => condition !== null);
+    const unread = broken.filter((health) => !words.has(lifeOf(health)));
+    const read = unread.length === 0 ? new Map<string, string>() : await enrich(unread, { journal: service.journal, clock });
+    const wordsOf = (health: UnitHealth) => words.get(lifeOf(health)) ?? read.get(health.unit);
+    const told = broken.flatMap((health): [UnitHealth, string][] => {
+      const text = wordsOf(health);
+      return text === undefined ? [] : [[health, text]];
+    });
+    words = new Map(told.map(([health, text]) => [lifeOf(health), text]));
+    return new Map(told.map(([health, text]) => [health.unit, text]));
+  }
+
+  /** A unit that is being healed is not well before it has settled: its incident stays as it was. */
+  async function projectFailed(findings: readonly Finding[]): Promise<void> {
+    const now = new Map(findings.map((finding) => [finding.fingerprint, finding]));
+    for (const unit of healing.keys()) {
+      const fingerprint = `unit_failed:${node}:${unit}`;
+      const before = lastFailed.get(fingerprint);
+      if (before && !now.has(fingerprint)) now.set(fingerprint, before);
+    }
+    lastFailed = now;
+    await project(database, node, 'unit_failed', [...now.values()]);
+  }
+
+  function setGauges(units: readonly UnitHealth[], flapping: number, breakersOpen: number): void {
+    for (const condition of ['none', 'failed', 'start_limit_hit', 'stopped'] as const)
+      metrics.units.set({ condition }, units.filter((health) => (health.condition ?? 'none') === condition).length);
+    metrics.unitsFlapping.set(flapping);
+    metrics.breakersOpen.set(breakersOpen);
+    metrics.unitsLastSeen.setToCurrentTime();
+  }
+
+  return {
+    unitsPass,
+    /** What is being settled is recorded as unknown: nobody watches it to its end. */
+    stop: async (): Promise<void> => {
+      stopping.abort();
+      unwatch();
+      await Promise.all(healing.values());
+    },
+  };
+}
+
+export const UNITS_INTERVAL_MS = 5_000;
+
+const lifeOf = ({ unit, invocationId }: UnitHealth) => `${unit} ${invocationId}`;

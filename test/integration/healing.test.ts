@@ -1,0 +1,268 @@
+import { hostname } from 'node:os';
+import { expect, test } from 'vitest';
+import { type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
+import type { Database } from '../../src/postgres/database.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { openTestContext } from '../support/executor.ts';
+import { createScriptedUnits, FAILED, type ScriptedUnits } from '../support/scripted-units.ts';
+import { waitFor } from '../support/wait.ts';
+
+const ENV = { RECLAIMD_UNITS: 'a b c w@', RECLAIMD_HEAL_SETTLE: '400ms', RECLAIMD_HEAL_BACKOFF: '0s' };
+const PERSON = { actor: 'ann@desk', automatic: false, reason: 'it should run' };
+const DAEMON = { actor: 'reclaimd@test', automatic: true, reason: null };
+
+interface Row {
+  unit: string;
+  node: string;
+  actor: string;
+  outcome: string | null;
+  error: string | null;
+  condition: string | null;
+  phases: { phase: string }[];
+}
+
+const actions = (database: Database) =>
+  database.query<Row>('SELECT unit, node, actor, outcome, error, condition, phases FROM unit_action ORDER BY id');
+const starts = (units: ScriptedUnits) => units.calls.filter((call) => call.startsWith('start'));
+
+async function setUp(env: Record<string, string> = {}) {
+  const { url, database } = await createFleetDatabase();
+  const units = createScriptedUnits();
+  const service = { manager: units.manager, journal: units.journal };
+  const context = await openTestContext(url, { ...ENV, ...env });
+  const events: HealEvent[] = [];
+  return {
+    url,
+    database,
+    units,
+    service,
+    context,
+    healing: context.healDependencies(service),
+    events,
+    emit: (event: HealEvent) => events.push(event),
+  };
+}
+
+test('a failed unit is reset, started and watched; the intent, the result and the audit stay', async () => {
+  const { database, units, healing, events, emit } = await setUp();
+  units.set('a.service', FAILED);
+  expect(await healUnit(healing, 'a.service', PERSON, emit)).toEqual({ outcome: 'healed', unit: 'a.service' });
+  expect(units.calls).toEqual(['reset-failed a.service', 'start a.service']);
+  expect(events.map(({ phase }) => phase)).toEqual(['starting', 'healed']);
+  const [row] = await actions(database);
+  expect(row).toMatchObject({ unit: 'a.service', node: 'test', actor: 'ann@desk', outcome: 'done', condition: 'failed' });
+  expect(row?.phases.map(({ phase }) => phase)).toEqual(['reset_failed', 'start', 'settle']);
+  expect(await database.query('SELECT actor, action, target, outcome, reason FROM audit')).toEqual([
+    { actor: 'ann@desk', action: 'unit_heal', target: 'test:a.service', outcome: 'done', reason: 'it should run' },
+  ]);
+});
+
+test('a unit that ends again while it settles is not healed, and its last words are told', async () => {
+  const { units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  units.onStart('a.service', { diesAfterMs: 150 });
+  units.lastLines.set('a.service', ['cannot open the queue']);
+  const healed = await healUnit(healing, 'a.service', PERSON);
+  expect(healed).toMatchObject({
+    outcome: 'failed',
+    error: expect.stringMatching(/it was failed .*exited with status 1.*cannot open the queue/),
+  });
+});
+
+test('a start job that fails is a failed heal', async () => {
+  const { units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  units.onStart('a.service', { job: 'failed' });
+  expect(await healUnit(healing, 'a.service', PERSON)).toMatchObject({
+    outcome: 'failed',
+    error: expect.stringContaining('its start job ended: failed'),
+  });
+});
+
+test('outside the allowlist, or with odd characters: refused, and systemd is never asked', async () => {
+  const { database, units, healing } = await setUp();
+  for (const name of ['sshd.service', 'a.service; reboot', '../a.service', 'w@.service', 'a.timer', ''])
+    expect(await healUnit(healing, name, PERSON)).toMatchObject({ outcome: 'refused', refused: 'not_allowed' });
+  expect(units.calls).toEqual([]);
+  expect(await actions(database)).toEqual([]);
+});
+
+test('an alias of a unit that nobody allowed is refused', async () => {
+  const { units, healing } = await setUp();
+  units.set('sshd.service', FAILED);
+  const manager = { ...units.manager, read: () => units.manager.read('sshd.service') };
+  expect(await healUnit({ ...healing, units: manager }, 'a.service', PERSON)).toMatchObject({ outcome: 'refused', unit: 'sshd.service' });
+  expect(units.calls).toEqual([]);
+});
+
+test('two healers of one host at once, of whatever node: one heal, and the person hears how it went', async () => {
+  const { url, database, units, service, healing } = await setUp();
+  const other = (await openTestContext(url, { ...ENV, RECLAIMD_NODE: 'other' })).healDependencies(service);
+  units.set('a.service', FAILED);
+  const [daemon, person] = await Promise.all([healUnit(healing, 'a.service', DAEMON), healUnit(other, 'a.service', PERSON)]);
+  expect(starts(units)).toHaveLength(1);
+  const outcomes = [daemon.outcome, person.outcome].sort();
+  expect(outcomes).toContain('healed');
+  expect(person.outcome).toBe('healed');
+  expect((await actions(database)).filter(({ outcome }) => outcome === 'done')).toHaveLength(1);
+});
+
+test('ten at once: one heal', async () => {
+  const { units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  await Promise.all(Array.from({ length: 10 }, () => healUnit(healing, 'a.service', PERSON)));
+  expect(starts(units)).toHaveLength(1);
+});
+
+test('an intent whose healer died is taken over once its lease is over, and audited as unknown', async () => {
+  const { database, units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  const insert = (lease: string) =>
+    database.query(
+      `INSERT INTO unit_action (host, node, unit, action, actor, automatic, lease_until)
+       VALUES ($1, 'dead', 'a.service', 'unit_heal', 'reclaimd@dead', true, now() + $2::interval)`,
+      [hostname(), lease],
+    );
+  await insert('1 minute');
+  expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'not_needed', why: 'reclaimd@dead is at it' });
+  await database.query(`UPDATE unit_action SET lease_until = now() - interval '1 second'`);
+  expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'healed' });
+  expect((await actions(database)).map(({ actor, outcome }) => [actor, outcome])).toEqual([
+    ['reclaimd@dead', 'unknown'],
+    ['reclaimd@test', 'done'],
+  ]);
+  expect(await database.query('SELECT target, outcome FROM audit ORDER BY seq')).toEqual([
+    { target: 'dead:a.service', outcome: 'unknown' },
+    { target: 'test:a.service', outcome: 'done' },
+  ]);
+});
+
+test('one that fails, hangs or is refused keeps no other from its heal', async () => {
+  const { units, healing, events, emit } = await setUp();
+  for (const unit of ['a.service', 'b.service', 'c.service']) units.set(unit, FAILED);
+  units.onStart('a.service', { job: 'failed' });
+  const result = await healAll(healing, PERSON, emit, ['a.service', 'b.service', 'nope.service', 'c.service']);
+  expect(result.healed.sort()).toEqual(['b.service', 'c.service']);
+  expect(result.failed.map(({ unit }) => unit)).toEqual(['a.service']);
+  expect(result.refused.map(({ unit }) => unit)).toEqual(['nope.service']);
+  expect(events.at(-1)).toEqual({ phase: 'done', node: 'test', unit: null });
+  expect(summary(result)).toMatch(/^healed .*; failed a\.service \(.*\); refused nope\.service/);
+});
+
+test('an enumeration that fails is an error, never a host where all is well', async () => {
+  const { units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  expect((await healing.detector.detect()).units).toHaveLength(1);
+  units.breakListing(new Error('no bus'));
+  // Within three seconds the look is still that one, and says how old it is.
+  expect(await healing.detector.detect()).toMatchObject({ units: [{ unit: 'a.service' }], ageMs: expect.any(Number) });
+  healing.detector.invalidate();
+  await expect(healing.detector.detect()).rejects.toThrow('no bus');
+  await expect(healAll(healing, PERSON)).rejects.toThrow('no bus');
+  units.breakListing(undefined);
+  expect((await healing.detector.detect()).units).toHaveLength(1);
+});
+
+test('the breaker opens after so many heals, stays open over a restart of the daemon, and a person closes it', async () => {
+  const { url, database, units, service, healing } = await setUp();
+  units.onStart('a.service', { diesAfterMs: 50 });
+  units.set('a.service', FAILED);
+  const run = () => startTestDaemon(url, ENV, { units: service });
+  const opened = () =>
+    waitFor('the breaker to open', async () => {
+      const [row] = await database.query<{ breaker: string }>(
+        `SELECT evidence->>'breaker' AS breaker FROM incident WHERE class = 'unit_flapping' AND resolved_at IS NULL`,
+      );
+      return row?.breaker === 'open';
+    });
+  const first = await run();
+  await opened();
+  await first.stop();
+  expect(starts(units)).toHaveLength(3);
+
+  const looksBefore = units.looks();
+  const second = await run();
+  await waitFor('the second daemon to look twice', () => {
+    units.set('a.service', FAILED);
+    return units.looks() > looksBefore + 2;
+  });
+  await second.stop();
+  expect(starts(units)).toHaveLength(3);
+  expect((await actions(database)).map(({ outcome }) => outcome)).toEqual(['failed', 'failed', 'failed']);
+  units.onStart('a.service', {});
+  expect(await healUnit(healing, 'a.service', PERSON)).toMatchObject({ outcome: 'healed' });
+  units.set('a.service', FAILED);
+  const third = await run();
+  await waitFor('a new heal', async () => (await actions(database)).length === 5);
+  await waitFor('its end', async () => (await actions(database)).at(-1)?.outcome === 'done');
+  await third.stop();
+});
+
+test('the daemon heals what failed, leaves alone what a person stopped, and its incident goes when the unit has settled', async () => {
+  const { url, database, units, service } = await setUp();
+  units.set('b.service', { ...FAILED, exitStatus: 143 });
+  units.stopRequested.set('b.service', true);
+  units.set('c.service', { activeState: 'inactive', subState: 'dead', inactiveEnteredAt: 2 });
+  await startTestDaemon(url, ENV, { units: service });
+  units.set('a.service', FAILED);
+  await waitFor('the heal', async () => (await actions(database)).some(({ outcome }) => outcome === 'done'));
+  await waitFor(
+    'the incidents to settle',
+    async () => {
+      const rows = await database.query<{ fingerprint: string; open: boolean }>(
+        `SELECT fingerprint, resolved_at IS NULL AS open FROM incident WHERE class = 'unit_failed' ORDER BY 1`,
+      );
+      const open = rows.filter((row) => row.open).map(({ fingerprint }) => fingerprint);
+      return (
+        rows.some(({ fingerprint }) => fingerprint === 'unit_failed:test:a.service') &&
+        open.length === 1 &&
+        open[0] === 'unit_failed:test:c.service'
+      );
+    },
+    30_000,
+  );
+  expect(starts(units)).toEqual(['start a.service']);
+});
+
+test.each([
+  ['RECLAIMD_HEAL=off', { RECLAIMD_HEAL: 'off' }],
+  ['a dry run', { RECLAIMD_DRY_RUN: 'true' }],
+])('%s reports and touches nothing', async (_, env) => {
+  const { url, database, units, service } = await setUp();
+  units.set('a.service', FAILED);
+  await startTestDaemon(url, { ...ENV, ...env }, { units: service });
+  await waitFor('the incident', async () => (await database.query(`SELECT FROM incident WHERE class = 'unit_failed'`)).length === 1);
+  expect(units.calls).toEqual([]);
+});
+
+test('a stopped unit that should run is started where that was asked for', async () => {
+  const { url, units, service } = await setUp();
+  units.set('a.service', { activeState: 'inactive', subState: 'dead', inactiveEnteredAt: 2 });
+  await startTestDaemon(url, { ...ENV, RECLAIMD_HEAL_STOPPED: 'true' }, { units: service });
+  await waitFor('the start', () => starts(units).length === 1);
+});
+
+test('restarts by systemd itself within the window are flapping, over a restart of the daemon too', async () => {
+  const { url, database, units, service } = await setUp();
+  const env = { ...ENV, RECLAIMD_FLAP_RESTARTS: '4' };
+  const seen = (restarts: number) =>
+    waitFor(
+      `${restarts} restarts to be noted`,
+      async () => (await database.query('SELECT FROM unit_life WHERE restarts = $1', [restarts])).length === 1,
+    );
+  units.set('a.service', { restarts: 7 });
+  const first = await startTestDaemon(url, env, { units: service });
+  await seen(7);
+  units.set('a.service', { restarts: 9, invocationId: 'second', activeState: 'failed', result: 'exit-code' });
+  await seen(9);
+  await first.stop();
+  expect(await database.query(`SELECT FROM incident WHERE class = 'unit_flapping'`)).toEqual([]);
+  units.set('a.service', { restarts: 2, invocationId: 'third', activeState: 'active', result: 'success' });
+  await startTestDaemon(url, env, { units: service });
+  const flapping = await waitFor('the incident', async () => {
+    const [row] = await database.query<{ evidence: object }>(`SELECT evidence FROM incident WHERE class = 'unit_flapping'`);
+    return row?.evidence;
+  });
+  expect(flapping).toMatchObject({ unit: 'a.service', restarts: 4 });
+});
