@@ -15,6 +15,9 @@ const CONTRACT = [
   'reclaimd_incidents_open gauge class severity',
   'reclaimd_incidents_opened_total counter class severity',
   'reclaimd_incidents_resolved_total counter class severity',
+  'reclaimd_heal_breakers_open gauge',
+  'reclaimd_heal_duration_seconds histogram',
+  'reclaimd_heals_total counter outcome',
   'reclaimd_loop_duration_seconds histogram loop',
   'reclaimd_loop_runs_total counter loop result',
   'reclaimd_node_conflicts_total counter',
@@ -28,6 +31,10 @@ const CONTRACT = [
   'reclaimd_recoveries_total counter policy outcome',
   'reclaimd_sweep_duration_seconds histogram',
   'reclaimd_sweep_last_success_timestamp_seconds gauge',
+  'reclaimd_unit_crashes_total counter result',
+  'reclaimd_units gauge condition',
+  'reclaimd_units_flapping gauge',
+  'reclaimd_units_last_success_timestamp_seconds gauge',
 ];
 
 test('names, types and labels are the contract, and each metric says what it means', () => {

@@ -75,7 +75,10 @@ test('healing a unit works with them too', async () => {
   units.set('a.service', FAILED);
   const env = { RECLAIMD_UNITS: 'a', RECLAIMD_HEAL_SETTLE: '100ms', RECLAIMD_LISTEN: '127.0.0.1:0' };
   const daemon = await startTestDaemon(await createLeastRole(url), env, { units: { manager: units.manager, journal: units.journal } });
-  await waitFor('the heal', async () => (await database.query(`SELECT FROM audit WHERE action = 'unit_heal' AND outcome = 'done'`)).length === 1);
+  await waitFor(
+    'the heal',
+    async () => (await database.query(`SELECT FROM audit WHERE action = 'unit_heal' AND outcome = 'done'`)).length === 1,
+  );
   const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
   expect(metrics).toContain('reclaimd_heals_total{outcome="healed"} 1');
   expect(metrics).toMatch(/reclaimd_loop_runs_total\{loop="units",result="ok"\}/);
