@@ -7,7 +7,7 @@ import { findFailed, findFlapping, type UnitCircumstances } from './healing/find
 import { healUnit } from './healing/heal.ts';
 import { countRestarts, saveLives } from './healing/queries.ts';
 import { type Finding, project } from './incidents/incident.ts';
-import type { Metrics } from './metrics/metrics.ts';
+import { countIncidents, type Metrics } from './metrics/metrics.ts';
 import type { Clock } from './runtime/clock.ts';
 import { errorFields, type Logger } from './runtime/logger.ts';
 import type { PassResult } from './runtime/loop.ts';
@@ -67,7 +67,7 @@ export function createUnitPasses({ context, service, metrics, clock, log, onChan
     };
     const flapping = findFlapping(units, circumstances);
     await projectFailed(findFailed(units, circumstances));
-    await project(database, node, 'unit_flapping', flapping);
+    countIncidents(metrics, await project(database, node, 'unit_flapping', flapping));
     setGauges(units, flapping.length, [...budgets.values()].filter(({ breaker }) => breaker === 'open').length);
     return againInMs === undefined ? undefined : { againInMs: Math.min(againInMs, UNITS_INTERVAL_MS) };
   }
@@ -125,7 +125,7 @@ export function createUnitPasses({ context, service, metrics, clock, log, onChan
       if (before && !now.has(fingerprint)) now.set(fingerprint, before);
     }
     lastFailed = now;
-    await project(database, node, 'unit_failed', [...now.values()]);
+    countIncidents(metrics, await project(database, node, 'unit_failed', [...now.values()]));
   }
 
   function setGauges(units: readonly UnitHealth[], flapping: number, breakersOpen: number): void {

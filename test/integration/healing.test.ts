@@ -189,6 +189,10 @@ test('the breaker opens after so many heals, stays open over a restart of the da
   });
   await second.stop();
   expect(starts(units)).toHaveLength(3);
+  const [failed] = await database.query<{ summary: string }>(
+    `SELECT summary FROM incident WHERE class = 'unit_failed' AND resolved_at IS NULL`,
+  );
+  expect(failed?.summary).toMatch(/a\.service on test failed: .*; healing has stopped/);
   expect((await actions(database)).map(({ outcome }) => outcome)).toEqual(['failed', 'failed', 'failed']);
   units.onStart('a.service', {});
   expect(await healUnit(healing, 'a.service', PERSON)).toMatchObject({ outcome: 'healed' });
