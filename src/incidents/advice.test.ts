@@ -1,0 +1,65 @@
+import { expect, test } from 'vitest';
+import { adviseOn } from './advice.ts';
+import { INCIDENT_CLASSES, type IncidentClass } from './class.ts';
+
+const JOB = '00000000-0000-4000-8000-000000000001';
+
+const commandsFor = (incidentClass: IncidentClass, evidence: Record<string, unknown>, node: string | null = null) =>
+  adviseOn({ class: incidentClass, evidence, node }).repairs.map(({ command }) => command);
+
+test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
+  ['dead_executor', { executor: 'e1', verdict: 'dead' }, null, ['reclaimd preview executor_rescue e1']],
+  ['hung_executor', { executor: 'e1' }, null, ['reclaimd preview executor_stop_and_rescue e1']],
+  [
+    'held_orphan',
+    { queue: 'pay', jobId: JOB, executorId: 'e1' },
+    null,
+    [`reclaimd preview job_rescue pay/${JOB}`, `reclaimd preview job_discard pay/${JOB}`],
+  ],
+  ['poison_job', { queue: 'pay', jobId: JOB, outcome: 'discarded' }, null, [`reclaimd preview job_retry pay/${JOB}`]],
+  [
+    'poison_job',
+    { queue: 'pay', jobId: JOB, outcome: 'held' },
+    null,
+    [`reclaimd preview job_discard pay/${JOB}`, `reclaimd preview job_rescue pay/${JOB}`],
+  ],
+  [
+    'workflow_stuck',
+    { parent: `flow/${JOB}`, children: [`step/${JOB}`] },
+    null,
+    [
+      `reclaimd preview workflow_retry_parent flow/${JOB}`,
+      `reclaimd preview workflow_cancel_descendants flow/${JOB}`,
+      `reclaimd preview workflow_unblock step/${JOB}`,
+    ],
+  ],
+  [
+    'unit_failed',
+    { unit: 'mail@1.service' },
+    'web-1',
+    ['reclaimd preview unit_heal web-1:mail@1.service', 'reclaimd preview unit_restart web-1:mail@1.service'],
+  ],
+  [
+    'unit_flapping',
+    { unit: 'mail.service', node: 'web-2' },
+    'web-1',
+    ['reclaimd preview unit_heal web-2:mail.service', 'reclaimd preview unit_restart web-2:mail.service'],
+  ],
+  ['mass_staleness', { executors: ['e1', 'e2'] }, null, ['reclaimd preview executor_rescue e1', 'reclaimd preview executor_rescue e2']],
+])('%s %j', (incidentClass, evidence, node, commands) => {
+  expect(commandsFor(incidentClass, evidence, node)).toEqual(commands);
+});
+
+test.each(INCIDENT_CLASSES)('%s says what is under way and what would help, and lives with evidence that says nothing', (incidentClass) => {
+  expect(adviseOn({ class: incidentClass, evidence: {}, node: null }).underWay).not.toBe('');
+  expect(commandsFor(incidentClass, {}).join()).not.toContain('undefined');
+});
+
+test('a name from the fleet stays one word of one line in the command', () => {
+  expect(commandsFor('dead_executor', { executor: "a'; rm -rf ~\n#" })).toEqual([`reclaimd preview executor_rescue 'a'\\''; rm -rf ~?#'`]);
+  expect(commandsFor('held_orphan', { queue: '$(reboot)', jobId: JOB })[0]).toBe(`reclaimd preview job_rescue '$(reboot)/${JOB}'`);
+});
+
+test('a mass failure of hundreds does not bury the rest', () => {
+  expect(commandsFor('mass_staleness', { executors: Array.from({ length: 300 }, (_, index) => `e${index}`) })).toHaveLength(10);
+});
