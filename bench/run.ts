@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { benchDetection } from './detection.ts';
 import { benchIdle } from './idle.ts';
+import { benchIncidents } from './incidents.ts';
 import { printVersions } from './support.ts';
 import { benchSweep } from './sweep.ts';
 import { benchThroughput } from './throughput.ts';
@@ -11,6 +12,7 @@ const benches: Record<string, (quick: boolean) => Promise<void>> = {
   throughput: benchThroughput,
   sweep: benchSweep,
   idle: benchIdle,
+  incidents: benchIncidents,
 };
 const quick = process.argv.includes('--quick');
 const names = process.argv.slice(2).filter((argument) => argument !== '--quick');
