@@ -83,14 +83,22 @@ async function preparePassword(root: string): Promise<string> {
   return password;
 }
 
-/** Postgres guards its directory itself, but says so only in its log. */
+/** Postgres guards its directory itself, but says so only in its log. One that was just killed may take a moment to be gone. */
 async function refuseIfServed(data: string): Promise<void> {
+  const startedAt = performance.now();
+  for (let pid = await findServer(data); pid !== undefined; pid = await findServer(data)) {
+    if (performance.now() - startedAt > RETRY_LIMIT_MS)
+      throw new EmbeddedPostgresFailed(`${data} is already being served by process ${pid}: stop it, or give another directory`);
+    await delay(50);
+  }
+}
+
+async function findServer(data: string): Promise<number | undefined> {
   const first = await readFile(join(data, 'postmaster.pid'), 'utf8').catch(() => '');
   const pid = Number(first.split('\n', 1)[0]);
-  if (!pid) return;
+  if (!pid) return undefined;
   const command = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0');
-  if (command.includes(data))
-    throw new EmbeddedPostgresFailed(`${data} is already being served by process ${pid}: stop it, or give another directory`);
+  return command.includes(data) ? pid : undefined;
 }
 
 /** Beside its place first: an initialisation that was cut short leaves nothing that looks like a database. */
