@@ -55,6 +55,18 @@ test.each(INCIDENT_CLASSES)('%s says what is under way and what would help, and 
   expect(commandsFor(incidentClass, {}).join()).not.toContain('undefined');
 });
 
+test.each<[IncidentClass, Record<string, unknown>, string]>([
+  ['unit_failed', { withheld: 'a person stopped it', breaker: 'closed' }, 'nothing: a person stopped it'],
+  ['unit_failed', { withheld: null, breaker: 'open' }, 'healing has stopped'],
+  ['unit_failed', { withheld: null, breaker: 'closed' }, 'heals it'],
+  ['unit_flapping', { breaker: 'closed' }, 'systemd restarts it'],
+  ['unit_flapping', { breaker: 'open' }, 'healing has stopped'],
+  ['dead_executor', { verdict: 'missing' }, 'whose brakes allow it'],
+  ['dead_executor', { verdict: 'dead' }, 'by the next sweep, by the policy'],
+])('%s %j: what is under way follows the evidence', (incidentClass, evidence, said) => {
+  expect(adviseOn({ class: incidentClass, evidence, node: null }).underWay).toContain(said);
+});
+
 test('a name from the fleet stays one word of one line in the command', () => {
   expect(commandsFor('dead_executor', { executor: "a'; rm -rf ~\n#" })).toEqual([`reclaimd preview executor_rescue 'a'\\''; rm -rf ~?#'`]);
   expect(commandsFor('held_orphan', { queue: '$(reboot)', jobId: JOB })[0]).toBe(`reclaimd preview job_rescue '$(reboot)/${JOB}'`);

@@ -8,6 +8,8 @@ export interface Advice {
   repairs: { command: string; effect: string }[];
 }
 
+const HEALING_STOPPED = 'healing has stopped until a person acts or a quiet time has passed';
+
 /** A mass failure names many; more than this would bury the rest. */
 const MOST_TARGETS = 10;
 
@@ -66,7 +68,12 @@ export function adviseOn(stated: Stated): Advice {
       };
     case 'unit_failed':
       return {
-        underWay: 'the daemon of its node heals it, with growing pauses, until its budget for the window is spent',
+        underWay:
+          typeof evidence['withheld'] === 'string'
+            ? `nothing: ${evidence['withheld']}`
+            : evidence['breaker'] === 'open'
+              ? HEALING_STOPPED
+              : 'the daemon of its node heals it, with growing pauses, until its budget for the window is spent',
         repairs: unit.flatMap((target) => [
           preview('unit_heal', target, 'resets the failure and starts it, then watches that it stays up'),
           preview('unit_restart', target, 'stops and starts it'),
@@ -74,7 +81,7 @@ export function adviseOn(stated: Stated): Advice {
       };
     case 'unit_flapping':
       return {
-        underWay: 'healing has stopped until an operator acts or a quiet time has passed',
+        underWay: evidence['breaker'] === 'closed' ? 'systemd restarts it; should it give up, the daemon heals it' : HEALING_STOPPED,
         repairs: unit.flatMap((target) => [
           preview('unit_heal', target, 'starts it once more: only when its cause is mended'),
           preview('unit_restart', target, 'stops and starts it'),
