@@ -4,7 +4,7 @@ import { EXECUTOR_KEPT_SECONDS, refreshExecutors } from './executors/health.ts';
 import { countVerdicts } from './executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
 import { readFleetState } from './fleet/queries.ts';
-import { severityOf } from './incidents/class.ts';
+import { INCIDENT_CLASSES, severityOf } from './incidents/class.ts';
 import type { IncidentChanges } from './incidents/incident.ts';
 import { countOpen } from './incidents/listing.ts';
 import { countBatch, countIncidents, type Metrics, observeSweep } from './metrics/metrics.ts';
@@ -134,9 +134,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     const fleet = await readFleetState(database, null, null, CUT_OFF_AFTER_SECONDS);
     metrics.brakeActive.set(fleet.braked ? 1 : 0);
     metrics.graceActive.set(fleet.comebackSeconds !== null && fleet.comebackSeconds * 1000 < config.outageGraceMs ? 1 : 0);
-    metrics.incidentsOpen.reset();
-    for (const row of await countOpen(database))
-      metrics.incidentsOpen.set({ class: row.class, severity: severityOf(row.class) }, row.count);
+    const open = new Map((await countOpen(database)).map((row) => [row.class, row.count]));
+    for (const name of INCIDENT_CLASSES) metrics.incidentsOpen.set({ class: name, severity: severityOf(name) }, open.get(name) ?? 0);
     if (canSee()) await readOwnership();
   }
 

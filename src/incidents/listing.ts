@@ -162,12 +162,14 @@ export async function readIncident(sql: Sql, id: string): Promise<IncidentHistor
   const [row] = await sql.query<Row>(`SELECT ${COLUMNS} FROM incident i WHERE i.id = $1`, [id]);
   if (!row) return undefined;
   const incident = withSeverity(row);
+  const occurrencesKept = await listOccurrences(sql, id);
+  const targets = [incident, ...occurrencesKept].flatMap(({ evidence }) => targetsOf({ class: row.class, node: row.node, evidence }));
   return {
     ...incident,
     history: await listOpenings(sql, id),
-    occurrencesKept: await listOccurrences(sql, id),
+    occurrencesKept,
     rescues: await listRescues(sql, incident),
-    audit: await listAudit(sql, [incidentTarget(id), ...targetsOf(incident)]),
+    audit: await listAudit(sql, [...new Set([incidentTarget(id), ...targets])]),
   };
 }
 

@@ -17,6 +17,11 @@ export function jobOf({ evidence }: Stated): string | undefined {
   return queue && jobId ? `${queue}/${jobId}` : undefined;
 }
 
+function attemptsOf({ class: incidentClass, node, evidence: { attempts } }: Stated): string[] {
+  const jobs = Array.isArray(attempts) ? (attempts as Record<string, unknown>[]) : [];
+  return jobs.map((evidence) => jobOf({ class: incidentClass, node, evidence })).filter((job) => job !== undefined);
+}
+
 export function executorsOf({ evidence }: Stated): string[] {
   const one = text(evidence['executor']) ?? text(evidence['executorId']);
   return one ? [one] : texts(evidence['executors']);
@@ -37,6 +42,6 @@ export function workflowOf(stated: Stated): { parent: string | undefined; childr
 /** Everything that somebody could have acted on because of this incident. */
 export function targetsOf(stated: Stated): string[] {
   const { parent, children } = workflowOf(stated);
-  const targets = [jobOf(stated), ...executorsOf(stated), unitOf(stated), parent, ...children];
+  const targets = [jobOf(stated), ...attemptsOf(stated), ...executorsOf(stated), unitOf(stated), parent, ...children];
   return [...new Set(targets.filter((target) => target !== undefined))];
 }

@@ -52,6 +52,25 @@ test('an executor that died with attempts is an incident until the last of them 
   expect(await look('dead_executor')).toMatchObject([{ state: 'resolved', openings: 1 }]);
 });
 
+test('five nodes that look at once agree: one incident, one opening, no failure, round after round', async () => {
+  const { url, boss, database, executor, jobIds } = await createBusyFleet(5);
+  await executor.die();
+  const env = { RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue' };
+  const nodes = await Promise.all(['n1', 'n2', 'n3', 'n4', 'n5'].map((node) => openTestContext(url, { ...env, RECLAIMD_NODE: node })));
+  const lookTogether = () => Promise.all(nodes.map((context) => projectIncidents(context)));
+  for (let round = 1; round <= 3; round++) {
+    const opened = (await lookTogether()).flatMap((changes) => changes.opened);
+    expect(opened).toEqual([{ class: 'dead_executor', count: 1 }]);
+    await lookTogether();
+    expect((await listIncidents(database)).incidents).toMatchObject([{ class: 'dead_executor', occurrences: round, openings: round }]);
+    await database.query('UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now()');
+    const resolved = (await lookTogether()).flatMap((changes) => changes.resolved);
+    expect(resolved).toEqual([{ class: 'dead_executor', count: 1 }]);
+    await executor.die();
+  }
+  await boss.complete('work', jobIds);
+});
+
 test('a death without attempts, or whose attempts are back, is no incident', async () => {
   const { url, executor, look } = await createBusyFleet(3);
   await executor.die();
