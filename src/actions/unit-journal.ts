@@ -1,7 +1,14 @@
+/** Why a life of a unit ended, as the service manager wrote it down; undefined where the journal cannot tell. */
+export interface LifeEnd {
+  /** Somebody (a person, a deploy, a dependency) asked for the stop. */
+  stopRequested: boolean | undefined;
+  /** systemd wanted to start it again and its own start limit kept it from that. */
+  startLimitHit: boolean | undefined;
+}
+
 /** What the journal knows of one life of a unit. Every read ends with its signal. */
 export interface UnitJournal {
-  /** The last lines of that life, of severity error where there are any, oldest first; empty where there are none or they may not be read. */
-  readLastLines(unit: string, invocationId: string, count: number, signal: AbortSignal): Promise<string[]>;
-  /** Whether somebody asked the service manager to stop that life; undefined where the journal cannot tell. */
-  wasStopRequested(unit: string, invocationId: string, signal: AbortSignal): Promise<boolean | undefined>;
+  /** The last lines that look like errors, else the last lines, oldest first; empty where there are none or they may not be read. */
+  readLastLines(invocationId: string, count: number, signal: AbortSignal): Promise<string[]>;
+  explainEnd(invocationId: string, signal: AbortSignal): Promise<LifeEnd>;
 }

@@ -20,7 +20,10 @@ const FAILED: UnitStatus = {
   triggeredBy: [],
 };
 const STOPPED: Partial<UnitStatus> = { activeState: 'inactive', subState: 'dead', result: 'success', exitStatus: 0 };
-const NOBODY: Partial<UnitIntent> = { stop: 'not_requested' };
+const NOBODY: Partial<UnitIntent> = { end: { stopRequested: false, startLimitHit: false } };
+const PERSON: Partial<UnitIntent> = { end: { stopRequested: true, startLimitHit: false } };
+const LIMIT: Partial<UnitIntent> = { end: { stopRequested: false, startLimitHit: true } };
+const UNKNOWN = { stopRequested: undefined, startLimitHit: undefined };
 
 test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, boolean]>([
   ['failed', {}, NOBODY, 'failed', true],
@@ -28,9 +31,12 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['killed by a signal', { result: 'signal', exitCode: 'killed', exitStatus: 9 }, NOBODY, 'failed', true],
   ['out of memory', { result: 'oom-kill', exitCode: 'killed', exitStatus: 9 }, NOBODY, 'failed', true],
   ['watchdog', { result: 'watchdog', exitCode: 'dumped', exitStatus: 6 }, NOBODY, 'failed', true],
-  ['start limit hit', { result: 'start-limit-hit' }, NOBODY, 'start_limit_hit', true],
-  ['failed because a person stopped it: left alone', {}, { stop: 'requested' }, null, false],
-  ['killed past the time-out of a stop that a person asked for', { result: 'timeout' }, { stop: 'requested' }, null, false],
+  ['start limit hit, said by systemd', { result: 'start-limit-hit' }, NOBODY, 'start_limit_hit', true],
+  ['start limit hit, said by the journal', { restarts: 5 }, LIMIT, 'start_limit_hit', true],
+  ['start limit hit, most likely', { restarts: 5 }, {}, 'start_limit_hit', true],
+  ['restarted before, but this end was final', { restarts: 5 }, NOBODY, 'failed', true],
+  ['failed because a person stopped it: left alone', {}, PERSON, null, false],
+  ['killed past the time-out of a stop that a person asked for', { result: 'timeout' }, PERSON, null, false],
   ['status 143 and nobody can tell who stopped it: reported, not healed', { exitStatus: 143 }, {}, 'failed', false],
   ['stop time-out and nobody can tell who stopped it', { result: 'timeout', exitCode: 'killed', exitStatus: 9 }, {}, 'failed', false],
   ['status 143 and certainly nobody stopped it', { exitStatus: 143 }, NOBODY, 'failed', true],
@@ -46,8 +52,8 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['ended by itself, enabled', STOPPED, NOBODY, 'stopped', true],
   ['ended by itself, neither enabled nor desired', { ...STOPPED, unitFileState: 'disabled' }, NOBODY, null, false],
   ['ended by itself, desired', { ...STOPPED, unitFileState: 'disabled' }, { ...NOBODY, desired: true }, 'stopped', true],
-  ['stopped by a person', STOPPED, { stop: 'requested' }, null, false],
-  ['stopped by a person, though desired', STOPPED, { stop: 'requested', desired: true }, null, false],
+  ['stopped by a person', STOPPED, PERSON, null, false],
+  ['stopped by a person, though desired', STOPPED, { ...PERSON, desired: true }, null, false],
   ['stopped by nobody knows whom', STOPPED, {}, null, false],
   ['stopped on purpose', STOPPED, { ...NOBODY, declaredStopped: true }, null, false],
   ['waiting for its timer', { ...STOPPED, triggeredBy: ['mail.timer'] }, NOBODY, null, false],
@@ -55,11 +61,11 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['enabled, not run since boot', { ...STOPPED, invocationId: '', inactiveEnteredAt: 0 }, NOBODY, null, false],
   ['desired, not run since boot', { ...STOPPED, invocationId: '', inactiveEnteredAt: 0 }, { ...NOBODY, desired: true }, 'stopped', true],
 ])('%s', (_, status, intent, condition, mayStart) => {
-  const judged = judgeUnit({ ...FAILED, ...status }, { desired: false, declaredStopped: false, stop: 'unknown', ...intent });
+  const judged = judgeUnit({ ...FAILED, ...status }, { desired: false, declaredStopped: false, end: UNKNOWN, ...intent });
   expect({ condition: judged.condition, mayStart: judged.condition !== null && judged.withheld === null }).toEqual({ condition, mayStart });
 });
 
 test('the reason says how it ended', () => {
-  const judged = judgeUnit({ ...FAILED, restarts: 3 }, { desired: false, declaredStopped: false, stop: 'not_requested' });
+  const judged = judgeUnit({ ...FAILED, restarts: 3 }, { desired: false, declaredStopped: false, end: UNKNOWN });
   expect(judged.reason).toBe('exit-code, exited with status 1, 3 restarts');
 });

@@ -1,17 +1,16 @@
+import type { LifeEnd } from '../actions/unit-journal.ts';
 import type { UnitStatus } from '../actions/unit-manager.ts';
 
 /** What is wrong with a unit. */
 export type Condition = 'failed' | 'start_limit_hit' | 'stopped';
-
-/** What is known about who ended the unit's last life: somebody asked for it, nobody did, or nothing can tell. */
-export type StopRequest = 'requested' | 'not_requested' | 'unknown';
 
 export interface UnitIntent {
   /** Declared to be up, enabled or not. */
   desired: boolean;
   /** Declared to be down: whatever it does is as it should be. */
   declaredStopped: boolean;
-  stop: StopRequest;
+  /** Why its last life ended. */
+  end: LifeEnd;
 }
 
 export interface UnitJudgement {
@@ -34,34 +33,34 @@ const STATUS_OF_STOPPED = [130, 143];
 export function judgeUnit(status: UnitStatus, intent: UnitIntent): UnitJudgement {
   if (status.loadState !== 'loaded') return fine(`not loaded: ${status.loadState}`);
   if (intent.declaredStopped) return fine('declared to be stopped');
-  if (status.activeState === 'failed') return judgeFailed(status, intent.stop);
+  if (status.activeState === 'failed') return judgeFailed(status, intent.end);
   if (status.activeState === 'inactive') return judgeInactive(status, intent);
   return fine(status.activeState === status.subState ? status.activeState : `${status.activeState} (${status.subState})`);
 }
 
-function judgeFailed(status: UnitStatus, stop: StopRequest): UnitJudgement {
-  if (stop === 'requested') return fine(`stopped on request, and ended badly: ${describeEnd(status)}`);
-  const condition = isStartLimitHit(status) ? 'start_limit_hit' : 'failed';
-  return { condition, reason: describeEnd(status), withheld: withheldOf(status, stop) };
+function judgeFailed(status: UnitStatus, end: LifeEnd): UnitJudgement {
+  if (end.stopRequested) return fine(`stopped on request, and ended badly: ${describeEnd(status)}`);
+  const condition = isStartLimitHit(status, end) ? 'start_limit_hit' : 'failed';
+  return { condition, reason: describeEnd(status), withheld: withheldOf(status, end) };
 }
 
-function withheldOf(status: UnitStatus, stop: StopRequest): string | null {
+function withheldOf(status: UnitStatus, { stopRequested }: LifeEnd): string | null {
   if (isDriven(status)) return `started by ${status.triggeredBy.join(', ')}: it runs when that says so`;
-  if (stop === 'unknown' && endedAsStopped(status))
+  if (stopRequested === undefined && endedAsStopped(status))
     return 'it ended as a stopped program does, and the journal cannot tell whether somebody asked';
   return null;
 }
 
-function judgeInactive(status: UnitStatus, { desired, stop }: UnitIntent): UnitJudgement {
+function judgeInactive(status: UnitStatus, { desired, end }: UnitIntent): UnitJudgement {
   if (isDriven(status) || status.triggeredBy.length > 0) return fine('inactive: something else starts it');
   if (!desired && !isEnabled(status.unitFileState)) return fine('inactive, and neither enabled nor desired');
-  if (stop === 'requested') return fine('stopped on request');
+  if (end.stopRequested) return fine('stopped on request');
   const everRan = status.invocationId !== '' && status.inactiveEnteredAt > 0;
   if (!everRan)
     return desired
       ? { condition: 'stopped', reason: 'desired, but has not run since boot', withheld: null }
       : fine('enabled, but has not run since boot: nobody started it, or its start was skipped');
-  if (stop === 'unknown') return fine('stopped; the journal cannot tell by whom');
+  if (end.stopRequested === undefined) return fine('stopped; the journal cannot tell by whom');
   return { condition: 'stopped', reason: `ended by itself: ${describeEnd(status)}`, withheld: null };
 }
 
@@ -75,7 +74,13 @@ function endedAsStopped({ result, exitCode, exitStatus }: UnitStatus): boolean {
   return result === 'timeout' || (exitCode === 'exited' && STATUS_OF_STOPPED.includes(exitStatus));
 }
 
-const isStartLimitHit = ({ result }: UnitStatus) => result === 'start-limit-hit';
+/**
+ * systemd keeps the result of the last crash where its start limit ends a series of restarts. Where the journal cannot tell, a
+ * unit that was restarted and then was not any more has most likely met the limit.
+ */
+function isStartLimitHit({ result, restarts }: UnitStatus, { startLimitHit }: LifeEnd): boolean {
+  return result === 'start-limit-hit' || (startLimitHit ?? restarts > 0);
+}
 
 /** `exit-code, exited with status 1, 3 restarts`: what systemd knows of the end of a life. */
 export function describeEnd({ result, exitCode, exitStatus, restarts }: UnitStatus): string {

@@ -1,8 +1,8 @@
-import type { UnitJournal } from '../actions/unit-journal.ts';
+import type { LifeEnd, UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitManager, UnitStatus } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
-import { type Condition, isEnabled, judgeUnit, type StopRequest, type UnitJudgement } from './condition.ts';
+import { type Condition, isEnabled, judgeUnit, type UnitJudgement } from './condition.ts';
 
 export type UnitHealth = UnitStatus & UnitJudgement;
 
@@ -23,8 +23,9 @@ export interface DetectorDependencies {
 }
 
 const CACHE_MS = 3_000;
-/** The journal's say on one unit's end; without it the unit's end stays unexplained, and is looked up again next time. */
-const STOP_BUDGET_MS = 2_000;
+/** The journal's say on one unit's end; without it the end stays unexplained, and is looked up again next time. */
+const END_BUDGET_MS = 1_000;
+const UNKNOWN_END: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
 const LANES = 4;
 
 export type Detector = ReturnType<typeof createDetector>;
@@ -32,8 +33,8 @@ export type Detector = ReturnType<typeof createDetector>;
 /** Looks at the units of the allowlist: one enumeration, shared by whoever asks within three seconds of it. */
 export function createDetector(dependencies: DetectorDependencies) {
   const { units, journal, clock, allowlist, desired, declaredStopped } = dependencies;
-  /** Who ended a life does not change any more: asked once, and kept while the unit is in that state. */
-  let stops = new Map<string, StopRequest>();
+  /** Why a life ended does not change any more: asked once, and kept while the unit rests there. */
+  let ends = new Map<string, LifeEnd>();
   let latest: { units: Promise<UnitHealth[]>; startedAt: number } | undefined;
 
   /** @throws when the units cannot be enumerated: not knowing is no empty list. */
@@ -60,38 +61,36 @@ export function createDetector(dependencies: DetectorDependencies) {
   /** One unit as it is now, past the cache; undefined where systemd knows none of that name. */
   async function look(unit: string): Promise<UnitHealth | undefined> {
     const status = await units.read(unit);
-    return status && judge(status, await findStop(status));
+    return status && judge(status, await findEnd(status));
   }
 
   async function judgeAll(statuses: readonly UnitStatus[]): Promise<UnitHealth[]> {
-    const ended = statuses.filter(isStopOfInterest);
-    const found = new Map<string, StopRequest>();
+    const ended = statuses.filter(isEndOfInterest);
+    const found = new Map<string, LifeEnd>();
     const queue = ended.values();
     const lane = async () => {
-      for (const status of queue) found.set(keyOf(status), await findStop(status));
+      for (const status of queue) found.set(keyOf(status), await findEnd(status));
     };
     await Promise.all(Array.from({ length: LANES }, lane));
-    // Kept for as long as the unit rests there; what nothing could tell is asked again.
-    stops = new Map([...found].filter(([, stop]) => stop !== 'unknown'));
-    return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? 'unknown'));
+    // What nothing could tell is asked again.
+    ends = new Map([...found].filter(([, end]) => end.stopRequested !== undefined));
+    return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? UNKNOWN_END));
   }
 
-  async function findStop(status: UnitStatus): Promise<StopRequest> {
-    const known = stops.get(keyOf(status));
-    if (known || !isStopOfInterest(status)) return known ?? 'unknown';
-    const signal = AbortSignal.timeout(STOP_BUDGET_MS);
-    const requested = await journal.wasStopRequested(status.unit, status.invocationId, signal).catch(() => undefined);
-    return requested === undefined ? 'unknown' : requested ? 'requested' : 'not_requested';
+  async function findEnd(status: UnitStatus): Promise<LifeEnd> {
+    const known = ends.get(keyOf(status));
+    if (known || !isEndOfInterest(status)) return known ?? UNKNOWN_END;
+    return journal.explainEnd(status.invocationId, AbortSignal.timeout(END_BUDGET_MS)).catch(() => UNKNOWN_END);
   }
 
-  function isStopOfInterest({ activeState, invocationId, unit, unitFileState }: UnitStatus): boolean {
+  function isEndOfInterest({ activeState, invocationId, unit, unitFileState }: UnitStatus): boolean {
     if (invocationId === '') return false;
     return activeState === 'failed' || (activeState === 'inactive' && (desired.allows(unit) || isEnabled(unitFileState)));
   }
 
-  function judge(status: UnitStatus, stop: StopRequest): UnitHealth {
+  function judge(status: UnitStatus, end: LifeEnd): UnitHealth {
     const { unit } = status;
-    return { ...status, ...judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), stop }) };
+    return { ...status, ...judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), end }) };
   }
 
   /** A change was heard of: the next who asks looks anew. */

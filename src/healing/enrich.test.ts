@@ -3,18 +3,22 @@ import type { UnitJournal } from '../actions/unit-journal.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { enrich, shorten } from './enrich.ts';
 
-const unit = (name: string) => ({ unit: name, invocationId: 'a1' });
+const unit = (name: string) => ({ unit: name, invocationId: name });
 const journalOf = (readLastLines: UnitJournal['readLastLines']): UnitJournal => ({
   readLastLines,
-  wasStopRequested: async () => undefined,
+  explainEnd: async () => ({ stopRequested: undefined, startLimitHit: undefined }),
 });
 
 test('one budget for all: what hangs is killed, and those it keeps waiting stay empty', async () => {
   const killed: string[] = [];
-  const journal = journalOf(async (name, _, __, signal) => {
+  const journal = journalOf(async (name, _, signal) => {
     if (name === 'a') return ['a said this'];
-    await new Promise((done) => signal.addEventListener('abort', done));
-    killed.push(name);
+    await new Promise((done) =>
+      signal.addEventListener('abort', () => {
+        killed.push(name);
+        done(undefined);
+      }),
+    );
     return ['too late'];
   });
   const texts = await enrich([unit('a'), unit('b'), unit('c')], { journal, clock: systemClock, budgetMs: 50 });

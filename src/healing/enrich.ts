@@ -20,7 +20,7 @@ export async function enrich(
     const left = deadline - clock.now();
     if (left <= 0) break;
     if (invocationId === '') continue;
-    const text = await readWithin(left, (signal) => journal.readLastLines(unit, invocationId, LINES, signal), clock);
+    const text = await readWithin(left, (signal) => journal.readLastLines(invocationId, LINES, signal), clock);
     if (text !== '') texts.set(unit, text);
   }
   return texts;

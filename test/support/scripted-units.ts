@@ -53,6 +53,8 @@ export function createScriptedUnits(): ScriptedUnits {
     for (const listener of listeners) listener({ kind: 'changed', unit, status: after });
   }
 
+  const unitOf = (invocation: string) => [...units.values()].find(({ invocationId }) => invocationId === invocation)?.unit ?? '';
+
   function fail(unit: string): void {
     set(unit, { activeState: 'failed', subState: 'failed', result: 'exit-code', exitCode: 'exited', exitStatus: 1, inactiveEnteredAt: 2 });
   }
@@ -93,8 +95,8 @@ export function createScriptedUnits(): ScriptedUnits {
   return {
     manager,
     journal: {
-      readLastLines: async (unit) => lastLines.get(unit) ?? [],
-      wasStopRequested: async (unit) => stopRequested.get(unit) ?? false,
+      readLastLines: async (invocation) => lastLines.get(unitOf(invocation)) ?? [],
+      explainEnd: async (invocation) => ({ stopRequested: stopRequested.get(unitOf(invocation)) ?? false, startLimitHit: false }),
     },
     calls,
     looks: () => looks,
