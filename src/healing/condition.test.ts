@@ -58,8 +58,15 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['stopped on purpose', STOPPED, { ...NOBODY, declaredStopped: true }, null, false],
   ['waiting for its timer', { ...STOPPED, triggeredBy: ['mail.timer'] }, NOBODY, null, false],
   ['waiting for its socket', { ...STOPPED, triggeredBy: ['mail.socket'] }, NOBODY, null, false],
-  ['enabled, not run since boot', { ...STOPPED, invocationId: '', inactiveEnteredAt: 0 }, NOBODY, null, false],
-  ['desired, not run since boot', { ...STOPPED, invocationId: '', inactiveEnteredAt: 0 }, { ...NOBODY, desired: true }, 'stopped', true],
+  ['enabled, not run since boot', { ...STOPPED, invocationId: '' }, {}, null, false],
+  [
+    'desired, and nothing can tell why it is down: reported, not started',
+    { ...STOPPED, invocationId: '' },
+    { desired: true },
+    'stopped',
+    false,
+  ],
+  ['desired, unloaded, and it ended by itself', { ...STOPPED, invocationId: '' }, { ...NOBODY, desired: true }, 'stopped', true],
 ])('%s', (_, status, intent, condition, mayStart) => {
   const judged = judgeUnit({ ...FAILED, ...status }, { desired: false, declaredStopped: false, end: UNKNOWN, ...intent });
   expect({ condition: judged.condition, mayStart: judged.condition !== null && judged.withheld === null }).toEqual({ condition, mayStart });

@@ -55,13 +55,11 @@ function judgeInactive(status: UnitStatus, { desired, end }: UnitIntent): UnitJu
   if (isDriven(status) || status.triggeredBy.length > 0) return fine('inactive: something else starts it');
   if (!desired && !isEnabled(status.unitFileState)) return fine('inactive, and neither enabled nor desired');
   if (end.stopRequested) return fine('stopped on request');
-  const everRan = status.invocationId !== '' && status.inactiveEnteredAt > 0;
-  if (!everRan)
-    return desired
-      ? { condition: 'stopped', reason: 'desired, but has not run since boot', withheld: null }
-      : fine('enabled, but has not run since boot: nobody started it, or its start was skipped');
-  if (end.stopRequested === undefined) return fine('stopped; the journal cannot tell by whom');
-  return { condition: 'stopped', reason: `ended by itself: ${describeEnd(status)}`, withheld: null };
+  if (end.stopRequested === false) return { condition: 'stopped', reason: `ended by itself: ${describeEnd(status)}`, withheld: null };
+  const untold = 'nothing can tell whether somebody stopped it, or whether it ran at all since boot';
+  return desired
+    ? { condition: 'stopped', reason: 'desired, but does not run', withheld: untold }
+    : fine(`enabled, but does not run: ${untold}`);
 }
 
 export const isEnabled = (unitFileState: string) => ENABLED.includes(unitFileState);

@@ -54,8 +54,16 @@ export function createDetector(dependencies: DetectorDependencies) {
 
   async function enumerate(): Promise<UnitHealth[]> {
     if (allowlist.patterns.length === 0) return [];
-    const statuses = (await units.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
+    const listed = (await units.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
+    const statuses = [...listed, ...(await readUnloaded(new Set(listed.map(({ unit }) => unit))))];
     return judgeAll(statuses.toSorted((a, b) => (a.unit < b.unit ? -1 : 1)));
+  }
+
+  /** systemd unloads a unit that ended well and that nothing wants: those that are desired by name are looked up one by one. */
+  async function readUnloaded(listed: ReadonlySet<string>): Promise<UnitStatus[]> {
+    const missing = desired.patterns.filter((name) => allowlist.allows(name) && !listed.has(name));
+    const found = await Promise.all(missing.map((name) => units.read(name)));
+    return found.filter((status) => status !== undefined && !listed.has(status.unit)) as UnitStatus[];
   }
 
   /** One unit as it is now, past the cache; undefined where systemd knows none of that name. */
@@ -72,19 +80,18 @@ export function createDetector(dependencies: DetectorDependencies) {
       for (const status of queue) found.set(keyOf(status), await findEnd(status));
     };
     await Promise.all(Array.from({ length: LANES }, lane));
-    // What nothing could tell is asked again.
-    ends = new Map([...found].filter(([, end]) => end.stopRequested !== undefined));
+    // What nothing could tell is asked again, and so is a life that has no id to know it by.
+    ends = new Map([...found].filter(([key, end]) => end.stopRequested !== undefined && !key.endsWith(' ')));
     return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? UNKNOWN_END));
   }
 
   async function findEnd(status: UnitStatus): Promise<LifeEnd> {
     const known = ends.get(keyOf(status));
     if (known || !isEndOfInterest(status)) return known ?? UNKNOWN_END;
-    return journal.explainEnd(status.invocationId, AbortSignal.timeout(END_BUDGET_MS)).catch(() => UNKNOWN_END);
+    return journal.explainEnd(status.unit, status.invocationId, AbortSignal.timeout(END_BUDGET_MS)).catch(() => UNKNOWN_END);
   }
 
-  function isEndOfInterest({ activeState, invocationId, unit, unitFileState }: UnitStatus): boolean {
-    if (invocationId === '') return false;
+  function isEndOfInterest({ activeState, unit, unitFileState }: UnitStatus): boolean {
     return activeState === 'failed' || (activeState === 'inactive' && (desired.allows(unit) || isEnabled(unitFileState)));
   }
 

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface JournalReader {
   readLastLines(invocationId: string, count: number, signal: AbortSignal): Promise<string[]>;
   explainEnd(
+    unit: string,
     invocationId: string,
     signal: AbortSignal,
   ): Promise<{ stopRequested: boolean | undefined; startLimitHit: boolean | undefined }>;
@@ -31,7 +32,7 @@ const MESSAGE = {
   stopped: '9d1aaa27d60140bd96365438aad20286',
   succeeded: '7ad2d189f7e94e70a38c781354912448',
   failed: 'd9b373ed55a64feb8242e02dbe79a49c',
-  restartScheduled: '5eb03494b6584870a536b337290809b2',
+  restartScheduled: '5eb03494b6584870a536b337290809b3',
 };
 
 /** The journal through `journalctl`: no shell, no secrets in its environment, killed with the signal. */
@@ -68,21 +69,27 @@ export function createUnitJournal(command = 'journalctl'): JournalReader {
       const telling = lines.filter(({ text, priority }) => priority <= ERROR_PRIORITY || TELLING.test(text));
       return (telling.length > 0 ? telling : lines).slice(-count).map(({ text }) => text);
     },
-    explainEnd: async (invocationId, signal) => {
-      const nothing = { stopRequested: undefined, startLimitHit: undefined };
-      if (!INVOCATION.test(invocationId)) return nothing;
+    explainEnd: async (unit, invocationId, signal) => {
       // What a manager says of a unit; its other fields could be written by anybody, the underscored ones only by journald.
-      const matches = ['_PID=1', `INVOCATION_ID=${invocationId}`, '+', '_COMM=systemd', `USER_INVOCATION_ID=${invocationId}`];
+      const matches = INVOCATION.test(invocationId)
+        ? ['_PID=1', `INVOCATION_ID=${invocationId}`, '+', '_COMM=systemd', `USER_INVOCATION_ID=${invocationId}`]
+        : ['--boot', '_PID=1', `UNIT=${unit}`];
       for (;;) {
         const entries = await read(matches, MANAGER_MESSAGES, signal);
-        const end = explain(entries);
+        const end = explain(lastLifeOf(entries));
         if (end) return end;
         // The end itself is not written yet: what came before it may be missing too.
-        if (entries.length === 0 || signal.aborted) return nothing;
+        if (entries.length === 0 || signal.aborted) return { stopRequested: undefined, startLimitHit: undefined };
         await delay(RETRY_MS);
       }
     },
   };
+}
+
+/** From its last start on: asked for by name, there may be others before it. */
+function lastLifeOf(entries: readonly Entry[]): readonly Entry[] {
+  const start = entries.findLastIndex((entry) => [MESSAGE.starting, MESSAGE.started].includes(String(entry['MESSAGE_ID'])));
+  return start === -1 ? entries : entries.slice(start);
 }
 
 /** Undefined where the messages do not reach to the end of that life. */

@@ -96,7 +96,7 @@ export function createScriptedUnits(): ScriptedUnits {
     manager,
     journal: {
       readLastLines: async (invocation) => lastLines.get(unitOf(invocation)) ?? [],
-      explainEnd: async (invocation) => ({ stopRequested: stopRequested.get(unitOf(invocation)) ?? false, startLimitHit: false }),
+      explainEnd: async (unit) => ({ stopRequested: stopRequested.get(unit) ?? false, startLimitHit: false }),
     },
     calls,
     looks: () => looks,
