@@ -15,29 +15,22 @@ export async function enrich(
   { journal, clock, budgetMs = BUDGET_MS }: { journal: UnitJournal; clock: Clock; budgetMs?: number },
 ): Promise<Map<string, string>> {
   const texts = new Map<string, string>();
-  const deadline = clock.now() + budgetMs;
+  const over = new AbortController();
+  const finished = new AbortController();
+  // Ends in time even where a read does not heed its signal.
+  const timeout = clock.sleep(budgetMs, finished.signal).then((): string[] => {
+    over.abort();
+    return [];
+  });
   for (const { unit, invocationId } of units) {
-    const left = deadline - clock.now();
-    if (left <= 0) break;
+    if (over.signal.aborted) break;
     if (invocationId === '') continue;
-    const text = await readWithin(left, (signal) => journal.readLastLines(invocationId, LINES, signal), clock);
+    const read = journal.readLastLines(invocationId, LINES, over.signal).catch(() => []);
+    const text = shorten((await Promise.race([read, timeout])).join(' | '));
     if (text !== '') texts.set(unit, text);
   }
+  finished.abort();
   return texts;
-}
-
-/** Ends in time even where the read does not heed its signal. */
-async function readWithin(limitMs: number, read: (signal: AbortSignal) => Promise<string[]>, clock: Clock): Promise<string> {
-  const over = new AbortController();
-  const awake = new AbortController();
-  const lines = await Promise.race([
-    read(over.signal).catch(() => []),
-    clock.sleep(limitMs, awake.signal).then((): string[] => {
-      over.abort();
-      return [];
-    }),
-  ]).finally(() => awake.abort());
-  return shorten(lines.join(' | '));
 }
 
 /** At most so many characters as a person counts them: never half of one. */
