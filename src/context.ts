@@ -44,6 +44,8 @@ export interface ContextOptions {
   log: Logger;
   resolvePolicy?: ResolvePolicy | undefined;
   onPolicyError?(error: unknown): void;
+  /** The service manager of this host, for those who bring their own. */
+  units?: UnitService | undefined;
 }
 
 export type Context = Awaited<ReturnType<typeof openContext>>;
@@ -129,7 +131,10 @@ export function openContext(options: ContextOptions) {
     };
   }
 
-  function healDependencies({ manager, journal }: UnitService): HealDependencies {
+  /** What healing stands on; undefined where there is no service manager to be had. */
+  function healDependencies(): HealDependencies | undefined {
+    if (!options.units) return undefined;
+    const { manager, journal } = options.units;
     const allowlist = createAllowlist(config.units);
     const host = hostname();
     const [desired, declaredStopped] = [createAllowlist(config.unitsDesired), createAllowlist(config.unitsStopped)];
@@ -160,6 +165,7 @@ export function openContext(options: ContextOptions) {
 
   return {
     config,
+    clock,
     database,
     jobs,
     registry,

@@ -26,7 +26,7 @@ export interface DaemonOptions {
   clock?: Clock;
   resolvePolicy?: ResolvePolicy | undefined;
   /** The service manager of this host, for those who bring their own. */
-  units?: UnitService;
+  units?: UnitService | undefined;
 }
 
 export interface Daemon {
@@ -66,6 +66,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     databaseUrl: options.databaseUrl ?? config.databaseUrl,
     role: 'daemon',
     resolvePolicy: options.resolvePolicy,
+    units: options.units,
     onPolicyError: (error) => {
       metrics.policyErrors.inc();
       log.error(errorFields(error), 'resolvePolicy failed; the lists decide');
@@ -177,10 +178,9 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
   ];
 
+  const dependencies = config.units.length > 0 ? context.healDependencies() : undefined;
   const unitPasses =
-    options.units && config.units.length > 0
-      ? createUnitPasses({ context, service: options.units, metrics, clock, log, onChange: () => wake('units') })
-      : undefined;
+    dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
 
   const firstSetup = Promise.withResolvers<void>();

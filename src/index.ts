@@ -6,6 +6,18 @@ export { createDaemon, type Daemon, type DaemonOptions } from './daemon.ts';
 export { type ExecutorHealth, listExecutorHealth, refreshHeartbeats } from './executors/health.ts';
 export type { Heartbeat } from './executors/queries.ts';
 export { type Evidence, type Judgement, judge, type Proof, type Thresholds, thresholds, type Verdict } from './executors/verdict.ts';
+export { type Detection, detect, type UnitHealth } from './healing/detect.ts';
+export { enrich } from './healing/enrich.ts';
+export {
+  type HealDependencies,
+  type HealEvent,
+  type Healer,
+  type HealSummary,
+  healAll,
+  healUnit,
+  summary,
+  type UnitHealed,
+} from './healing/heal.ts';
 export { type AttentionRequest, type AttentionResult, acknowledge, snooze } from './incidents/attention.ts';
 export type { IncidentClass, Severity } from './incidents/class.ts';
 export type { IncidentChanges } from './incidents/incident.ts';

@@ -1,20 +1,22 @@
-import type { Context, UnitService } from './context.ts';
+import type { Config } from './config.ts';
 import { readBudgets } from './healing/budgets.ts';
 import type { UnitHealth } from './healing/detect.ts';
 import { needsHealing } from './healing/detect.ts';
 import { enrich } from './healing/enrich.ts';
 import { findFailed, findFlapping, type UnitCircumstances } from './healing/findings.ts';
-import { healUnit } from './healing/heal.ts';
+import { type HealDependencies, healUnit } from './healing/heal.ts';
 import { countRestarts, saveLives } from './healing/queries.ts';
 import { type Finding, project } from './incidents/incident.ts';
 import { countIncidents, type Metrics } from './metrics/metrics.ts';
+import type { Database } from './postgres/database.ts';
 import type { Clock } from './runtime/clock.ts';
 import { errorFields, type Logger } from './runtime/logger.ts';
 import type { PassResult } from './runtime/loop.ts';
 
 export interface UnitPassesDependencies {
-  context: Context;
-  service: UnitService;
+  config: Config;
+  database: Database;
+  dependencies: HealDependencies;
   metrics: Metrics;
   clock: Clock;
   log: Logger;
@@ -27,9 +29,7 @@ const HEALS_AT_ONCE = 8;
 const BACKOFF_SLACK_MS = 100;
 
 /** The daemon's care for the units of its host: look, heal what is due, tell. Heals go on beside the pass. */
-export function createUnitPasses({ context, service, metrics, clock, log, onChange }: UnitPassesDependencies) {
-  const { config, database } = context;
-  const dependencies = context.healDependencies(service);
+export function createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange }: UnitPassesDependencies) {
   const { detector, allowlist, host, node } = dependencies;
   const healing = new Map<string, Promise<void>>();
   const stopping = new AbortController();
@@ -38,7 +38,7 @@ export function createUnitPasses({ context, service, metrics, clock, log, onChan
   let words = new Map<string, string>();
   let lastFailed = new Map<string, Finding>();
 
-  const unwatch = service.manager.watch(allowlist.patterns, (change) => {
+  const unwatch = dependencies.units.watch(allowlist.patterns, (change) => {
     if (change.kind === 'changed' && !allowlist.allows(change.unit)) return;
     detector.invalidate();
     const { activeState } = (change.kind === 'changed' && change.status) || {};
@@ -63,6 +63,8 @@ export function createUnitPasses({ context, service, metrics, clock, log, onChan
       lastErrors: await readWords(units),
       restarts: await countRestarts(database, host, config.flapWindowMs / 1000),
       flapRestarts: config.flapRestarts,
+      healStopped: config.healStopped,
+      healsNothing: config.dryRun ? 'RECLAIMD_DRY_RUN is set' : config.heal === 'off' ? 'RECLAIMD_HEAL is off' : null,
       healing: new Set(healing.keys()),
     };
     const flapping = findFlapping(units, circumstances);
@@ -106,7 +108,7 @@ export function createUnitPasses({ context, service, metrics, clock, log, onChan
   async function readWords(units: readonly UnitHealth[]): Promise<ReadonlyMap<string, string>> {
     const broken = units.filter(({ condition }) => condition !== null);
     const unread = broken.filter((health) => !words.has(lifeOf(health)));
-    const read = unread.length === 0 ? new Map<string, string>() : await enrich(unread, { journal: service.journal, clock });
+    const read = unread.length === 0 ? new Map<string, string>() : await enrich(unread, { journal: dependencies.journal, clock });
     const wordsOf = (health: UnitHealth) => words.get(lifeOf(health)) ?? read.get(health.unit);
     const told = broken.flatMap((health): [UnitHealth, string][] => {
       const text = wordsOf(health);

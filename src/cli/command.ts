@@ -1,6 +1,7 @@
 import type { Config } from '../config.ts';
 import { loadConfig } from '../config.ts';
 import { type Context, openContext } from '../context.ts';
+import type { HealDependencies } from '../healing/heal.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { loadPolicyModule } from './policy-module.ts';
@@ -53,5 +54,17 @@ export function withReadyContext<T>(surroundings: Surroundings, run: (context: C
   return withContext(surroundings, async (context) => {
     await context.checkSchema();
     return run(context);
+  });
+}
+
+/** As withReadyContext, for commands about the units of this host. */
+export function withUnits<T>(
+  surroundings: Surroundings,
+  run: (context: Context, dependencies: HealDependencies) => Promise<T>,
+): Promise<T> {
+  return withReadyContext(surroundings, async (context) => {
+    const dependencies = context.healDependencies();
+    if (!dependencies) throw new UsageError('there is no systemd to be asked here');
+    return run(context, dependencies);
   });
 }

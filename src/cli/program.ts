@@ -4,12 +4,14 @@ import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
 import { demo } from './demo.ts';
 import { executors } from './executors.ts';
+import { type HealOptions, heal } from './heal.ts';
 import * as incidents from './incidents.ts';
 import * as policies from './policies.ts';
 import { run } from './run.ts';
 import { runGrants, runInstallOwnership, runMigrate, runRemoveOwnership } from './schema.ts';
 import { status } from './status.ts';
 import { orphans, runSweep } from './sweep.ts';
+import { units } from './units.ts';
 
 /** Every command, thin: arguments in, a function called, its exit code out through `exitWith`. */
 export function createProgram(surroundings: Surroundings, version: string, exitWith: (code: number) => void): Command {
@@ -52,6 +54,16 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--executor <id>', 'only the attempts of this executor')
     .option(...json)
     .action(async (options: { json?: true; dryRun?: true; executor?: string }) => exitWith(await runSweep(surroundings, options)));
+
+  command('units', 'the allowed units of this host: state, why, last error')
+    .option(...json)
+    .action((options: { json?: true }) => units(surroundings, options));
+  command('heal', 'reset and start failed units of this host, and watch that they stay up')
+    .argument('[unit...]', 'these; default: all that need it')
+    .option('--by <who>', 'who heals, as the audit names them', `${userInfo().username}@${hostname()}`)
+    .option('--reason <text>', 'why, for the audit')
+    .option('--json', 'print a JSON line for each event')
+    .action(async (names: string[], options: HealOptions) => exitWith(await heal(surroundings, names, options)));
 
   const incident = command('incidents', 'what is wrong: open now by default');
   const actor = ['--actor <who>', 'who asks, as the audit names them', `${userInfo().username}@${hostname()}`] as const;

@@ -117,3 +117,8 @@ export function needsHealing(
 ): boolean {
   return condition !== null && withheld === null && (condition !== 'stopped' || healStopped);
 }
+
+/** The units of the allowlist and what is wrong with them, at most three seconds old; `fresh`: looked up now. */
+export function detect({ detector }: { detector: Detector }, options: { fresh?: boolean } = {}): Promise<Detection> {
+  return detector.detect(options);
+}

@@ -10,6 +10,9 @@ export interface UnitCircumstances {
   /** Restarts by systemd itself within the window, by unit. */
   restarts: ReadonlyMap<string, number>;
   flapRestarts: number;
+  healStopped: boolean;
+  /** Why nothing is healed here at all; null where it is. */
+  healsNothing: string | null;
   /** Units that are being healed: their last chance is not over before it has failed. */
   healing: ReadonlySet<string>;
 }
@@ -17,13 +20,18 @@ export interface UnitCircumstances {
 const isBreakerOpen = ({ budgets, healing }: UnitCircumstances, unit: string) =>
   budgets.get(unit)?.breaker === 'open' && !healing.has(unit);
 
+function withheldOf({ condition, withheld }: UnitHealth, { healsNothing, healStopped }: UnitCircumstances): string | null {
+  return withheld ?? healsNothing ?? (condition === 'stopped' && !healStopped ? 'RECLAIMD_HEAL_STOPPED is not set' : null);
+}
+
 /** Of units that do not run. Says nothing that changes by the mere passing of time. */
 export function findFailed(units: readonly UnitHealth[], circumstances: UnitCircumstances): Finding[] {
   const { node, lastErrors } = circumstances;
   return units
     .filter(({ condition }) => condition !== null)
     .map((health) => {
-      const { unit, condition, reason, result, exitCode = null, exitStatus, invocationId, withheld } = health;
+      const { unit, condition, reason, result, exitCode = null, exitStatus, invocationId } = health;
+      const withheld = withheldOf(health, circumstances);
       const lastError = lastErrors.get(unit) ?? null;
       const stopped = isBreakerOpen(circumstances, unit);
       const state = condition === 'stopped' ? 'should run, but is stopped' : condition === 'failed' ? 'failed' : 'failed, start limit hit';

@@ -70,6 +70,7 @@ export async function healUnit(
   if (acted.refused === 'busy') return healer.automatic ? { outcome: 'not_needed', unit, why: acted.message } : join(acted.id, acted.actor);
   if (acted.refused) {
     const againInSeconds = acted.refused === 'budget' ? acted.againInSeconds : 0;
+    if (!healer.automatic) emit({ phase: 'failed', node, unit, error: acted.message });
     return { outcome: 'refused', unit, refused: acted.refused, why: acted.message, againInSeconds };
   }
   if (acted.outcome === 'not_needed') return { outcome: 'not_needed', unit, why: acted.error ?? 'it is up' };

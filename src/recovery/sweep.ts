@@ -7,6 +7,7 @@ import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { type FleetState, readFleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
+import { type Crash, listCrashes } from './crashes.ts';
 import { findGone, isInGrace, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
 import { listOrphansOf, listStaleOrphans, type Orphan } from './orphans.ts';
 import type { PolicyResolver } from './policy.ts';
@@ -128,7 +129,9 @@ async function sweepBatch(
     const standing = await dropReturned(dependencies, tx, orphans);
     const eligible = nominations.filter((nomination) => nomination.executorId === null || standing.has(nomination.executorId));
     const result = await gateway.rescue(tx, queue, eligible);
-    const incidents = await raise(tx, node, dependencies.dryRun ? [] : findingsOf(result.recovered, orphans));
+    const poison = dependencies.dryRun ? [] : result.recovered.filter((orphan) => orphan.poison).map(({ jobId }) => jobId);
+    const crashes = poison.length > 0 ? await listCrashes(tx, queue, poison) : new Map<string, Crash[]>();
+    const incidents = await raise(tx, node, dependencies.dryRun ? [] : findingsOf(result.recovered, orphans, crashes));
     return { ...result, incidents, skipped: result.skipped + nominations.length - eligible.length };
   });
 }
@@ -150,7 +153,7 @@ async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: r
   return standing;
 }
 
-function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[]): Finding[] {
+function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[], crashes: ReadonlyMap<string, Crash[]>): Finding[] {
   const executors = new Map(orphans.map(({ jobId, executor }) => [jobId, executor]));
   return recovered.flatMap((orphan): Finding[] => {
     const { witnessNode = null, host = null, stack = null, env = null } = executors.get(orphan.jobId) ?? {};
@@ -165,7 +168,7 @@ function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[])
           class: 'poison_job',
           fingerprint: `poison_job:${target}`,
           summary: `${target} was ${outcome} after ${recoveriesBefore} recoveries`,
-          evidence,
+          evidence: { ...evidence, crashes: crashes.get(jobId) ?? [] },
         },
       ];
     if (outcome === 'held')

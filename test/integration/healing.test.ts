@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
-import { type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
+import type { Context } from '../../src/context.ts';
+import { type HealDependencies, type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -26,11 +27,17 @@ const actions = (database: Database) =>
   database.query<Row>('SELECT unit, node, actor, outcome, error, condition, phases FROM unit_action ORDER BY id');
 const starts = (units: ScriptedUnits) => units.calls.filter((call) => call.startsWith('start'));
 
+function healingOf(context: Context): HealDependencies {
+  const healing = context.healDependencies();
+  if (!healing) throw new Error('no units');
+  return healing;
+}
+
 async function setUp(env: Record<string, string> = {}) {
   const { url, database } = await createFleetDatabase();
   const units = createScriptedUnits();
   const service = { manager: units.manager, journal: units.journal };
-  const context = await openTestContext(url, { ...ENV, ...env });
+  const context = await openTestContext(url, { ...ENV, ...env }, { units: service });
   const events: HealEvent[] = [];
   return {
     url,
@@ -38,7 +45,7 @@ async function setUp(env: Record<string, string> = {}) {
     units,
     service,
     context,
-    healing: context.healDependencies(service),
+    healing: healingOf(context),
     events,
     emit: (event: HealEvent) => events.push(event),
   };
@@ -98,7 +105,7 @@ test('an alias of a unit that nobody allowed is refused', async () => {
 
 test('two healers of one host at once, of whatever node: one heal, and the person hears how it went', async () => {
   const { url, database, units, service, healing } = await setUp();
-  const other = (await openTestContext(url, { ...ENV, RECLAIMD_NODE: 'other' })).healDependencies(service);
+  const other = healingOf(await openTestContext(url, { ...ENV, RECLAIMD_NODE: 'other' }, { units: service }));
   units.set('a.service', FAILED);
   const [daemon, person] = await Promise.all([healUnit(healing, 'a.service', DAEMON), healUnit(other, 'a.service', PERSON)]);
   expect(starts(units)).toHaveLength(1);

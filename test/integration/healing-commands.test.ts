@@ -1,0 +1,105 @@
+import { expect, test } from 'vitest';
+import { runHeal } from '../../src/cli/heal.ts';
+import { showUnits } from '../../src/cli/units.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { openTestContext } from '../support/executor.ts';
+import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
+
+const ENV = { RECLAIMD_UNITS: 'a b c w@', RECLAIMD_HEAL_SETTLE: '100ms' };
+
+async function setUp(env: Record<string, string> = {}) {
+  const { url, database } = await createFleetDatabase();
+  const units = createScriptedUnits();
+  const context = await openTestContext(url, { ...ENV, ...env }, { units: { manager: units.manager, journal: units.journal } });
+  const dependencies = context.healDependencies();
+  if (!dependencies) throw new Error('no units');
+  const lines: string[] = [];
+  const surroundings = { out: (text: string) => lines.push(text) };
+  return {
+    database,
+    units,
+    lines,
+    show: (options: { json?: true }) => showUnits(surroundings, context, dependencies, options),
+    heal: (names: string[], options: { json?: true; reason?: string } = {}) =>
+      runHeal(surroundings, context.config, dependencies, names, { by: 'ann@desk', ...options }),
+  };
+}
+
+test('units shows state, why and the last error, and says how old its look is', async () => {
+  const { units, lines, show } = await setUp();
+  units.set('a.service', FAILED);
+  units.set('b.service', {});
+  units.lastLines.set('a.service', ['Error: no such queue']);
+  await show({ json: true });
+  const shown = JSON.parse(lines.join('\n'));
+  expect(shown).toMatchObject({ node: 'test', ageMs: expect.any(Number) });
+  expect(shown.units).toMatchObject([
+    {
+      unit: 'a.service',
+      state: 'failed',
+      condition: 'failed',
+      result: 'exit-code',
+      restarts: 0,
+      lastError: 'Error: no such queue',
+      breaker: 'closed',
+    },
+    { unit: 'b.service', state: 'active', condition: null, lastError: null },
+  ]);
+  lines.length = 0;
+  await show({});
+  expect(lines.join('\n')).toMatch(/a\.service\s+failed\s+exit-code, exited with status 1\s.*Error: no such queue/);
+});
+
+test('units fails when systemd cannot be asked', async () => {
+  const { units, lines, show } = await setUp();
+  units.breakListing(new Error('no bus'));
+  await expect(show({ json: true })).rejects.toThrow('no bus');
+  expect(lines).toEqual([]);
+});
+
+test('heal without names heals all that need it: a line of JSON for each event, exit code 0', async () => {
+  const { database, units, lines, heal } = await setUp();
+  units.set('a.service', FAILED);
+  units.set('b.service', {});
+  units.set('c.service', { ...FAILED, exitStatus: 143 });
+  units.stopRequested.set('c.service', true);
+  expect(await heal([], { json: true, reason: 'after the fix' })).toBe(0);
+  expect(lines.map((line) => JSON.parse(line))).toEqual([
+    { phase: 'starting', node: 'test', unit: 'a.service' },
+    { phase: 'healed', node: 'test', unit: 'a.service' },
+    { phase: 'done', node: 'test', unit: null },
+  ]);
+  expect(await database.query('SELECT actor, target, reason FROM audit')).toEqual([
+    { actor: 'ann@desk', target: 'test:a.service', reason: 'after the fix' },
+  ]);
+});
+
+test.each([
+  ['one failed', ['a', 'b'], 1, /healed b\.service; failed a\.service/],
+  ['one is not allowed', ['b', 'sshd'], 3, /healed b\.service; refused sshd\.service/],
+  ['one of another node', ['elsewhere:b'], 3, /refused elsewhere:b\.service/],
+  ['this node, spelled out', ['test:b'], 0, /healed b\.service/],
+  ['one nobody knows', ['c'], 1, /failed c\.service .*no such unit/],
+])('exit code and summary: %s', async (_, names, code, said) => {
+  const { units, lines, heal } = await setUp();
+  units.set('a.service', FAILED);
+  units.onStart('a.service', { job: 'failed' });
+  units.set('b.service', FAILED);
+  expect(await heal(names)).toBe(code);
+  expect(lines.at(-1)).toMatch(said);
+});
+
+test('a unit that is up is left alone', async () => {
+  const { units, lines, heal } = await setUp();
+  units.set('a.service', {});
+  expect(await heal(['a'])).toBe(0);
+  expect(lines).toEqual(['left alone a.service (it is active (running))']);
+  expect(units.calls).toEqual([]);
+});
+
+test('in a dry run nothing is healed', async () => {
+  const { units, heal } = await setUp({ RECLAIMD_DRY_RUN: 'true' });
+  units.set('a.service', FAILED);
+  await expect(heal(['a'])).rejects.toThrow(/RECLAIMD_DRY_RUN/);
+  expect(units.calls).toEqual([]);
+});
