@@ -5,6 +5,9 @@ import type { Sql } from '../postgres/database.ts';
 import { type BrakeLimits, brakedExecutors } from './brake.ts';
 import { listUnseenEnds } from './hung-executors.ts';
 
+/** Executors that the evidence names; the count is exact. */
+const NAMED_EXECUTORS = 200;
+
 /** The brake is the fleet's, whatever the scope of the node that looks. It stays an incident while one that it held is out of view without an end. */
 export async function projectMassStaleness(
   sql: Sql,
@@ -29,7 +32,7 @@ function describe(executors: string[]): Finding {
     class: 'mass_staleness',
     fingerprint: 'mass_staleness',
     summary: `${executors.length} executors fell silent together without proof of death: none is rescued`,
-    evidence: { executors },
+    evidence: { executors: executors.slice(0, NAMED_EXECUTORS) },
     affected: executors.length,
   };
 }
