@@ -45,6 +45,7 @@ export interface Config {
   batch: number;
   brakePercent: number;
   brakeMinimum: number;
+  actorsFile: string | undefined;
   poolMax: number;
   units: readonly string[];
   heal: 'auto' | 'off';
@@ -196,6 +197,12 @@ const variables: Variables = {
     default: '3',
     ...integer(1, 100_000),
     meaning: 'The brake needs at least so many silent executors.',
+  },
+  actorsFile: {
+    name: 'RECLAIMD_ACTORS_FILE',
+    default: undefined,
+    ...text,
+    meaning: "JSON file that says who may do what with the commands; none: the database's privileges alone decide.",
   },
   poolMax: { name: 'RECLAIMD_POOL_MAX', default: '5', ...integer(2, 100), meaning: 'Database connections at most; one more listens.' },
   units: {

@@ -4,6 +4,7 @@ import { createDryRunGateway, createRescueGateway } from './actions/rescue.ts';
 import { createUnitDoor } from './actions/unit-door.ts';
 import type { UnitJournal } from './actions/unit-journal.ts';
 import type { UnitManager } from './actions/unit-manager.ts';
+import { createAuthorizer, type HostAuthorize } from './authorization/authorize.ts';
 import type { Config } from './config.ts';
 import { claimFleet } from './fleet/queries.ts';
 import { createAllowlist } from './healing/allowlist.ts';
@@ -46,6 +47,10 @@ export interface ContextOptions {
   onPolicyError?(error: unknown): void;
   /** The service manager of this host, for those who bring their own. */
   units?: UnitService | undefined;
+  /** The host's answer to who may do what; default: the actors file. */
+  authorize?: HostAuthorize | undefined;
+  /** Where nothing says who may do what, whoever has the database's credentials may: so it is for commands. Default: nobody. */
+  trustsDatabaseRole?: boolean;
 }
 
 export type Context = Awaited<ReturnType<typeof openContext>>;
@@ -176,6 +181,11 @@ export function openContext(options: ContextOptions) {
     policies,
     sweepDependencies,
     healDependencies,
+    authorize: createAuthorizer({
+      authorize: options.authorize,
+      actorsFile: config.actorsFile,
+      trustsDatabaseRole: options.trustsDatabaseRole ?? false,
+    }),
     close: async () => {
       await client?.stop({ graceful: false, close: false }).catch(() => undefined);
       await database.close();

@@ -1,4 +1,6 @@
 export type { Policy } from './actions/limits.ts';
+export type { Action, Decision, Resource } from './authorization/action.ts';
+export type { HostAuthorize } from './authorization/authorize.ts';
 export type { Config } from './config.ts';
 export { loadConfig } from './config.ts';
 export { type Context, type ContextOptions, openContext } from './context.ts';

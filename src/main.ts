@@ -1,6 +1,7 @@
 #!/usr/bin/env -S node --max-semi-space-size=4
 import { createRequire } from 'node:module';
 import { CommanderError } from 'commander';
+import { ActorsFileInvalid } from './authorization/actors-file.ts';
 import { EXIT } from './cli/command.ts';
 import { createProgram } from './cli/program.ts';
 import { UsageError } from './cli/usage-error.ts';
@@ -11,7 +12,7 @@ import { SchemaIsNewer } from './postgres/migrate.ts';
 const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
 
 /** Errors of what we were given or pointed at: exit code 2, as DESIGN has it. */
-const CONFIGURATION_ERRORS = [UsageError, SchemaNotReady, SchemaIsNewer, PgBossModuleUnusable];
+const CONFIGURATION_ERRORS = [UsageError, SchemaNotReady, SchemaIsNewer, PgBossModuleUnusable, ActorsFileInvalid];
 
 async function main(): Promise<number> {
   const stopping = new AbortController();

@@ -38,6 +38,7 @@ export async function withContext<T>(surroundings: Surroundings, run: (context: 
     config,
     databaseUrl: config.databaseUrl,
     role: 'cli',
+    trustsDatabaseRole: true,
     clock: systemClock,
     log: createLogger('silent', config.node),
     resolvePolicy: await loadPolicyModule(config.policyModule),

@@ -1,5 +1,5 @@
-import { hostname, userInfo } from 'node:os';
 import { Command } from 'commander';
+import { accountName } from './actor.ts';
 import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
 import { demo } from './demo.ts';
@@ -22,6 +22,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .exitOverride();
   const command = (name: string, description: string) => program.command(name).description(description);
   const json = ['--json', 'print JSON'] as const;
+  const actor = ['--actor <who>', 'who asks, as the audit names them', accountName(surroundings.env)] as const;
 
   command('run', 'run the daemon until SIGTERM or SIGINT').action(() => run(surroundings));
   command('demo', 'show it at work: a private Postgres, two daemons, workers that get killed')
@@ -60,13 +61,12 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .action((options: { json?: true }) => units(surroundings, options));
   command('heal', 'reset and start failed units of this host, and watch that they stay up')
     .argument('[unit...]', 'these; default: all that need it')
-    .option('--by <who>', 'who heals, as the audit names them', `${userInfo().username}@${hostname()}`)
+    .option('--by <who>', 'who heals, as the audit names them', accountName(surroundings.env))
     .option('--reason <text>', 'why, for the audit')
     .option('--json', 'print a JSON line for each event')
     .action(async (names: string[], options: HealOptions) => exitWith(await heal(surroundings, names, options)));
 
   const incident = command('incidents', 'what is wrong: open now by default');
-  const actor = ['--actor <who>', 'who asks, as the audit names them', `${userInfo().username}@${hostname()}`] as const;
   incident
     .command('list', { isDefault: true })
     .description('a line each, what needs a person first')
@@ -118,7 +118,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--max-recoveries <n>', 'recoveries before the job is poison')
     .option('--poison <policy>', 'discard or hold what is poison')
     .option('--stale-after <duration>', 'for queues whose jobs beat: an attempt without activity for so long is an orphan')
-    .option('--by <who>', 'who sets it', `${userInfo().username}@${hostname()}`)
+    .option('--by <who>', 'who sets it', accountName(surroundings.env))
     .action((queue: string, name: string, options: { maxRecoveries?: string; poison?: string; staleAfter?: string; by: string }) =>
       policies.set(surroundings, queue, name, options),
     );

@@ -1,7 +1,8 @@
 import type { Attempt, JobStore } from '../actions/job-store.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
-import { matchesQueue, type PolicyRule } from './policy.ts';
+import { matchesPattern } from '../runtime/pattern.ts';
+import type { PolicyRule } from './policy.ts';
 
 /** An attempt that nobody works on any more, and why we say so. */
 export interface Orphan extends Attempt {
@@ -72,7 +73,7 @@ export async function listStaleOrphans(
   );
   const orphans: Orphan[] = [];
   for (const queue of await jobs.listQueues(sql)) {
-    const rule = rules.find((candidate) => matchesQueue(candidate.queue, queue));
+    const rule = rules.find((candidate) => matchesPattern(candidate.queue, queue));
     if (rule?.staleAfterMs === undefined) continue;
     const staleSeconds = rule.staleAfterMs / 1000;
     for (const { applicationName, ...attempt } of await jobs.listStale(sql, queue, staleSeconds, PAGE)) {

@@ -1,4 +1,5 @@
 import { POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import { matchesPattern } from '../runtime/pattern.ts';
 
 /** One entry of a list of policies; `queue` may hold `*` for any run of characters. */
 export interface PolicyRule {
@@ -27,15 +28,6 @@ export interface AttemptQuestion {
 /** Returns a policy, or undefined to let the lists decide. */
 export type ResolvePolicy = (attempt: AttemptQuestion) => Policy | undefined | Promise<Policy | undefined>;
 
-export function matchesQueue(pattern: string, queue: string): boolean {
-  if (!pattern.includes('*')) return pattern === queue;
-  const expression = pattern
-    .split('*')
-    .map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
-    .join('.*');
-  return new RegExp(`^${expression}$`, 's').test(queue);
-}
-
 /** First match wins: the configured list, then the table, then the defaults. */
 export function resolveFromLists(
   queue: string,
@@ -43,8 +35,8 @@ export function resolveFromLists(
   table: readonly PolicyRule[],
   defaults: PolicyDefaults,
 ): ResolvedPolicy {
-  const rule = configured.find((candidate) => matchesQueue(candidate.queue, queue));
-  const row = rule ?? table.find((candidate) => matchesQueue(candidate.queue, queue));
+  const rule = configured.find((candidate) => matchesPattern(candidate.queue, queue));
+  const row = rule ?? table.find((candidate) => matchesPattern(candidate.queue, queue));
   if (!row) return { ...defaults, source: 'default' };
   return {
     policy: row.policy,

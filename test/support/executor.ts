@@ -51,6 +51,7 @@ export async function openTestContext(url: string, env: Record<string, string> =
     config: testConfig(url, env),
     databaseUrl: url,
     role: 'test',
+    trustsDatabaseRole: true,
     clock: systemClock,
     log: silentLog,
     ...options,
