@@ -20,7 +20,7 @@ export {
   summary,
   type UnitHealed,
 } from './healing/heal.ts';
-export { type AttentionRequest, type AttentionResult, acknowledge, snooze } from './incidents/attention.ts';
+export { type AttentionDependencies, type AttentionRequest, type AttentionResult, acknowledge, snooze } from './incidents/attention.ts';
 export type { IncidentClass, Severity } from './incidents/class.ts';
 export type { IncidentChanges } from './incidents/incident.ts';
 export { type Incident, type IncidentFilter, type IncidentHistory, listIncidents, readIncident } from './incidents/listing.ts';

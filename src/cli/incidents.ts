@@ -1,7 +1,6 @@
 import { parseDuration } from '../config.ts';
-import type { Context } from '../context.ts';
 import { adviseOn } from '../incidents/advice.ts';
-import { type AttentionRequest, type AttentionResult, acknowledge, snooze } from '../incidents/attention.ts';
+import { type AttentionDependencies, type AttentionRequest, type AttentionResult, acknowledge, snooze } from '../incidents/attention.ts';
 import { INCIDENT_CLASSES, type IncidentClass, SEVERITIES, type Severity } from '../incidents/class.ts';
 import { type IncidentFilter, listIncidents, readIncident } from '../incidents/listing.ts';
 import type { Sql } from '../postgres/database.ts';
@@ -108,23 +107,24 @@ interface AttentionOptions {
 }
 
 export function acknowledgeOne(surroundings: Surroundings, id: string, options: AttentionOptions): Promise<number> {
-  return attend(surroundings, id, options, ({ database }, request) => acknowledge(database, request));
+  return attend(surroundings, id, options, (dependencies, request) => acknowledge(dependencies, request));
 }
 
 export async function snoozeOne(surroundings: Surroundings, id: string, options: AttentionOptions & { for: string }): Promise<number> {
   const seconds = readSeconds('--for', options.for);
-  return attend(surroundings, id, options, ({ database }, request) => snooze(database, { ...request, seconds }));
+  return attend(surroundings, id, options, (dependencies, request) => snooze(dependencies, { ...request, seconds }));
 }
 
 async function attend(
   surroundings: Surroundings,
   id: string,
   { reason, actor, json }: AttentionOptions,
-  ask: (context: Context, request: AttentionRequest) => Promise<AttentionResult>,
+  ask: (dependencies: AttentionDependencies, request: AttentionRequest) => Promise<AttentionResult>,
 ): Promise<number> {
   const incidentId = readId(id);
   return withReadyContext(surroundings, async (context) => {
-    const result = await ask(context, { incidentId, actor, reason, node: context.config.node });
+    const { database, authorize, config } = context;
+    const result = await ask({ database, authorize, node: config.node }, { incidentId, actor, reason });
     if (json) printJson(surroundings, result);
     else if (!result.done) surroundings.out(result.refusal);
     else surroundings.out(result.until === null ? `incident ${id} is acknowledged` : `incident ${id} is snoozed until ${result.until}`);

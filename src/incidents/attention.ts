@@ -1,14 +1,23 @@
 import { appendAudit } from '../audit/append.ts';
+import type { Action, Resource } from '../authorization/action.ts';
+import type { Authorize } from '../authorization/authorize.ts';
 import type { Database, Sql } from '../postgres/database.ts';
+import type { IncidentClass } from './class.ts';
 import { incidentTarget } from './listing.ts';
+import { executorsOf, type Stated, unitOf } from './targets.ts';
+
+export interface AttentionDependencies {
+  database: Database;
+  authorize: Authorize;
+  /** The node on which it is asked. */
+  node: string;
+}
 
 export interface AttentionRequest {
   incidentId: string;
   /** Who, as the audit names them: `user@host`. */
   actor: string;
   reason: string;
-  /** The node on which it is asked. */
-  node: string;
 }
 
 export type AttentionResult = { done: true; until: string | null } | { done: false; refusal: string };
@@ -17,8 +26,8 @@ const LEAST_REASON = 8;
 const LONGEST_SNOOZE_SECONDS = 30 * 86_400;
 
 /** Says that a person has taken it on. It stays open until its condition is gone; reopening asks for attention anew. */
-export function acknowledge(database: Database, request: AttentionRequest): Promise<AttentionResult> {
-  return attend(database, request, 'incident_acknowledge', async (tx) => {
+export function acknowledge(dependencies: AttentionDependencies, request: AttentionRequest): Promise<AttentionResult> {
+  return attend(dependencies, request, 'incident_acknowledge', async (tx) => {
     await tx.query(
       'UPDATE incident SET acknowledged_at = now(), acknowledged_by = $2, acknowledged_reason = $3 WHERE id = $1 AND resolved_at IS NULL',
       [request.incidentId, request.actor, request.reason.trim()],
@@ -28,11 +37,14 @@ export function acknowledge(database: Database, request: AttentionRequest): Prom
 }
 
 /** Moves it out of the way until a time of the database's, also should it be resolved and come back before. */
-export async function snooze(database: Database, request: AttentionRequest & { seconds: number }): Promise<AttentionResult> {
+export async function snooze(
+  dependencies: AttentionDependencies,
+  request: AttentionRequest & { seconds: number },
+): Promise<AttentionResult> {
   const { seconds } = request;
   if (!(seconds > 0 && seconds <= LONGEST_SNOOZE_SECONDS))
     return { done: false, refusal: 'a snooze is longer than nothing, and 30 days at most' };
-  return attend(database, request, 'incident_snooze', async (tx) => {
+  return attend(dependencies, request, 'incident_snooze', async (tx) => {
     const [row] = await tx.query<{ until: string }>(
       `UPDATE incident SET snoozed_until = now() + make_interval(secs => $4), snoozed_by = $2, snoozed_reason = $3
        WHERE id = $1 AND resolved_at IS NULL
@@ -44,23 +56,47 @@ export async function snooze(database: Database, request: AttentionRequest & { s
 }
 
 async function attend(
-  database: Database,
-  { incidentId, actor, reason: given, node }: AttentionRequest,
-  action: 'incident_acknowledge' | 'incident_snooze',
+  { database, authorize, node }: AttentionDependencies,
+  { incidentId, actor, reason: given }: AttentionRequest,
+  action: Action & `incident_${string}`,
   write: (tx: Sql) => Promise<string | null>,
 ): Promise<AttentionResult> {
   const reason = given.trim();
   if (reason.length < LEAST_REASON) return { done: false, refusal: `a reason of ${LEAST_REASON} characters or more is needed` };
+  const target = incidentTarget(incidentId);
+  const [incident] = await database.query<Subject>('SELECT class, node, evidence, queues, fingerprint FROM incident WHERE id = $1', [
+    incidentId,
+  ]);
+  if (!incident) return { done: false, refusal: `there is no incident ${incidentId}: see \`reclaimd incidents\`` };
+  const { fingerprint } = incident;
+  const decision = await authorize(actor, action, resourceOf(incident));
+  if (!decision.allowed) {
+    const detail = { fingerprint, denial: decision.sentence };
+    await database.transaction((tx) => appendAudit(tx, { actor, action, target, outcome: 'denied', reason, node, detail }));
+    return { done: false, refusal: decision.sentence };
+  }
   return database.transaction(async (tx) => {
-    const [incident] = await tx.query<{ fingerprint: string; resolved: boolean }>(
-      'SELECT fingerprint, resolved_at IS NOT NULL AS resolved FROM incident WHERE id = $1 FOR UPDATE',
-      [incidentId],
-    );
-    if (!incident) return { done: false, refusal: `there is no incident ${incidentId}: see \`reclaimd incidents\`` };
-    if (incident.resolved) return { done: false, refusal: `incident ${incidentId} is resolved already: nothing is left to attend to` };
+    const open = await tx.query('SELECT FROM incident WHERE id = $1 AND resolved_at IS NULL FOR UPDATE', [incidentId]);
+    if (open.length === 0) return { done: false, refusal: `incident ${incidentId} is resolved already: nothing is left to attend to` };
     const until = await write(tx);
-    const detail = { fingerprint: incident.fingerprint, ...(until === null ? {} : { until }) };
-    await appendAudit(tx, { actor, action, target: incidentTarget(incidentId), outcome: 'done', reason, node, detail });
+    const detail = { fingerprint, ...(until === null ? {} : { until }) };
+    await appendAudit(tx, { actor, action, target, outcome: 'done', reason, node, detail });
     return { done: true, until };
   });
+}
+
+interface Subject extends Stated {
+  class: IncidentClass;
+  fingerprint: string;
+  queues: string[];
+}
+
+/** Whose rights count: those on what is in trouble. What is nobody's own is the fleet's. */
+function resourceOf(subject: Subject): Resource {
+  const [executor, ...others] = executorsOf(subject);
+  const unit = subject.evidence['unit'];
+  if (unitOf(subject) && typeof unit === 'string') return { kind: 'unit', node: subject.node ?? '', name: unit };
+  const [queue, ...moreQueues] = subject.queues;
+  if (executor && others.length === 0 && !subject.evidence['jobId']) return { kind: 'executor', id: executor, queues: subject.queues };
+  return queue !== undefined && moreQueues.length === 0 ? { kind: 'queue', name: queue } : { kind: 'fleet' };
 }

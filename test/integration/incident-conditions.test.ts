@@ -3,11 +3,15 @@ import { acknowledge } from '../../src/incidents/attention.ts';
 import type { IncidentClass } from '../../src/incidents/class.ts';
 import { listIncidents } from '../../src/incidents/listing.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
+import type { Database } from '../../src/postgres/database.ts';
 import { projectIncidents } from '../../src/project-incidents.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
 import { waitFor } from '../support/wait.ts';
+
+/** Somebody who may do anything. */
+const desk = (database: Database) => ({ database, authorize: async () => ({ allowed: true }) as const, node: 'desk' });
 
 const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
 
@@ -163,7 +167,7 @@ test('what nobody can look at any more ends with its acknowledgement', async () 
   await witness(database);
   const [incident] = await look('hung_executor');
   await database.query('DELETE FROM executor');
-  await acknowledge(database, { incidentId: incident?.id ?? '', actor: 'ada@desk', node: 'n', reason: 'that host is scrapped' });
+  await acknowledge(desk(database), { incidentId: incident?.id ?? '', actor: 'ada@desk', reason: 'that host is scrapped' });
   expect(await look('hung_executor')).toMatchObject([{ state: 'resolved' }]);
 });
 
@@ -197,7 +201,7 @@ test('a poison job stays an incident while it lies ended, also when the queue ha
   await boss.deleteJob('work', jobIds[1] ?? '');
   const [pruned] = (await look('poison_job')).filter(({ evidence }) => evidence['jobId'] === jobIds[1]);
   expect(pruned).toMatchObject({ state: 'open' });
-  await acknowledge(database, { incidentId: pruned?.id ?? '', actor: 'ada@desk', node: 'n', reason: 'mended in the shop' });
+  await acknowledge(desk(database), { incidentId: pruned?.id ?? '', actor: 'ada@desk', reason: 'mended in the shop' });
   expect((await look('poison_job')).map(({ state }) => state)).toEqual(['resolved', 'resolved']);
 });
 

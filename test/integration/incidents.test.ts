@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest';
+import type { Resource } from '../../src/authorization/action.ts';
+import type { Authorize } from '../../src/authorization/authorize.ts';
 import { acknowledge, snooze } from '../../src/incidents/attention.ts';
 import { type Finding, project, raise, resolve, resolveGone } from '../../src/incidents/incident.ts';
 import { listIncidents, readIncident } from '../../src/incidents/listing.ts';
@@ -247,13 +249,14 @@ test('one finding given twice counts once, and the last stands', async () => {
   expect(await only(database)).toMatchObject({ summary: 'second', occurrences: 1 });
 });
 
-const ASKED = { actor: 'ada@desk', node: 'n', reason: '  looking into it  ' };
+const desk = (database: Database, authorize: Authorize = async () => ({ allowed: true })) => ({ database, authorize, node: 'n' });
+const ASKED = { actor: 'ada@desk', reason: '  looking into it  ' };
 
 test('an acknowledgement is kept with who and why, is audited, and does not outlive the opening', async () => {
   const { database } = await createIncidents();
   await project(database, 'n', 'hung_executor', [hung('a')]);
   const { id } = await only(database);
-  expect(await acknowledge(database, { ...ASKED, incidentId: id })).toEqual({ done: true, until: null });
+  expect(await acknowledge(desk(database), { ...ASKED, incidentId: id })).toEqual({ done: true, until: null });
   expect(await only(database)).toMatchObject({ state: 'acknowledged', acknowledged: { by: 'ada@desk', reason: 'looking into it' } });
   expect(await database.query('SELECT actor, action, target, outcome, reason, detail FROM audit')).toEqual([
     {
@@ -277,7 +280,10 @@ test("a snooze lasts until the database's time says otherwise, also over a reope
   const { database } = await createIncidents();
   await project(database, 'n', 'hung_executor', [hung('a')]);
   const { id } = await only(database);
-  expect(await snooze(database, { ...ASKED, incidentId: id, seconds: 3600 })).toMatchObject({ done: true, until: expect.any(String) });
+  expect(await snooze(desk(database), { ...ASKED, incidentId: id, seconds: 3600 })).toMatchObject({
+    done: true,
+    until: expect.any(String),
+  });
   await project(database, 'n', 'hung_executor', []);
   await project(database, 'n', 'hung_executor', [hung('a')]);
   expect(await only(database)).toMatchObject({ state: 'snoozed', snoozed: { by: 'ada@desk', reason: 'looking into it' } });
@@ -296,10 +302,46 @@ test.each([
   await project(database, 'n', 'hung_executor', [hung('a')]);
   const { id } = await only(database);
   const request = { ...ASKED, incidentId: id, ...wrong };
-  expect(await acknowledge(database, request)).toEqual({ done: false, refusal: expect.stringContaining(refusal) });
-  expect(await snooze(database, { ...request, seconds: 60 })).toEqual({ done: false, refusal: expect.stringContaining(refusal) });
+  expect(await acknowledge(desk(database), request)).toEqual({ done: false, refusal: expect.stringContaining(refusal) });
+  expect(await snooze(desk(database), { ...request, seconds: 60 })).toEqual({ done: false, refusal: expect.stringContaining(refusal) });
   expect(await only(database)).toMatchObject({ state: 'open' });
   expect(await database.query(`SELECT FROM audit WHERE outcome = 'done'`)).toEqual([]);
+});
+
+test.each<[Finding, Resource]>([
+  [hung('e1', { evidence: { executor: 'e1', queues: ['mail', 'pay'] } }), { kind: 'executor', id: 'e1', queues: ['mail', 'pay'] }],
+  [
+    { class: 'held_orphan', fingerprint: 'held_orphan:pay/1:0', summary: 'held', evidence: { queue: 'pay', jobId: '1', executorId: 'e1' } },
+    { kind: 'queue', name: 'pay' },
+  ],
+  [
+    { class: 'unit_failed', fingerprint: 'unit_failed:n:mail.service', summary: 'failed', evidence: { unit: 'mail.service' } },
+    { kind: 'unit', node: 'n', name: 'mail.service' },
+  ],
+  [{ class: 'mass_staleness', fingerprint: 'mass_staleness', summary: 'many', evidence: { executors: ['a', 'b'] } }, { kind: 'fleet' }],
+])('rights are asked for on what is in trouble; a denial changes nothing and is audited: %o', async (finding, resource) => {
+  const { database } = await createIncidents();
+  await project(database, 'n', finding.class, [finding]);
+  const { id } = await only(database);
+  const asked: unknown[] = [];
+  const deny = desk(database, async (...question) => {
+    asked.push(question);
+    return { allowed: false, sentence: 'ada may not' };
+  });
+  expect(await acknowledge(deny, { ...ASKED, incidentId: id })).toEqual({ done: false, refusal: 'ada may not' });
+  expect(await snooze(deny, { ...ASKED, incidentId: id, seconds: 60 })).toEqual({ done: false, refusal: 'ada may not' });
+  expect(asked).toEqual([
+    ['ada@desk', 'incident_acknowledge', resource],
+    ['ada@desk', 'incident_snooze', resource],
+  ]);
+  expect(await only(database)).toMatchObject({ state: 'open', acknowledged: null, snoozed: null });
+  expect(await database.query('SELECT action, outcome, detail FROM audit ORDER BY seq')).toEqual(
+    ['incident_acknowledge', 'incident_snooze'].map((action) => ({
+      action,
+      outcome: 'denied',
+      detail: { fingerprint: finding.fingerprint, denial: 'ada may not' },
+    })),
+  );
 });
 
 test('what is resolved takes no attention any more, and no snooze is endless', async () => {
@@ -307,9 +349,9 @@ test('what is resolved takes no attention any more, and no snooze is endless', a
   await project(database, 'n', 'hung_executor', [hung('a')]);
   const { id } = await only(database);
   for (const seconds of [0, -1, Number.NaN, 31 * 86_400])
-    expect(await snooze(database, { ...ASKED, incidentId: id, seconds })).toMatchObject({ done: false });
+    expect(await snooze(desk(database), { ...ASKED, incidentId: id, seconds })).toMatchObject({ done: false });
   await project(database, 'n', 'hung_executor', []);
-  expect(await acknowledge(database, { ...ASKED, incidentId: id })).toEqual({
+  expect(await acknowledge(desk(database), { ...ASKED, incidentId: id })).toEqual({
     done: false,
     refusal: expect.stringContaining('resolved already'),
   });
@@ -351,6 +393,6 @@ test('lists are filtered by class, severity, node, queue, time and state, and so
   expect(await list({ state: 'all', limit: 2 })).toEqual(everyOpen.slice(0, 2));
   expect(await listIncidents(database, { limit: 1 })).toMatchObject({ total: 4 });
   const [critical] = (await listIncidents(database)).incidents;
-  await acknowledge(database, { ...ASKED, incidentId: critical?.id ?? '' });
+  await acknowledge(desk(database), { ...ASKED, incidentId: critical?.id ?? '' });
   expect(await list({}), 'what somebody has taken on comes last').toEqual([...everyOpen.slice(1), 'mass_staleness']);
 });
