@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { createRepairDoor } from './actions/job-repair.ts';
 import type { JobStore } from './actions/job-store.ts';
 import { createDryRunGateway, createRescueGateway } from './actions/rescue.ts';
 import { createUnitDoor } from './actions/unit-door.ts';
@@ -17,11 +18,12 @@ import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts'
 import { createJobStore, registry } from './pgboss/job-store.ts';
 import { findRelease } from './pgboss/release.ts';
 import { catalogName } from './pgboss/schema-name.ts';
-import { createDatabase, type Database, quoteIdentifier } from './postgres/database.ts';
+import { createDatabase, type Database, quoteIdentifier, type Sql } from './postgres/database.ts';
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
 import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from './recovery/policy.ts';
 import { listPolicies } from './recovery/policy-table.ts';
 import type { SweepDependencies } from './recovery/sweep.ts';
+import type { RepairDependencies } from './repairs/preview.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 
@@ -77,6 +79,11 @@ export function openContext(options: ContextOptions) {
     backoffSeconds: config.healBackoffMs / 1000,
     quietSeconds: config.healQuietMs / 1000,
   };
+  const authorize = createAuthorizer({
+    authorize: options.authorize,
+    actorsFile: config.actorsFile,
+    trustsDatabaseRole: options.trustsDatabaseRole ?? false,
+  });
   let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
   const jobs: JobStore = createJobStore(() => {
     if (!client) throw new Error('pg-boss is not open: its schema was not probed');
@@ -105,11 +112,12 @@ export function openContext(options: ContextOptions) {
     return gate;
   }
 
-  async function policies(): Promise<PolicyResolver> {
+  /** `sql`: the transaction of whoever asks within one, who must not wait for a second connection. */
+  async function policies(sql: Sql = database): Promise<PolicyResolver> {
     return createPolicyResolver({
       resolvePolicy: options.resolvePolicy,
       configured: config.policies,
-      table: await listPolicies(database),
+      table: await listPolicies(sql),
       defaults: { policy: config.policy, maxRecoveries: config.maxRecoveries, poison: config.poison },
       onError: (error) => options.onPolicyError?.(error),
     });
@@ -120,7 +128,7 @@ export function openContext(options: ContextOptions) {
       database,
       jobs,
       registry,
-      policies,
+      policies: () => policies(),
       daemonId,
       dryRun,
       gateway: dryRun ? createDryRunGateway() : createRescueGateway(jobs, config.node),
@@ -133,6 +141,19 @@ export function openContext(options: ContextOptions) {
         startupDelaySeconds: daemonId === null ? 0 : config.startupDelayMs / 1000,
         outageGraceSeconds: config.outageGraceMs / 1000,
       },
+    };
+  }
+
+  /** What a person's repairs stand on. */
+  function repairDependencies(): RepairDependencies {
+    return {
+      database,
+      jobs,
+      registry,
+      authorize,
+      door: createRepairDoor(jobs, config.node),
+      policies: async (sql) => (await policies(sql)).resolve,
+      node: config.node,
     };
   }
 
@@ -181,11 +202,8 @@ export function openContext(options: ContextOptions) {
     policies,
     sweepDependencies,
     healDependencies,
-    authorize: createAuthorizer({
-      authorize: options.authorize,
-      actorsFile: config.actorsFile,
-      trustsDatabaseRole: options.trustsDatabaseRole ?? false,
-    }),
+    repairDependencies,
+    authorize,
     close: async () => {
       await client?.stop({ graceful: false, close: false }).catch(() => undefined);
       await database.close();

@@ -8,6 +8,28 @@ export interface Attempt {
   startedOn: string;
 }
 
+/** A job as a repair has to see it. */
+export interface JobRow {
+  queue: string;
+  jobId: string;
+  state: string;
+  retryCount: number;
+  retryLimit: number;
+  /** The database's text; null before its first run. */
+  startedOn: string | null;
+  /** Waits for a parent that has not completed. */
+  blocked: boolean;
+  /** Jobs that wait for this one. */
+  children: number;
+  deadLetter: string | null;
+  /** Under its queue's policy a failure of this job is terminal, for a sibling waits for its retry already. */
+  siblingInRetry: boolean;
+  /** Under its queue's policy a failed job keeps every other of its key from running. */
+  blocksKeyWhenFailed: boolean;
+  /** Under which name the attempt that runs now was recorded; null where none was, or none runs. */
+  applicationName: string | null;
+}
+
 /** The jobs of a queue system, as far as recovery needs them. Everything that writes runs in the given transaction. */
 export interface JobStore {
   /** A page of the active attempts that were recorded under those names, in the order of queue and job id. */
@@ -22,6 +44,8 @@ export interface JobStore {
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;
   /** State and retry count of the jobs that are still there, by `QUEUE/JOB-ID`. */
   readStates(sql: Sql, jobs: readonly Pick<Attempt, 'queue' | 'jobId'>[]): Promise<Map<string, { state: string; retryCount: number }>>;
+  /** Those of the jobs that are still there; `lock`: waited for, and kept until the transaction ends. */
+  readJobs(sql: Sql, jobs: readonly Pick<Attempt, 'queue' | 'jobId'>[], options: { lock: boolean }): Promise<JobRow[]>;
   listQueues(sql: Sql): Promise<string[]>;
   /** Locks the attempts that are still active as given and that nobody else holds; returns their job ids.
    * With `staleSeconds`, only those whose job still has not beaten for so long. */
@@ -32,6 +56,12 @@ export interface JobStore {
   requeue(tx: Sql, queue: string, attempts: readonly Attempt[]): Promise<number>;
   /** Ends the job whatever retries it has; its dead letter queue gets it. */
   discard(tx: Sql, queue: string, attempts: readonly Attempt[], output: object): Promise<void>;
+  /** Failed jobs run once more. */
+  retry(tx: Sql, queue: string, jobs: readonly Pick<Attempt, 'jobId'>[]): Promise<void>;
+  /** Cancelled jobs wait for their run again. */
+  resume(tx: Sql, queue: string, jobs: readonly Pick<Attempt, 'jobId'>[]): Promise<void>;
+  /** Ends jobs that have not ended, whoever runs them. */
+  cancel(tx: Sql, queue: string, jobs: readonly (Pick<Attempt, 'jobId' | 'retryCount'> & { active: boolean })[]): Promise<void>;
   /** Wakes the queue's listeners at commit, where it has any. */
   wake(tx: Sql, queue: string): Promise<void>;
 }

@@ -4,7 +4,7 @@ export type PoisonPolicy = 'discard' | 'hold';
 
 export interface ResolvedPolicy {
   policy: Policy;
-  source: 'function' | 'configured' | 'table' | 'default';
+  source: 'function' | 'configured' | 'table' | 'default' | 'operator';
   maxRecoveries: number;
   poison: PoisonPolicy;
 }

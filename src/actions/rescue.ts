@@ -45,32 +45,8 @@ const OUTCOME: Record<Policy, Outcome> = { restart: 'restarted', fail: 'failed',
 export function createRescueGateway(jobs: JobStore, node: string): RescueGateway {
   return {
     rescue: async (tx, queue, nominations) => {
-      const locked = await claim(jobs, tx, queue, nominations);
-      const decided = await decide(
-        tx,
-        queue,
-        nominations.filter((nomination) => locked.has(nomination.jobId)),
-      );
-      const restart = decided.filter((orphan) => orphan.policy === 'restart');
-      const conflicting = restart.length > 0 ? await requeue(jobs, tx, queue, restart) : new Set<string>();
-      for (const orphan of restart) if (conflicting.has(orphan.jobId)) orphan.outcome = 'failed';
-      for (const [outcome, act] of [
-        ['failed', jobs.fail],
-        ['discarded', jobs.discard],
-      ] as const) {
-        const orphans = decided.filter((orphan) => orphan.outcome === outcome);
-        for (const group of byReason(orphans)) await act(tx, queue, group, failureOutput(group[0] as Recovered, node));
-      }
-      if (decided.some((orphan) => orphan.outcome !== 'held')) await jobs.wake(tx, queue);
-      if (decided.length > 0) {
-        const seconds = await saveRecoveries(
-          tx,
-          node,
-          decided.map((orphan) => recordOf(orphan)),
-        );
-        decided.forEach((orphan, index) => {
-          orphan.detectionSeconds = seconds[index] ?? null;
-        });
+      const result = await rescueAttempts({ jobs, node }, tx, queue, nominations);
+      if (result.recovered.length > 0)
         await appendAudit(tx, {
           actor: `reclaimd@${node}`,
           action: 'sweep',
@@ -78,12 +54,48 @@ export function createRescueGateway(jobs: JobStore, node: string): RescueGateway
           outcome: 'done',
           reason: null,
           node,
-          detail: { effects: effectsOf(decided) },
+          detail: { effects: effectsOf(result.recovered) },
         });
-      }
-      return { recovered: decided, skipped: nominations.length - decided.length };
+      return result;
     },
   };
+}
+
+/** Claims, acts and records; the audit is the door's that calls it. */
+export async function rescueAttempts(
+  { jobs, node }: { jobs: JobStore; node: string },
+  tx: Sql,
+  queue: string,
+  nominations: readonly Nomination[],
+): Promise<RescueResult> {
+  const locked = await claim(jobs, tx, queue, nominations);
+  const decided = await decide(
+    tx,
+    queue,
+    nominations.filter((nomination) => locked.has(nomination.jobId)),
+  );
+  const restart = decided.filter((orphan) => orphan.policy === 'restart');
+  const conflicting = restart.length > 0 ? await requeue(jobs, tx, queue, restart) : new Set<string>();
+  for (const orphan of restart) if (conflicting.has(orphan.jobId)) orphan.outcome = 'failed';
+  for (const [outcome, act] of [
+    ['failed', jobs.fail],
+    ['discarded', jobs.discard],
+  ] as const) {
+    const orphans = decided.filter((orphan) => orphan.outcome === outcome);
+    for (const group of byReason(orphans)) await act(tx, queue, group, failureOutput(group[0] as Recovered, node));
+  }
+  if (decided.some((orphan) => orphan.outcome !== 'held')) await jobs.wake(tx, queue);
+  if (decided.length > 0) {
+    const seconds = await saveRecoveries(
+      tx,
+      node,
+      decided.map((orphan) => recordOf(orphan)),
+    );
+    decided.forEach((orphan, index) => {
+      orphan.detectionSeconds = seconds[index] ?? null;
+    });
+  }
+  return { recovered: decided, skipped: nominations.length - decided.length };
 }
 
 /** The same door, locked: says what would be done and changes nothing. */

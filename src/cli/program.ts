@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { REPAIR_ACTIONS } from '../repairs/preview.ts';
 import { accountName } from './actor.ts';
 import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
@@ -7,6 +8,7 @@ import { executors } from './executors.ts';
 import { type HealOptions, heal } from './heal.ts';
 import * as incidents from './incidents.ts';
 import * as policies from './policies.ts';
+import * as repairs from './repairs.ts';
 import { run } from './run.ts';
 import { runGrants, runInstallOwnership, runMigrate, runRemoveOwnership } from './schema.ts';
 import { status } from './status.ts';
@@ -55,6 +57,22 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--executor <id>', 'only the attempts of this executor')
     .option(...json)
     .action(async (options: { json?: true; dryRun?: true; executor?: string }) => exitWith(await runSweep(surroundings, options)));
+
+  command('preview', 'what a repair would do, and the token that executes it')
+    .argument('<action>', REPAIR_ACTIONS.join(', '))
+    .argument('<target...>', 'QUEUE/JOB-ID, or the id of an executor')
+    .option('--policy <policy>', "of a rescue: restart, fail or discard, instead of each job's own")
+    .option(...actor)
+    .option(...json)
+    .action(async (action: string, targets: string[], options: repairs.PreviewOptions) =>
+      exitWith(await repairs.preview(surroundings, action, targets, options)),
+    );
+  command('execute', 'carry out what a preview showed: once, and only if it is still so')
+    .argument('<token>', 'that `preview` printed')
+    .option('--reason <text>', 'why; 8 characters or more; asked for on a terminal')
+    .option(...actor)
+    .option(...json)
+    .action(async (token: string, options: repairs.ExecuteOptions) => exitWith(await repairs.execute(surroundings, token, options)));
 
   command('units', 'the allowed units of this host: state, why, last error')
     .option(...json)

@@ -1,5 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
-import { callHeartbeat, type ExecutorRow, type Heartbeat, importSessions, listExecutors, saveVerdicts } from './queries.ts';
+import { callHeartbeat, type ExecutorRow, findExecutors, type Heartbeat, importSessions, listExecutors, saveVerdicts } from './queries.ts';
 import { judge, thresholds, WITNESS_FRESH_SECONDS } from './verdict.ts';
 
 /** How long an executor that ended or fell silent stays in view. */
@@ -16,6 +16,14 @@ export function judgeRow(row: ExecutorRow): ExecutorHealth {
 /** Every executor in view with its verdict as of now; reads only. */
 export async function listExecutorHealth(sql: Sql): Promise<ExecutorHealth[]> {
   return (await listExecutors(sql, WITNESS_FRESH_SECONDS, EXECUTOR_KEPT_SECONDS)).map(judgeRow);
+}
+
+/** The same for those of the ids or names, however long they are gone. */
+export async function findExecutorHealth(
+  sql: Sql,
+  wanted: { ids?: readonly string[]; names?: readonly string[] },
+): Promise<ExecutorHealth[]> {
+  return (await findExecutors(sql, wanted, WITNESS_FRESH_SECONDS)).map(judgeRow);
 }
 
 /**

@@ -53,6 +53,21 @@ export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds
   );
 }
 
+/** Executors of those ids, or whose sessions carry those names, however long they are gone. */
+export function findExecutors(
+  sql: Sql,
+  { ids = [], names = [] }: { ids?: readonly string[]; names?: readonly string[] },
+  witnessFreshSeconds: number,
+): Promise<ExecutorRow[]> {
+  return sql.query<ExecutorRow>(
+    `SELECT ${EXECUTOR_COLUMNS}
+     FROM executor e LEFT JOIN node w ON w.node = e.witness_node
+     WHERE e.id = ANY($2) OR e.application_name = ANY($3)
+     ORDER BY e.started_at, e.id`,
+    [witnessFreshSeconds, ids, names],
+  );
+}
+
 /** Of the executors that are known, whether each has ended: stopped gracefully, or died with proof. */
 export function listEnded(sql: Sql, ids: readonly string[]): Promise<{ id: string; ended: boolean }[]> {
   return sql.query('SELECT id, stopped_at IS NOT NULL OR proof IS NOT NULL AS ended FROM executor WHERE id = ANY($1)', [ids]);

@@ -10,8 +10,10 @@ import {
   listStaleAttempts,
   listStillActive,
   lockAttempts,
+  lockJobs,
   notifyQueue,
   readJobStates,
+  readJobs,
   requeueAttempts,
 } from './queries.ts';
 
@@ -30,6 +32,10 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string) {
     listStale: listStaleAttempts,
     listStillActive,
     readStates: readJobStates,
+    readJobs: async (sql: Sql, jobs: readonly { queue: string; jobId: string }[], { lock }: { lock: boolean }) => {
+      if (lock) await lockJobs(sql, jobs);
+      return readJobs(sql, jobs);
+    },
     listQueues: listQueueNames,
     lock: lockAttempts,
     requeue: requeueAttempts,
@@ -38,9 +44,25 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string) {
       await exhaustRetries(tx, queue, attempts);
       await fail(tx, queue, attempts, output);
     },
+    // retry and resume know no fence, and cancel none for what does not run: the caller holds the rows.
+    retry: async (tx: Sql, queue: string, jobs: readonly { jobId: string }[]) => {
+      await boss().retry(queue, idsOf(jobs), on(tx));
+    },
+    resume: async (tx: Sql, queue: string, jobs: readonly { jobId: string }[]) => {
+      await boss().resume(queue, idsOf(jobs), on(tx));
+    },
+    cancel: async (tx: Sql, queue: string, jobs: readonly { jobId: string; retryCount: number; active: boolean }[]) => {
+      const [running, waiting] = [jobs.filter(({ active }) => active), jobs.filter(({ active }) => !active)];
+      const fenced = running.map(({ jobId, retryCount }) => ({ id: jobId, retryCount }));
+      if (fenced.length > 0) await boss().cancel(queue, fenced, on(tx));
+      if (waiting.length > 0) await boss().cancel(queue, idsOf(waiting), on(tx));
+    },
     wake: (tx: Sql, queue: string) => notifyQueue(tx, schemaForChannel, queue),
   };
 }
+
+const on = (tx: Sql) => ({ db: asPgBossDb(tx) });
+const idsOf = (jobs: readonly { jobId: string }[]) => jobs.map(({ jobId }) => jobId);
 
 /** pg-boss's instance registry as the source of executors. */
 export const registry = { importExecutors: (sql: Sql, host?: string) => importInstances(sql, host) };

@@ -58,6 +58,48 @@ export async function readJobStates(
   return new Map(rows.map(({ target, state, retryCount }) => [target, { state, retryCount }]));
 }
 
+/** As JobRow of actions/job-store.ts. */
+export interface JobStateRow {
+  queue: string;
+  jobId: string;
+  state: string;
+  retryCount: number;
+  retryLimit: number;
+  startedOn: string | null;
+  blocked: boolean;
+  children: number;
+  deadLetter: string | null;
+  siblingInRetry: boolean;
+  blocksKeyWhenFailed: boolean;
+  applicationName: string | null;
+}
+
+/** Locked in the order of queue and id, so that two who lock the same jobs wait for each other and do not deadlock. */
+export function lockJobs(sql: Sql, jobs: readonly { queue: string; jobId: string }[]): Promise<object[]> {
+  return sql.query(
+    `SELECT FROM job j JOIN unnest($1::text[], $2::uuid[]) AS a(queue, id) ON j.name = a.queue AND j.id = a.id
+     ORDER BY j.name, j.id FOR UPDATE OF j`,
+    [jobs.map((job) => job.queue), jobs.map((job) => job.jobId)],
+  );
+}
+
+export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string }[]): Promise<JobStateRow[]> {
+  return sql.query<JobStateRow>(
+    `SELECT j.name AS queue, j.id AS "jobId", j.state::text, j.retry_count AS "retryCount", j.retry_limit AS "retryLimit",
+       j.started_on::text AS "startedOn", j.blocked, j.dead_letter AS "deadLetter",
+       (SELECT count(*)::int FROM job_dependency d WHERE d.parent_name = j.name AND d.parent_id = j.id) AS children,
+       coalesce(j.policy = 'stately' AND EXISTS (SELECT FROM job s WHERE s.name = j.name AND s.state = 'retry' AND s.id <> j.id
+         AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')), false) AS "siblingInRetry",
+       coalesce(j.policy = 'key_strict_fifo', false) AS "blocksKeyWhenFailed",
+       CASE WHEN j.state = 'active' THEN (SELECT a.application_name FROM attempt a
+         WHERE a.queue = j.name AND a.job_id = j.id AND a.retry_count = j.retry_count AND a.started_on = j.started_on LIMIT 1) END
+         AS "applicationName"
+     FROM job j JOIN unnest($1::text[], $2::uuid[]) AS a(queue, id) ON j.name = a.queue AND j.id = a.id
+     ORDER BY j.name, j.id`,
+    [jobs.map((job) => job.queue), jobs.map((job) => job.jobId)],
+  );
+}
+
 /** Attempts of one queue whose job beats, but has not for so long. Found by job_i14. */
 export function listStaleAttempts(
   sql: Sql,

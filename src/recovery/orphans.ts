@@ -1,5 +1,6 @@
 import type { Attempt, JobStore } from '../actions/job-store.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
+import { ownersOf } from '../executors/owners.ts';
 import type { Sql } from '../postgres/database.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
 import type { PolicyRule } from './policy.ts';
@@ -42,7 +43,7 @@ export async function* listOrphansOf(sql: Sql, jobs: JobStore, { named, gone, al
       // Rotation may have left one attempt in both tables; in this order they are neighbours.
       if (attempt.jobId === last?.jobId && attempt.queue === last.queue) continue;
       last = attempt;
-      const owners = (byName.get(applicationName) ?? []).filter((executor) => couldOwn(executor, attempt));
+      const owners = ownersOf(byName.get(applicationName) ?? [], applicationName, attempt.startedOn);
       const executor = owners.at(-1);
       if (!executor || !owners.every((owner) => goneIds.has(owner.id))) continue;
       const { verdict, proof, reason, lastSignAt } = executor;
@@ -51,11 +52,6 @@ export async function* listOrphansOf(sql: Sql, jobs: JobStore, { named, gone, al
     yield orphans;
     if (page.length < PAGE) return;
   }
-}
-
-/** Both times are the database's text in one session's time zone, so they compare as text. */
-function couldOwn(executor: ExecutorHealth, attempt: Attempt): boolean {
-  return executor.kind === 'own' || executor.startedAt <= attempt.startedOn;
 }
 
 /** Attempts whose jobs beat, but have not for the time that a policy sets, and whose owner is not known to live. */

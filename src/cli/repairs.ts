@@ -1,0 +1,103 @@
+import { createInterface } from 'node:readline/promises';
+import type { Context } from '../context.ts';
+import { executeRepair, LEAST_REASON, type RepairExecuted } from '../repairs/execute.ts';
+import type { RepairPlan } from '../repairs/plan.ts';
+import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
+import { EXIT, type Surroundings, withReadyContext } from './command.ts';
+import { formatSeconds, paint, printJson, table } from './output.ts';
+import { UsageError } from './usage-error.ts';
+
+export interface PreviewOptions {
+  actor: string;
+  policy?: string;
+  json?: true;
+}
+
+/** Prints the plan and the token that executes it. */
+export function preview(surroundings: Surroundings, action: string, targets: readonly string[], options: PreviewOptions): Promise<number> {
+  const { actor, policy, json } = options;
+  return withActingContext(surroundings, async (context) => {
+    const result = await previewRepair(context.repairDependencies(), { action, targets, policy, actor });
+    if (json) printJson(surroundings, result);
+    else surroundings.out(result.done ? describePreview(result) : describeRefusal(result));
+    return !result.done || result.token === null ? EXIT.refused : EXIT.done;
+  });
+}
+
+export interface ExecuteOptions {
+  actor: string;
+  reason?: string;
+  json?: true;
+}
+
+/** Carries out what a preview showed. */
+export function execute(surroundings: Surroundings, token: string, { actor, reason, json }: ExecuteOptions): Promise<number> {
+  return withActingContext(surroundings, async (context) => {
+    if (context.config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be');
+    const given = reason ?? (await askReason(surroundings));
+    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given });
+    if (json) printJson(surroundings, result);
+    else surroundings.out(result.done ? describeExecuted(result) : describeRefusal(result));
+    if (!result.done) return EXIT.refused;
+    return result.partial ? EXIT.failed : EXIT.done;
+  });
+}
+
+/** Repairs need pg-boss in a version that we may act on. */
+function withActingContext(surroundings: Surroundings, run: (context: Context) => Promise<number>): Promise<number> {
+  return withReadyContext(surroundings, async (context) => {
+    const gate = await context.probePgBoss();
+    if (gate.mode !== 'act') throw new UsageError(gate.detail);
+    return run(context);
+  });
+}
+
+async function askReason({ signal }: Surroundings): Promise<string> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY) throw new UsageError('a reason is needed: --reason TEXT');
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return await terminal.question(`Why (${LEAST_REASON} characters or more; it stays in the audit)? `, { signal });
+  } finally {
+    terminal.close();
+  }
+}
+
+export function describePreview({ token, expiresInSeconds, plan, denial }: RepairPreview): string {
+  const last =
+    token === null
+      ? `you may look only: ${denial}`
+      : `good for ${formatSeconds(expiresInSeconds)}, once, for you:\n  reclaimd execute ${token} --reason '...'`;
+  return [...describePlan(plan), last].join('\n');
+}
+
+function describePlan({ action, executor, jobs, leftOut }: RepairPlan): string[] {
+  const rows = jobs.map(({ target, before, after, policy }) => [
+    target,
+    `${before.state} (attempt ${before.retryCount})`,
+    before.executor === null ? '-' : `${before.executor} (${before.verdict})`,
+    policy ?? '-',
+    after,
+  ]);
+  const warnings = [
+    ...Map.groupBy(
+      jobs.flatMap(({ target, warnings: some }) => some.map((text) => ({ target, text }))),
+      ({ text }) => text,
+    ),
+  ];
+  return [
+    executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action,
+    table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows),
+    ...warnings.map(([text, some]) => paint(`mind: ${text}${jobs.length > 1 ? ` (${some.length} of ${jobs.length})` : ''}`, 'yellow')),
+    ...leftOut.map(({ target, why }) => `left out: ${target}: ${why}`),
+  ];
+}
+
+function describeRefusal({ message, targets = [] }: RepairRefused): string {
+  return [`refused: ${message}`, ...(targets.length > 1 ? targets.map(({ target, why }) => `  ${target}: ${why}`) : [])].join('\n');
+}
+
+function describeExecuted({ action, targets }: RepairExecuted): string {
+  const done = targets.filter(({ outcome }) => outcome === 'done').length;
+  const lines = targets.map((one) => `${one.target}: ${one.outcome === 'done' ? one.state : paint(`left alone: ${one.drift}`, 'yellow')}`);
+  return [...lines, `${action}: ${done} of ${targets.length} done`].join('\n');
+}

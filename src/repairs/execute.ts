@@ -1,0 +1,167 @@
+import type { JobChange } from '../actions/job-repair.ts';
+import type { Nomination } from '../actions/rescue.ts';
+import { type AuditEvent, appendAudit } from '../audit/append.ts';
+import { findExecutorHealth } from '../executors/health.ts';
+import type { Sql } from '../postgres/database.ts';
+import type { JobPlan } from './job-plan.ts';
+import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
+import { findDenial, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
+import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
+import { isToken } from './targets.ts';
+
+export interface ExecuteRequest {
+  token: string;
+  /** Why, in their own words: 8 characters or more. */
+  reason: string;
+  actor: string;
+}
+
+/** `drifted`: it was not any more what the preview showed, and was left alone. */
+export type TargetOutcome = { target: string; outcome: 'done'; state: string } | { target: string; outcome: 'drifted'; drift: string };
+
+export interface RepairExecuted {
+  done: true;
+  action: string;
+  /** Some targets had moved. */
+  partial: boolean;
+  targets: TargetOutcome[];
+}
+
+export const LEAST_REASON = 8;
+
+/**
+ * Carries out what a preview showed, once, in one transaction: uses up the token, locks the targets, reads everything
+ * anew, compares, changes, audits. What has drifted is left alone, and said.
+ */
+export async function executeRepair(dependencies: RepairDependencies, request: ExecuteRequest): Promise<RepairExecuted | RepairRefused> {
+  const { database, authorize, node } = dependencies;
+  const reason = request.reason.trim();
+  const preview = isToken(request.token) ? await readPreview(database, request.token) : undefined;
+  if (!preview) return refuse('unknown', 'there is no such token: `reclaimd preview ACTION TARGET` makes one');
+  const event = eventOf(preview, request.actor, reason, node);
+  const deny = async (refused: 'foreign' | 'denied', message: string) => {
+    await database.transaction((tx) => appendAudit(tx, { ...event, outcome: 'denied', detail: { ...event.detail, denial: message } }));
+    return refuse(refused, message);
+  };
+  if (preview.actor !== request.actor)
+    return deny('foreign', `that preview is ${preview.actor}'s, and you are ${request.actor}: make one of your own`);
+  if (reason.length < LEAST_REASON) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
+  const denial = await findDenial(authorize, request.actor, preview.plan);
+  if (denial !== null) return deny('denied', denial);
+  try {
+    return await database.transaction((tx) => execute(dependencies, tx, preview, event));
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    await database
+      .transaction((tx) => appendAudit(tx, { ...event, outcome: 'failed', detail: { ...event.detail, error: message } }))
+      .catch(() => undefined);
+    throw error;
+  }
+}
+
+type Event = Omit<AuditEvent, 'outcome' | 'reason'> & { reason: string };
+
+function eventOf({ action, plan, token, planHash }: PreviewRow, actor: string, reason: string, node: string): Event {
+  return { actor, action, target: commonTarget(plan), reason, node, detail: { token, planHash } };
+}
+
+/** By which an incident finds what was done about it. */
+function commonTarget({ executor, targets, jobs }: RepairPlan): string {
+  if (executor) return executor.id;
+  if (targets.length === 1) return targets[0] as string;
+  const queues = new Set(jobs.map(({ queue }) => queue));
+  return queues.size === 1 ? ([...queues][0] as string) : 'several queues';
+}
+
+async function execute(
+  dependencies: RepairDependencies,
+  tx: Sql,
+  preview: PreviewRow,
+  event: Event,
+): Promise<RepairExecuted | RepairRefused> {
+  const { token, plan, action } = preview;
+  if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
+  const { asPlanned, drifted } = await compare(dependencies, tx, plan);
+  if (asPlanned.length === 0) {
+    await endPreview(tx, token, 'drifted');
+    await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted } });
+    const what = drifted.length === 1 ? (drifted[0]?.drift ?? '') : 'nothing is what the preview showed any more';
+    return refuse(
+      'drifted',
+      `${what}: make a new preview`,
+      drifted.map(({ target, drift }) => ({ target, why: drift })),
+    );
+  }
+  const partial = drifted.length > 0;
+  const states = await dependencies.door.repair(
+    tx,
+    { ...event, partial, detail: { ...event.detail, ...(partial ? { drifted } : {}) } },
+    asPlanned.map((job) => changeOf(job, plan)),
+  );
+  const done = asPlanned.map(({ target }): TargetOutcome => ({ target, outcome: 'done', state: states.get(target) ?? 'gone' }));
+  return { done: true, action, partial, targets: [...done, ...drifted.map((one): TargetOutcome => ({ ...one, outcome: 'drifted' }))] };
+}
+
+/** Read again under the lock: somebody may have used it a moment ago. */
+async function explainUnusable(tx: Sql, token: string, event: Event): Promise<RepairRefused> {
+  const now = await readPreview(tx, token);
+  if (now?.status === 'consumed') return refuse('used', 'that token has been used: `reclaimd audit list` says what it did');
+  if (now?.status === 'drifted') return refuse('drifted', 'that preview has drifted: make a new one');
+  if (now?.overdue) {
+    await endPreview(tx, token, 'expired');
+  }
+  await appendAudit(tx, { ...event, outcome: 'expired' });
+  return refuse('expired', 'that preview has expired after 15 minutes: make a new one');
+}
+
+interface Compared {
+  asPlanned: JobPlan[];
+  drifted: { target: string; drift: string }[];
+}
+
+/** Locks the jobs, looks at everything anew, and says what still is as it was shown. */
+async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan): Promise<Compared> {
+  if (plan.jobs.some(({ before }) => before.verdict === 'missing')) await refreshLiveness(dependencies, tx);
+  const moved = await executorDrift(tx, plan);
+  if (moved !== undefined) return { asPlanned: [], drifted: [{ target: plan.executor?.id ?? '', drift: moved }] };
+  const now = await planJobs(dependencies, tx, plan, plan.jobs, true);
+  const fresh = new Map(now.jobs.map((job) => [job.target, job]));
+  const refused = new Map(now.leftOut.map(({ target, why }) => [target, why]));
+  const compared: Compared = { asPlanned: [], drifted: [] };
+  for (const planned of plan.jobs) {
+    const { target } = planned;
+    const job = fresh.get(target);
+    const drift = job ? driftOf(planned, job) : [refused.get(target) ?? 'it is gone'];
+    if (job && drift.length === 0) compared.asPlanned.push(job);
+    else compared.drifted.push({ target, drift: drift.join('; ') });
+  }
+  return compared;
+}
+
+/** In what way the executor is not any more what the preview showed. */
+async function executorDrift(tx: Sql, { executor }: RepairPlan): Promise<string | undefined> {
+  if (!executor) return undefined;
+  const [now] = await findExecutorHealth(tx, { ids: [executor.id] });
+  if (!now) return `executor ${executor.id} is not known any more`;
+  if (now.verdict === executor.verdict || isFirmer(executor.verdict, now.verdict)) return undefined;
+  return `executor ${executor.id} was ${executor.verdict}, is ${now.verdict} (${now.reason})`;
+}
+
+function changeOf(job: JobPlan, { executor }: RepairPlan): JobChange {
+  const { queue, jobId, before, change, policy } = job;
+  const { retryCount } = before;
+  if (change !== 'rescue') return { kind: change, job: { queue, jobId, retryCount, active: before.state === 'active' } };
+  const nomination: Nomination = {
+    queue,
+    jobId,
+    retryCount,
+    startedOn: before.startedOn ?? '',
+    executorId: before.executor,
+    verdict: before.verdict ?? 'unknown',
+    proof: before.proof,
+    reason: executor?.reason ?? `its executor is ${before.verdict}`,
+    lastAliveAt: null,
+    resolved: { policy: policy ?? 'fail', source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' },
+  };
+  return { kind: 'rescue', nomination };
+}

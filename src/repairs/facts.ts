@@ -1,0 +1,68 @@
+import type { JobStore } from '../actions/job-store.ts';
+import type { Policy, ResolvedPolicy } from '../actions/limits.ts';
+import { readHistory } from '../actions/queries.ts';
+import { type ExecutorHealth, findExecutorHealth } from '../executors/health.ts';
+import { ownersOf } from '../executors/owners.ts';
+import type { Sql } from '../postgres/database.ts';
+import { type JobFacts, type Owner, whyNotGone } from './job-plan.ts';
+
+export interface JobName {
+  queue: string;
+  jobId: string;
+}
+
+/** Which policy applies to an orphan by its queue's rules. */
+export type ResolveOrphan = (orphan: {
+  queue: string;
+  jobId: string;
+  retryCount: number;
+  verdict: string;
+  executorId: string | null;
+}) => Promise<ResolvedPolicy>;
+
+export interface FactsDependencies {
+  jobs: JobStore;
+  resolve: ResolveOrphan;
+}
+
+/** Everything that a plan rests on, as of now; `lock`: the jobs stay as they are until the transaction ends. */
+export async function readFacts(
+  { jobs, resolve }: FactsDependencies,
+  sql: Sql,
+  named: readonly JobName[],
+  { policy, lock }: { policy: Policy | null; lock: boolean },
+): Promise<JobFacts[]> {
+  const rows = await jobs.readJobs(sql, named, { lock });
+  const byTarget = new Map(rows.map((row) => [`${row.queue}/${row.jobId}`, row]));
+  const names = [...new Set(rows.flatMap(({ applicationName }) => (applicationName === null ? [] : [applicationName])))];
+  const executors = names.length === 0 ? [] : await findExecutorHealth(sql, { names });
+  const recoveries = new Map<string, number>();
+  for (const [queue, some] of Map.groupBy(rows, (row) => row.queue)) {
+    const attempts = some.map(({ jobId, retryCount }) => ({ queue, jobId, retryCount, startedOn: '' }));
+    for (const [jobId, count] of (await readHistory(sql, queue, attempts)).counts) recoveries.set(`${queue}/${jobId}`, count);
+  }
+  const facts: JobFacts[] = [];
+  for (const { queue, jobId } of named) {
+    const row = byTarget.get(`${queue}/${jobId}`);
+    const owner = row?.applicationName && row.startedOn ? ownerAmong(ownersOf(executors, row.applicationName, row.startedOn)) : null;
+    const orphan = {
+      queue,
+      jobId,
+      retryCount: row?.retryCount ?? 0,
+      verdict: owner?.verdict ?? 'unknown',
+      executorId: owner?.executorId ?? null,
+    };
+    const resolved: ResolvedPolicy =
+      policy === null ? await resolve(orphan) : { policy, source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' };
+    facts.push({ queue, jobId, row, owner, resolved, recoveries: recoveries.get(`${queue}/${jobId}`) ?? 0 });
+  }
+  return facts;
+}
+
+/** Of several that carry the name, one that may be at work speaks for all. */
+function ownerAmong(owners: readonly ExecutorHealth[]): Owner | null {
+  const known = owners.map(ownerOf);
+  return known.find((owner) => whyNotGone(owner) !== undefined) ?? known.at(-1) ?? null;
+}
+
+const ownerOf = ({ id, verdict, proof, reason }: ExecutorHealth): Owner => ({ executorId: id, verdict, proof, reason });

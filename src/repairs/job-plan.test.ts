@@ -1,0 +1,104 @@
+import { expect, test } from 'vitest';
+import type { JobRow } from '../actions/job-store.ts';
+import type { Policy, ResolvedPolicy } from '../actions/limits.ts';
+import { type JobAction, type JobFacts, planJob } from './job-plan.ts';
+
+const ROW: JobRow = {
+  queue: 'mail',
+  jobId: '1',
+  state: 'active',
+  retryCount: 0,
+  retryLimit: 2,
+  startedOn: 'then',
+  blocked: false,
+  children: 0,
+  deadLetter: null,
+  siblingInRetry: false,
+  blocksKeyWhenFailed: false,
+  applicationName: 'w',
+};
+const policyOf = (policy: Policy): ResolvedPolicy => ({ policy, source: 'operator', maxRecoveries: 3, poison: 'hold' });
+const ownerIs = (verdict: 'alive' | 'late' | 'hung' | 'missing' | 'dead' | 'stopped' | 'unknown') => ({
+  executorId: 'w',
+  verdict,
+  proof: null,
+  reason: 'so it seems',
+});
+
+function plan(action: JobAction, row: Partial<JobRow> | null, facts: Partial<JobFacts> = {}) {
+  const full = row === null ? undefined : { ...ROW, ...row };
+  return planJob(action, {
+    queue: 'mail',
+    jobId: '1',
+    row: full,
+    owner: ownerIs('dead'),
+    resolved: policyOf('fail'),
+    recoveries: 0,
+    ...facts,
+  });
+}
+
+test.each<[JobAction, Partial<JobRow>, Policy, string]>([
+  ['job_retry', { state: 'failed' }, 'fail', 'retry'],
+  ['job_retry', { state: 'cancelled' }, 'fail', 'created'],
+  ['job_cancel', { state: 'created' }, 'fail', 'cancelled'],
+  ['job_cancel', { state: 'retry' }, 'fail', 'cancelled'],
+  ['job_cancel', {}, 'fail', 'cancelled'],
+  ['job_rescue', {}, 'fail', 'retry'],
+  ['job_rescue', { retryCount: 2 }, 'fail', 'failed'],
+  ['job_rescue', { retryCount: 2 }, 'restart', 'retry'],
+  ['job_rescue', { siblingInRetry: true }, 'fail', 'failed'],
+  ['job_rescue', {}, 'discard', 'failed'],
+  ['job_discard', {}, 'discard', 'failed'],
+])('%s of %j by %s leaves it %s', (action, row, policy, after) => {
+  expect(plan(action, row, { resolved: policyOf(policy) })).toMatchObject({ plan: { target: 'mail/1', after } });
+});
+
+test.each<[JobAction, Partial<JobRow> | null, string]>([
+  ['job_retry', null, 'there is no such job'],
+  ['job_retry', { state: 'active' }, 'there is job_rescue'],
+  ['job_retry', { state: 'completed' }, 'it is completed'],
+  ['job_cancel', { state: 'failed' }, 'it is failed already'],
+  ['job_rescue', { state: 'failed' }, 'job_retry runs it again'],
+  ['job_rescue', { state: 'retry' }, 'job_cancel ends it'],
+  ['job_discard', { state: 'completed' }, 'it is completed'],
+])('%s of %j is refused: %s', (action, row, why) => {
+  expect(plan(action, row)).toEqual({ refusal: expect.stringContaining(why) });
+});
+
+test.each([
+  ['alive', 'may be at work'],
+  ['late', 'may be at work'],
+  ['unknown', 'may be at work'],
+  ['hung', 'executor_stop_and_rescue'],
+] as const)('an attempt of an executor that is %s is not taken', (verdict, why) => {
+  for (const action of ['job_rescue', 'job_discard'] as const)
+    expect(plan(action, {}, { owner: ownerIs(verdict) })).toEqual({ refusal: expect.stringContaining(why) });
+});
+
+test('nor is one of which nobody knows who runs it', () => {
+  expect(plan('job_rescue', {}, { owner: null })).toEqual({ refusal: expect.stringContaining('nobody was recorded') });
+});
+
+test('what is held, by policy or as poison, wants a policy by name', () => {
+  expect(plan('job_rescue', {}, { resolved: policyOf('hold') })).toEqual({ refusal: expect.stringContaining('--policy') });
+  expect(plan('job_rescue', {}, { recoveries: 3 })).toEqual({ refusal: expect.stringContaining('--policy') });
+});
+
+test.each<[Partial<JobRow>, Partial<JobFacts>, string]>([
+  [{ siblingInRetry: true }, {}, 'stately'],
+  [{ retryCount: 2 }, {}, 'no retries left'],
+  [{ retryCount: 2, deadLetter: 'dead' }, {}, 'a copy goes to dead'],
+  [{ retryCount: 2 }, {}, 'no dead letter queue'],
+  [{ retryCount: 2, blocksKeyWhenFailed: true }, {}, 'key_strict_fifo'],
+  [{ retryCount: 2, children: 2 }, {}, '2 jobs wait for it'],
+  [{}, { owner: ownerIs('missing') }, 'the job runs twice'],
+  [{}, { recoveries: 1 }, 'given back 1 times before'],
+])('a rescue of %j warns: %#', (row, facts, warning) => {
+  const planned = plan('job_rescue', row, facts);
+  expect('plan' in planned && planned.plan.warnings.join('\n')).toContain(warning);
+});
+
+test('a job that just runs again needs no warning', () => {
+  expect(plan('job_rescue', {})).toMatchObject({ plan: { warnings: [] } });
+});

@@ -1,0 +1,154 @@
+import type { JobRow } from '../actions/job-store.ts';
+import { applyPoisonLimit, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import type { Verdict } from '../executors/verdict.ts';
+
+export const JOB_ACTIONS = ['job_retry', 'job_rescue', 'job_cancel', 'job_discard'] as const;
+export type JobAction = (typeof JOB_ACTIONS)[number];
+
+/** Who runs an attempt, as far as it is known. */
+export interface Owner {
+  executorId: string;
+  verdict: Verdict;
+  proof: string | null;
+  reason: string;
+}
+
+/** What a plan rests on: when any of it has changed, the plan is void. */
+export interface JobBefore {
+  state: string;
+  retryCount: number;
+  retryLimit: number;
+  startedOn: string | null;
+  executor: string | null;
+  verdict: Verdict | null;
+  proof: string | null;
+}
+
+export interface JobPlan {
+  /** `QUEUE/JOB-ID`. */
+  target: string;
+  queue: string;
+  jobId: string;
+  change: 'rescue' | 'retry' | 'resume' | 'cancel';
+  before: JobBefore;
+  /** The state that it will have. */
+  after: string;
+  /** Of a rescue. */
+  policy: Policy | null;
+  /** What a person should know before: pg-boss's own rules, and who waits for it. */
+  warnings: string[];
+}
+
+export type JobPlanned = { plan: JobPlan } | { refusal: string };
+
+export interface JobFacts {
+  queue: string;
+  jobId: string;
+  row: JobRow | undefined;
+  /** Of an active job; null where nobody was recorded. */
+  owner: Owner | null;
+  /** What would apply to it as an orphan; `source` is operator where the request named the policy. */
+  resolved: ResolvedPolicy;
+  recoveries: number;
+}
+
+/** Pure: what an action would do to one job, or why it cannot. */
+export function planJob(action: JobAction, facts: JobFacts): JobPlanned {
+  const { row } = facts;
+  if (!row) return { refusal: 'there is no such job: it was deleted, or its queue or id is misspelled' };
+  switch (action) {
+    case 'job_retry':
+      return planRetry(facts, row);
+    case 'job_cancel':
+      return planCancel(facts, row);
+    case 'job_rescue':
+    case 'job_discard':
+      return planRescue(action, facts, row);
+  }
+}
+
+function planRetry(facts: JobFacts, row: JobRow): JobPlanned {
+  if (row.state === 'cancelled') return planOf(facts, row, 'resume', 'created', []);
+  const copy = row.deadLetter === null ? [] : [`its copy in ${row.deadLetter} stays there: redriven, it runs twice`];
+  if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', copy);
+  const instead = row.state === 'active' ? '; for one whose executor is gone there is job_rescue' : '';
+  return { refusal: `it is ${row.state}: job_retry is for failed and cancelled jobs${instead}` };
+}
+
+function planCancel(facts: JobFacts, row: JobRow): JobPlanned {
+  if (hasEnded(row)) return { refusal: `it is ${row.state} already: job_cancel is for jobs that have not ended` };
+  const warnings = waitingWarning(row);
+  if (row.state === 'active') warnings.push('a handler that is at it is not stopped by this: its result is ignored');
+  return planOf(facts, row, 'cancel', 'cancelled', warnings);
+}
+
+function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: JobRow): JobPlanned {
+  if (row.state !== 'active') {
+    const instead = hasEnded(row) ? (row.state === 'completed' ? '' : '; job_retry runs it again') : '; job_cancel ends it';
+    return { refusal: `it is ${row.state}: ${action} is for active jobs whose executor is gone${instead}` };
+  }
+  const alive = whyNotGone(facts.owner);
+  if (alive) return { refusal: alive };
+  const { policy } = applyPoisonLimit(facts.resolved, facts.recoveries);
+  if (policy === 'hold') return { refusal: 'its policy is to hold it: name another with --policy restart, fail or discard' };
+  return planOf(facts, row, 'rescue', afterRescue(policy, row), rescueWarnings(policy, row, facts), policy);
+}
+
+/** Only proof, or silence past its limit, makes an attempt free to take. */
+export function whyNotGone(owner: Pick<Owner, 'executorId' | 'verdict' | 'reason'> | null): string | undefined {
+  if (!owner)
+    return 'nobody was recorded as its executor, so nobody can tell whether it runs: job_cancel ends it, pg-boss expires it in time';
+  const { executorId, verdict, reason } = owner;
+  if (verdict === 'dead' || verdict === 'stopped' || verdict === 'missing') return undefined;
+  if (verdict === 'hung') return `${executorId} is hung (${reason}): executor_stop_and_rescue makes sure that it has stopped first`;
+  return `${executorId} is ${verdict} (${reason}): it may be at work on it`;
+}
+
+function afterRescue(policy: Policy, { retryCount, retryLimit, siblingInRetry }: JobRow): string {
+  if (policy === 'hold') return 'active';
+  if (policy === 'discard' || siblingInRetry) return 'failed';
+  return policy === 'restart' || retryCount < retryLimit ? 'retry' : 'failed';
+}
+
+function rescueWarnings(policy: Policy, row: JobRow, { owner, recoveries }: Pick<JobFacts, 'owner' | 'recoveries'>): string[] {
+  const warnings: string[] = [];
+  const ends = policy !== 'hold' && afterRescue(policy, row) === 'failed';
+  if (owner?.verdict === 'missing') warnings.push('its executor is silent, not proven dead: if it still works, the job runs twice');
+  if (row.siblingInRetry && policy !== 'hold' && policy !== 'discard')
+    warnings.push('a sibling waits for its retry and its queue is stately: this one fails for good');
+  else if (policy === 'fail' && ends) warnings.push('it has no retries left: it fails for good');
+  if (ends) warnings.push(row.deadLetter === null ? 'there is no dead letter queue' : `a copy goes to ${row.deadLetter}`);
+  if (ends && row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: failed, it blocks every other job of its key');
+  if (ends) warnings.push(...waitingWarning(row));
+  if (recoveries > 0) warnings.push(`it was given back ${recoveries} times before`);
+  return warnings;
+}
+
+function waitingWarning({ children }: JobRow): string[] {
+  return children === 0 ? [] : [`${children} ${children === 1 ? 'job waits' : 'jobs wait'} for it, and would stay blocked`];
+}
+
+const hasEnded = ({ state }: JobRow) => state === 'completed' || state === 'cancelled' || state === 'failed';
+
+function planOf(
+  { queue, jobId, owner }: JobFacts,
+  row: JobRow,
+  change: JobPlan['change'],
+  after: string,
+  warnings: string[],
+  policy: Policy | null = null,
+): JobPlanned {
+  return { plan: { target: `${queue}/${jobId}`, queue, jobId, change, before: beforeOf(row, owner), after, policy, warnings } };
+}
+
+function beforeOf({ state, retryCount, retryLimit, startedOn }: JobRow, owner: Owner | null): JobBefore {
+  return {
+    state,
+    retryCount,
+    retryLimit,
+    startedOn,
+    executor: owner?.executorId ?? null,
+    verdict: owner?.verdict ?? null,
+    proof: owner?.proof ?? null,
+  };
+}

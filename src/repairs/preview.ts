@@ -1,0 +1,189 @@
+import type { RepairDoor } from '../actions/job-repair.ts';
+import { POLICIES, type Policy } from '../actions/limits.ts';
+import type { Action, Resource } from '../authorization/action.ts';
+import type { Authorize } from '../authorization/authorize.ts';
+import type { ExecutorRegistry } from '../executors/health.ts';
+import { findExecutorHealth } from '../executors/health.ts';
+import { importSessions } from '../executors/queries.ts';
+import type { Database, Sql } from '../postgres/database.ts';
+import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
+import { JOB_ACTIONS, type JobAction, type JobFacts, type JobPlan, planJob, whyNotGone } from './job-plan.ts';
+import { hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
+import { savePreview } from './queries.ts';
+import { parseJobTarget } from './targets.ts';
+
+export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'> {
+  database: Database;
+  registry: ExecutorRegistry;
+  door: RepairDoor;
+  authorize: Authorize;
+  /** Each job's policy by the rules as they are now. */
+  policies(sql: Sql): Promise<ResolveOrphan>;
+  /** The node on which it is asked. */
+  node: string;
+}
+
+/** Why a repair is not previewed or not executed: values, for being refused is no fault. */
+export interface RepairRefused {
+  done: false;
+  refused:
+    | 'unsupported'
+    | 'target'
+    | 'impossible'
+    | 'reason'
+    | 'denied'
+    | 'unknown'
+    | 'foreign'
+    | 'used'
+    | 'expired'
+    | 'drifted'
+    | 'observing';
+  /** One sentence, with what to do next. */
+  message: string;
+  /** Where several targets were asked for: each one's reason. */
+  targets?: { target: string; why: string }[];
+}
+
+export interface RepairPreview {
+  done: true;
+  /** What `executeRepair` wants; null where the actor may look only. */
+  token: string | null;
+  expiresInSeconds: number;
+  plan: RepairPlan;
+  /** Why the actor may not execute it. */
+  denial: string | null;
+}
+
+export const REPAIR_ACTIONS = [...JOB_ACTIONS, 'executor_rescue'] as const satisfies readonly Action[];
+export type RepairAction = (typeof REPAIR_ACTIONS)[number];
+
+export interface PreviewRequest {
+  action: string;
+  /** `QUEUE/JOB-ID`s, or one executor's id. */
+  targets: readonly string[];
+  /** Of a rescue: instead of each job's own. */
+  policy?: string | undefined;
+  actor: string;
+}
+
+/** One plan, one transaction, one look for a person: more are repaired in several. */
+export const MOST_TARGETS = 1_000;
+
+/**
+ * Says what a repair would do, target by target, and keeps that plan for 15 minutes under a token that only its actor can
+ * use. Changes nothing else. The same plan gives the same token while that is ready.
+ */
+export async function previewRepair(dependencies: RepairDependencies, asked: PreviewRequest): Promise<RepairPreview | RepairRefused> {
+  const { database, authorize, node } = dependencies;
+  const request = readRequest(asked);
+  if ('refused' in request) return request;
+  const planned = await planRepair(dependencies, database, request);
+  if ('refused' in planned) return planned;
+  const denial = await findDenial(authorize, asked.actor, planned);
+  if (denial !== null) return { done: true, token: null, expiresInSeconds: 0, plan: planned, denial };
+  const saved = await database.transaction((tx) =>
+    savePreview(tx, { actor: asked.actor, node, request, plan: planned, planHash: hashPlan(planned) }),
+  );
+  return { done: true, token: saved.token, expiresInSeconds: saved.expiresInSeconds, plan: planned, denial: null };
+}
+
+export const refuse = (refused: RepairRefused['refused'], message: string, targets?: RepairRefused['targets']): RepairRefused => ({
+  done: false,
+  refused,
+  message,
+  ...(targets ? { targets } : {}),
+});
+
+function readRequest({ action, targets: given, policy: named }: PreviewRequest): RepairRequest | RepairRefused {
+  const policy = named ?? null;
+  if (!isRepairAction(action)) return refuse('unsupported', `there is no repair ${action}: ${REPAIR_ACTIONS.join(', ')}`);
+  const targets = [...new Set(given)];
+  if (targets.length === 0) return refuse('target', `${action} needs a target`);
+  if (targets.length > MOST_TARGETS)
+    return refuse('target', `${targets.length} targets are too many for one repair: ${MOST_TARGETS} at most`);
+  if (action === 'executor_rescue') {
+    if (targets.length > 1) return refuse('target', 'executor_rescue takes one executor at a time');
+  } else {
+    const wrong = targets.find((target) => !parseJobTarget(target));
+    if (wrong !== undefined) return refuse('target', `${action} is for jobs: ${wrong} is no QUEUE/JOB-ID`);
+  }
+  if (policy !== null && action !== 'job_rescue' && action !== 'executor_rescue')
+    return refuse('target', `${action} takes no policy: job_rescue and executor_rescue do`);
+  if (policy !== null && !isGivingBack(policy)) return refuse('target', `${policy} is no policy of a rescue: restart, fail or discard`);
+  return { action, targets, policy };
+}
+
+const isRepairAction = (action: string): action is RepairAction => (REPAIR_ACTIONS as readonly string[]).includes(action);
+const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
+
+/** The plan as of now, from a fresh look at everything that it rests on. */
+async function planRepair(dependencies: RepairDependencies, sql: Sql, request: RepairRequest): Promise<RepairPlan | RepairRefused> {
+  const empty: RepairPlan = { ...request, executor: null, jobs: [], leftOut: [] };
+  if (request.action !== 'executor_rescue') {
+    const named = request.targets.map((target) => parseJobTarget(target) as JobName);
+    return finish(await planJobs(dependencies, sql, empty, named, false));
+  }
+  const id = request.targets[0] as string;
+  const [executor] = await findExecutorHealth(sql, { ids: [id] });
+  if (!executor) return refuse('target', `there is no executor ${id}: see \`reclaimd executors --all\``);
+  const { verdict, reason } = executor;
+  const alive = whyNotGone({ executorId: id, verdict, reason });
+  if (alive) return refuse('impossible', alive);
+  const names = executor.applicationName === null ? [] : [executor.applicationName];
+  const attempts = await dependencies.jobs.listActive(sql, names, MOST_TARGETS);
+  if (attempts.length === 0) return refuse('impossible', `${id} holds no attempt any more: there is nothing to give back`);
+  return finish(await planJobs(dependencies, sql, { ...empty, executor: { id, verdict, reason } }, attempts, false));
+}
+
+/** Where nothing can be done, the reason is the answer. */
+function finish(plan: RepairPlan): RepairPlan | RepairRefused {
+  if (plan.jobs.length > 0) return plan;
+  const [first, ...others] = plan.leftOut;
+  const message = others.length === 0 ? (first?.why ?? 'there is nothing to do') : 'none of the targets can be repaired so';
+  return refuse('impossible', message, plan.leftOut);
+}
+
+/** Plans anew for those jobs, within `frame`: whoever is asked for by an executor's repair must still be its. */
+export async function planJobs(
+  { jobs, policies }: Pick<RepairDependencies, 'jobs' | 'policies'>,
+  sql: Sql,
+  frame: RepairPlan,
+  named: readonly JobName[],
+  lock: boolean,
+): Promise<RepairPlan> {
+  const action = frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
+  const policy = frame.action === 'job_discard' ? 'discard' : frame.policy;
+  const facts = await readFacts({ jobs, resolve: await policies(sql) }, sql, named, { policy, lock });
+  const plan: RepairPlan = { ...frame, jobs: [], leftOut: [] };
+  for (const one of facts) {
+    const planned = whyNotOf(frame, one) ?? planJob(action, one);
+    if ('plan' in planned) plan.jobs.push(planned.plan);
+    else plan.leftOut.push({ target: `${one.queue}/${one.jobId}`, why: planned.refusal });
+  }
+  return plan;
+}
+
+function whyNotOf({ executor }: RepairPlan, { owner }: JobFacts): { refusal: string } | undefined {
+  if (!executor || !owner || owner.executorId === executor.id) return undefined;
+  return { refusal: `it is ${owner.executorId}'s` };
+}
+
+/** Brings the evidence of life up to date where a plan rests on silence. */
+export async function refreshLiveness({ registry }: Pick<RepairDependencies, 'registry'>, tx: Sql): Promise<void> {
+  await registry.importExecutors(tx);
+  await importSessions(tx);
+}
+
+/** Every queue that it touches must be the actor's to repair; null when it is. */
+export async function findDenial(authorize: Authorize, actor: string, plan: RepairPlan): Promise<string | null> {
+  for (const resource of resourcesOf(plan)) {
+    const decision = await authorize(actor, plan.action as Action, resource);
+    if (!decision.allowed) return decision.sentence;
+  }
+  return null;
+}
+
+function resourcesOf({ executor, jobs }: { executor: RepairPlan['executor']; jobs: readonly JobPlan[] }): Resource[] {
+  const queues = [...new Set(jobs.map(({ queue }) => queue))];
+  return executor ? [{ kind: 'executor', id: executor.id, queues }] : queues.map((name): Resource => ({ kind: 'queue', name }));
+}

@@ -1,0 +1,60 @@
+import { expect, test } from 'vitest';
+import { execute, preview } from '../../src/cli/repairs.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor } from '../support/executor.ts';
+
+async function setUp() {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(fleet.url, fleet.database, 'worker');
+  await fleet.boss.insert('mail', [{}, {}]);
+  const [first, second] = (await executor.fetch('mail', 2)).map(({ id }) => id);
+  await executor.die();
+  const lines: string[] = [];
+  const surroundings = {
+    env: { DATABASE_URL: fleet.url, RECLAIMD_NODE: 'here' } as Record<string, string>,
+    out: (text: string) => lines.push(text),
+    signal: new AbortController().signal,
+  };
+  return { ...fleet, surroundings, lines, first, second };
+}
+
+const ANN = { actor: 'ann@desk' };
+
+test('preview prints the plan and the command that executes it; that command does it and says so', async () => {
+  const { surroundings, lines, boss, first } = await setUp();
+  expect(await preview(surroundings, 'executor_rescue', ['worker'], ANN)).toBe(0);
+  const shown = lines.join('\n');
+  expect(shown).toMatch(/executor_rescue worker: dead, its process is gone/);
+  expect(shown).toMatch(new RegExp(`mail/${first}\\s+active \\(attempt 0\\)\\s+worker \\(dead\\)\\s+fail\\s+retry`));
+  const token = /reclaimd execute (\S+) --reason/.exec(shown)?.[1] ?? '';
+  lines.length = 0;
+  expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed' })).toBe(0);
+  expect(lines.join('\n')).toMatch(/mail\/\S+: retry\n(.*\n)*executor_rescue: 2 of 2 done/);
+  expect((await boss.findJobs('mail')).map(({ state }) => state)).toEqual(['retry', 'retry']);
+});
+
+test('a refusal is exit code 3, partly done is 1, with one sentence each', async () => {
+  const { surroundings, lines, boss, first } = await setUp();
+  expect(await preview(surroundings, 'job_retry', [`mail/${first}`], ANN)).toBe(3);
+  expect(lines).toEqual([
+    'refused: it is active: job_retry is for failed and cancelled jobs; for one whose executor is gone there is job_rescue',
+  ]);
+  lines.length = 0;
+  await preview(surroundings, 'executor_rescue', ['worker'], { ...ANN, json: true });
+  const { token } = JSON.parse(lines.join('\n'));
+  await boss.complete('mail', [first ?? '']);
+  expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed', json: true })).toBe(1);
+  lines.length = 0;
+  expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed' })).toBe(3);
+  expect(lines).toEqual(['refused: that token has been used: `reclaimd audit list` says what it did']);
+});
+
+test('without a terminal a reason must be given; in a dry run nothing is executed', async () => {
+  const { surroundings } = await setUp();
+  const token = '00000000-0000-0000-0000-000000000000';
+  await expect(execute(surroundings, token, ANN)).rejects.toThrow('--reason');
+  const dry = { ...surroundings, env: { ...surroundings.env, RECLAIMD_DRY_RUN: 'true' } };
+  await expect(execute(dry, token, { ...ANN, reason: 'long enough' })).rejects.toThrow('RECLAIMD_DRY_RUN');
+});

@@ -1,0 +1,376 @@
+import { describe, expect, test } from 'vitest';
+import type { HostAuthorize } from '../../src/authorization/authorize.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import type { Database, Sql } from '../../src/postgres/database.ts';
+import { executeRepair } from '../../src/repairs/execute.ts';
+import { previewRepair, type RepairDependencies, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext } from '../support/executor.ts';
+
+const ANN = 'ann@desk';
+const REASON = 'the mail server is back';
+type FleetOptions = Parameters<typeof createFleetDatabase>[0];
+
+async function setUp(options: FleetOptions = { queues: [{ name: 'mail' }] }, authorize?: HostAuthorize) {
+  const fleet = await createFleetDatabase(options);
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(fleet.url, fleet.database, 'worker');
+  const context = await openTestContext(fleet.url, {}, authorize ? { authorize } : {});
+  const dependencies = context.repairDependencies();
+  return {
+    ...fleet,
+    executor,
+    dependencies,
+    /** Jobs that `executor` is at. */
+    begin: async (count = 1, queue = 'mail') => {
+      await fleet.boss.insert(
+        queue,
+        Array.from({ length: count }, () => ({})),
+      );
+      return (await executor.fetch(queue, count)).map(({ id }) => id);
+    },
+    preview: (action: string, targets: string | string[], more: { policy?: string; actor?: string } = {}) =>
+      previewRepair(dependencies, { action, targets: [targets].flat(), actor: ANN, ...more }),
+    execute: (token: string | null, more: { reason?: string; actor?: string } = {}) =>
+      executeRepair(dependencies, { token: token ?? '', actor: ANN, reason: REASON, ...more }),
+    state: async (id: string, queue = 'mail') => (await fleet.boss.findJobs(queue, { id }))[0]?.state,
+    audit: () =>
+      fleet.database.query<{
+        actor: string;
+        action: string;
+        target: string;
+        outcome: string;
+        reason: string;
+        detail: Record<string, unknown>;
+      }>('SELECT actor, action, target, outcome, reason, detail FROM audit ORDER BY seq'),
+  };
+}
+
+function previewed(result: RepairPreview | RepairRefused): RepairPreview & { token: string } {
+  if (!result.done || result.token === null) throw new Error(JSON.stringify(result));
+  return { ...result, token: result.token };
+}
+
+describe('each action does what its preview showed, and is audited once', () => {
+  test('job_rescue by the policy of the queue, or by the one that is named', async () => {
+    const { begin, executor, preview, execute, state, audit, database } = await setUp();
+    const [first = '', second = ''] = await begin(2);
+    await executor.die();
+    const plan = previewed(await preview('job_rescue', `mail/${first}`));
+    expect(plan.plan.jobs).toMatchObject([
+      { before: { state: 'active', retryCount: 0, executor: 'worker', verdict: 'dead' }, after: 'retry' },
+    ]);
+    expect(await state(first)).toBe('active');
+    expect(await execute(plan.token)).toEqual({
+      done: true,
+      action: 'job_rescue',
+      partial: false,
+      targets: [{ target: `mail/${first}`, outcome: 'done', state: 'retry' }],
+    });
+    expect(await execute(previewed(await preview('job_rescue', `mail/${second}`, { policy: 'discard' })).token)).toMatchObject({
+      done: true,
+    });
+    expect([await state(first), await state(second)]).toEqual(['retry', 'failed']);
+    expect(await audit()).toMatchObject([
+      {
+        actor: ANN,
+        action: 'job_rescue',
+        target: `mail/${first}`,
+        outcome: 'done',
+        reason: REASON,
+        detail: { token: plan.token, effects: [{ job: `mail/${first}:0`, executor: 'worker', policy: 'fail', outcome: 'failed' }] },
+      },
+      { action: 'job_rescue', target: `mail/${second}`, detail: { effects: [{ policy: 'discard', outcome: 'discarded' }] } },
+    ]);
+    expect(await database.query(`SELECT policy_source, proof FROM recovery`)).toEqual([
+      { policy_source: 'operator', proof: 'process_gone' },
+      { policy_source: 'operator', proof: 'process_gone' },
+    ]);
+  });
+
+  test('job_discard, job_retry and job_cancel; a cancelled job can be brought back', async () => {
+    const { boss, begin, executor, preview, execute, state, audit } = await setUp();
+    const [id = ''] = await begin();
+    await executor.die();
+    await execute(previewed(await preview('job_discard', `mail/${id}`)).token);
+    expect(await state(id)).toBe('failed');
+    await execute(previewed(await preview('job_retry', `mail/${id}`)).token);
+    expect(await state(id)).toBe('retry');
+    await execute(previewed(await preview('job_cancel', `mail/${id}`)).token);
+    expect(await state(id)).toBe('cancelled');
+    await execute(previewed(await preview('job_retry', `mail/${id}`)).token);
+    expect(await state(id)).toBe('created');
+    expect((await audit()).map(({ action, outcome }) => `${action} ${outcome}`)).toEqual([
+      'job_discard done',
+      'job_retry done',
+      'job_cancel done',
+      'job_retry done',
+    ]);
+    const [job] = await boss.fetch('mail');
+    expect(job?.id).toBe(id);
+  });
+
+  test('job_cancel of a running job: its executor can complete it no more', async () => {
+    const { begin, executor, preview, execute, state } = await setUp();
+    const [id = ''] = await begin();
+    const plan = previewed(await preview('job_cancel', `mail/${id}`));
+    expect(plan.plan.jobs[0]?.warnings.join()).toContain('its result is ignored');
+    await execute(plan.token);
+    await executor.boss.complete('mail', { id, retryCount: 0 });
+    expect(await state(id)).toBe('cancelled');
+  });
+
+  test('executor_rescue gives back all 200 attempts of a dead executor in one go', async () => {
+    const { begin, executor, preview, execute, audit, database } = await setUp();
+    await begin(200);
+    await executor.die();
+    const plan = previewed(await preview('executor_rescue', 'worker'));
+    expect(plan.plan.jobs).toHaveLength(200);
+    const result = await execute(plan.token);
+    expect(result).toMatchObject({ done: true, partial: false });
+    expect(await database.query(`SELECT FROM job WHERE state = 'retry'`)).toHaveLength(200);
+    const events = await audit();
+    expect(events).toMatchObject([{ action: 'executor_rescue', target: 'worker', outcome: 'done' }]);
+    expect(events[0]?.detail['effects']).toHaveLength(200);
+  });
+
+  test('executor_rescue when half of its jobs have moved does the other half, and says which', async () => {
+    const { boss, begin, executor, preview, execute, audit, database } = await setUp();
+    const ids = await begin(10);
+    await executor.die();
+    const { token } = previewed(await preview('executor_rescue', 'worker'));
+    await boss.complete('mail', ids.slice(0, 5));
+    const result = await execute(token);
+    expect(result).toMatchObject({ done: true, partial: true });
+    const targets = result.done ? result.targets : [];
+    expect(targets.filter(({ outcome }) => outcome === 'done')).toHaveLength(5);
+    expect(targets.filter((one) => one.outcome === 'drifted' && one.drift.includes('completed'))).toHaveLength(5);
+    expect(await database.query(`SELECT FROM job WHERE state = 'retry'`)).toHaveLength(5);
+    expect(await audit()).toMatchObject([{ outcome: 'partial', detail: { drifted: expect.arrayContaining([expect.anything()]) } }]);
+  });
+
+  test('rescuing a dead executor one job at a time works too', async () => {
+    const { begin, executor, preview, execute, state } = await setUp();
+    const ids = await begin(3);
+    await executor.die();
+    for (const id of ids) expect(await execute(previewed(await preview('job_rescue', `mail/${id}`)).token)).toMatchObject({ done: true });
+    expect(await Promise.all(ids.map((id) => state(id)))).toEqual(['retry', 'retry', 'retry']);
+    expect(await preview('executor_rescue', 'worker')).toMatchObject({
+      refused: 'impossible',
+      message: expect.stringContaining('no attempt'),
+    });
+  });
+
+  test('several jobs, of which some cannot: those are named and left out', async () => {
+    const { boss, begin, executor, preview, execute } = await setUp();
+    const [id = ''] = await begin();
+    await executor.die();
+    const waiting = await boss.send('mail', {});
+    const plan = previewed(await preview('job_rescue', [`mail/${id}`, `mail/${waiting}`]));
+    expect(plan.plan.leftOut).toEqual([{ target: `mail/${waiting}`, why: expect.stringContaining('it is created') }]);
+    expect(await execute(plan.token)).toMatchObject({ done: true, partial: false, targets: [{ target: `mail/${id}` }] });
+  });
+});
+
+describe('a preview', () => {
+  test('writes nothing but itself; the same ready plan is the same preview, another plan another', async () => {
+    const { boss, preview, database, audit } = await setUp();
+    const id = await boss.send('mail', {});
+    const before = await database.query('SELECT * FROM job');
+    const [first, again] = [previewed(await preview('job_cancel', `mail/${id}`)), previewed(await preview('job_cancel', `mail/${id}`))];
+    expect(again.token).toBe(first.token);
+    expect(previewed(await preview('job_cancel', `mail/${id}`, { actor: 'bob@desk' })).token).not.toBe(first.token);
+    await boss.fetch('mail');
+    expect(previewed(await preview('job_cancel', `mail/${id}`)).token).not.toBe(first.token);
+    await database.query(`UPDATE repair_preview SET expires_at = now()`);
+    expect(previewed(await preview('job_cancel', `mail/${id}`)).expiresInSeconds).toBeGreaterThan(14 * 60);
+    expect(before).toHaveLength(1);
+    expect(await audit()).toEqual([]);
+  });
+
+  test.each([
+    ['job_fix', ['mail/x'], {}, 'unsupported', 'job_retry, job_rescue'],
+    ['job_retry', ['mail'], {}, 'target', 'no QUEUE/JOB-ID'],
+    ['job_retry', [], {}, 'target', 'needs a target'],
+    ['job_retry', ['mail/00000000-0000-0000-0000-000000000000'], {}, 'impossible', 'no such job'],
+    ['job_retry', ['mail/00000000-0000-0000-0000-000000000000'], { policy: 'fail' }, 'target', 'takes no policy'],
+    ['executor_rescue', ['nobody'], {}, 'target', 'no executor nobody'],
+    ['executor_rescue', ['worker'], {}, 'impossible', 'alive'],
+    ['executor_rescue', ['worker'], { policy: 'hold' }, 'target', 'restart, fail or discard'],
+  ])('of %s on %j with %j is refused early: %s', async (action, targets, more, refused, message) => {
+    const { preview } = await setUp();
+    expect(await preview(action, targets, more)).toMatchObject({ done: false, refused, message: expect.stringContaining(message) });
+  });
+
+  test("tells of pg-boss's own traps: a stately sibling makes a failure final, and so it is", async () => {
+    const { boss, begin, executor, preview, execute, state } = await setUp({ queues: [{ name: 'mail', policy: 'stately' }] });
+    const [first = ''] = await begin();
+    await boss.fail('mail', { id: first, retryCount: 0 });
+    const [again] = await executor.fetch('mail');
+    expect(again?.id).toBe(first);
+    const sibling = await boss.send('mail', {});
+    await executor.boss.fail('mail', { id: first, retryCount: 1 });
+    // One waits for its retry; the other is taken, and its executor dies.
+    const [taken] = await executor.fetch('mail');
+    const [waiting, active] = taken?.id === first ? [sibling, first] : [first, sibling];
+    await boss.getDb().executeSql(`UPDATE pgboss.job SET state = 'retry', started_on = now() WHERE id = '${waiting}'`);
+    await executor.die();
+    const plan = previewed(await preview('job_rescue', `mail/${active}`, { policy: 'fail' }));
+    expect(plan.plan.jobs).toMatchObject([{ after: 'failed', warnings: expect.arrayContaining([expect.stringContaining('stately')]) }]);
+    expect(await execute(plan.token)).toMatchObject({ done: true });
+    expect(await state(active ?? '')).toBe('failed');
+  });
+});
+
+describe('a token', () => {
+  test.each([2, 10])('executed %i times at once has one effect', async (times) => {
+    const { begin, executor, preview, execute, audit, database } = await setUp();
+    const [id = ''] = await begin();
+    await executor.die();
+    const { token } = previewed(await preview('job_rescue', `mail/${id}`, { policy: 'restart' }));
+    const results = await Promise.all(Array.from({ length: times }, () => execute(token)));
+    expect(results.filter(({ done }) => done)).toHaveLength(1);
+    expect(results.filter((result) => !result.done && result.refused === 'used')).toHaveLength(times - 1);
+    expect(await database.query('SELECT FROM recovery')).toHaveLength(1);
+    expect((await audit()).filter(({ outcome }) => outcome === 'done')).toHaveLength(1);
+  });
+
+  test("unknown, expired, somebody else's, or without a reason: refused, and nothing is done", async () => {
+    const { boss, preview, execute, state, audit, database } = await setUp();
+    const id = (await boss.send('mail', {})) ?? '';
+    const { token } = previewed(await preview('job_cancel', `mail/${id}`));
+    expect(await execute('no-token')).toMatchObject({ refused: 'unknown' });
+    expect(await execute('00000000-0000-0000-0000-000000000000')).toMatchObject({ refused: 'unknown' });
+    expect(await execute(token, { actor: 'bob@desk' })).toMatchObject({ refused: 'foreign' });
+    expect(await execute(token, { reason: '  short  ' })).toMatchObject({ refused: 'reason' });
+    await database.query(`UPDATE repair_preview SET expires_at = now() - interval '1 second'`);
+    expect(await execute(token)).toMatchObject({ refused: 'expired' });
+    expect(await database.query('SELECT status FROM repair_preview')).toEqual([{ status: 'expired' }]);
+    expect(await state(id)).toBe('created');
+    expect((await audit()).map(({ actor, outcome }) => `${actor} ${outcome}`)).toEqual(['bob@desk denied', `${ANN} expired`]);
+  });
+
+  test('crash at every statement of its execution: all of it or nothing', async () => {
+    const { begin, executor, preview, execute, state, dependencies, database } = await setUp();
+    const [id = ''] = await begin();
+    await executor.die();
+    const { token } = previewed(await preview('job_rescue', `mail/${id}`));
+    let statements = 0;
+    for (let failing = 1; ; failing++) {
+      statements = 0;
+      const broken = failAt(dependencies.database, () => ++statements === failing);
+      const attempt = executeRepair({ ...dependencies, database: broken } as RepairDependencies, { token, actor: ANN, reason: REASON });
+      if (
+        await attempt.then(
+          () => true,
+          () => false,
+        )
+      )
+        break;
+      expect(await state(id)).toBe('active');
+      expect(await database.query('SELECT FROM recovery')).toEqual([]);
+      expect(await database.query('SELECT status FROM repair_preview')).toEqual([{ status: 'ready' }]);
+      expect(await database.query(`SELECT FROM audit WHERE outcome <> 'failed'`)).toEqual([]);
+    }
+    expect(statements).toBeGreaterThan(8);
+    expect(await state(id)).toBe('retry');
+    expect(await execute(token)).toMatchObject({ refused: 'used' });
+  });
+});
+
+describe('between preview and execution', () => {
+  type World = Awaited<ReturnType<typeof setUp>>;
+  test.each<[string, (world: World, id: string) => Promise<unknown>, string]>([
+    ['finished', ({ boss }, id) => boss.complete('mail', { id, retryCount: 0 }), 'it is completed'],
+    ['given back', ({ boss }, id) => boss.fail('mail', { id, retryCount: 0 }), 'it is retry'],
+    ['deleted', ({ boss }, id) => boss.deleteJob('mail', id), 'no such job'],
+    [
+      'taken by another',
+      async ({ boss, url, database }, id) => {
+        const other = await createExecutor(url, database, 'other');
+        await boss.fail('mail', { id, retryCount: 0 });
+        await other.fetch('mail');
+      },
+      'other is alive',
+    ],
+    [
+      'its executor alive again',
+      ({ database }) => database.query(`UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now(), beat_seconds = 30`),
+      'worker is alive',
+    ],
+  ])('the job was %s: refused, said in what way, recorded', async (_, change, drift) => {
+    const world = await setUp();
+    const [id = ''] = await world.begin();
+    await world.executor.die();
+    const { token } = previewed(await world.preview('job_rescue', `mail/${id}`));
+    await change(world, id);
+    const before = await world.state(id);
+    expect(await world.execute(token)).toMatchObject({ done: false, refused: 'drifted', message: expect.stringContaining(drift) });
+    expect(await world.state(id)).toBe(before);
+    expect(await world.audit()).toMatchObject([{ outcome: 'drifted', actor: ANN }]);
+    expect(await world.execute(token)).toMatchObject({ refused: 'drifted' });
+  });
+
+  test('the executor came back: the whole of its rescue is refused', async () => {
+    const { begin, executor, preview, execute, database } = await setUp();
+    await begin(3);
+    await executor.die();
+    const { token } = previewed(await preview('executor_rescue', 'worker'));
+    await database.query(`UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now(), beat_seconds = 30`);
+    expect(await execute(token)).toMatchObject({ refused: 'drifted', message: expect.stringContaining('was dead, is alive') });
+    expect(await database.query(`SELECT FROM job WHERE state = 'active'`)).toHaveLength(3);
+  });
+
+  test('silence that has become proof is no drift', async () => {
+    const { begin, executor, preview, execute, state } = await setUp();
+    const [id = ''] = await begin();
+    await executor.boss.stop({ graceful: false });
+    await executor.fallSilent(3600);
+    const plan = previewed(await preview('job_rescue', `mail/${id}`));
+    expect(plan.plan.jobs).toMatchObject([{ before: { verdict: 'missing' } }]);
+    await executor.die();
+    expect(await execute(plan.token)).toMatchObject({ done: true });
+    expect(await state(id)).toBe('retry');
+  });
+});
+
+describe('an actor', () => {
+  const onlyMail: HostAuthorize = (actor, _, resource) => actor === ANN && resource.kind === 'queue' && resource.name === 'mail';
+
+  test('without the right sees the plan and gets no token; with it on another queue only, neither', async () => {
+    const { boss, preview } = await setUp({ queues: [{ name: 'mail' }, { name: 'pay' }] }, onlyMail);
+    const [mail, pay] = [await boss.send('mail', {}), await boss.send('pay', {})];
+    expect(await preview('job_cancel', `mail/${mail}`)).toMatchObject({ token: expect.any(String), denial: null });
+    expect(await preview('job_cancel', `pay/${pay}`)).toMatchObject({ done: true, token: null, denial: expect.any(String) });
+    expect(await preview('job_cancel', [`mail/${mail}`, `pay/${pay}`])).toMatchObject({ token: null });
+    expect(await preview('job_cancel', `mail/${mail}`, { actor: 'bob@desk' })).toMatchObject({ token: null });
+  });
+
+  test('who has lost the right meanwhile is denied, and that is audited', async () => {
+    let may = true;
+    const { boss, preview, execute, state, audit } = await setUp(undefined, () => may);
+    const id = (await boss.send('mail', {})) ?? '';
+    const { token } = previewed(await preview('job_cancel', `mail/${id}`));
+    may = false;
+    expect(await execute(token)).toMatchObject({ refused: 'denied' });
+    expect(await state(id)).toBe('created');
+    expect(await audit()).toMatchObject([{ actor: ANN, action: 'job_cancel', outcome: 'denied', reason: REASON }]);
+  });
+});
+
+/** A database whose statements within a transaction break where the test says. */
+function failAt(database: Database, breaks: () => boolean): Database {
+  return {
+    ...database,
+    transaction: (work) =>
+      database.transaction((tx) => {
+        const breaking: Sql = {
+          query: async (text, values) => {
+            if (breaks()) throw new Error('the line was cut');
+            return tx.query(text, values);
+          },
+        };
+        return work(breaking);
+      }),
+  };
+}
