@@ -47,6 +47,8 @@ export interface Config {
   brakeMinimum: number;
   actorsFile: string | undefined;
   poolMax: number;
+  systemd: 'auto' | 'system' | 'user' | 'off';
+  systemdBus: string | undefined;
   units: readonly string[];
   heal: 'auto' | 'off';
   healStopped: boolean;
@@ -205,6 +207,18 @@ const variables: Variables = {
     meaning: "JSON file that says who may do what with the commands; none: the database's privileges alone decide.",
   },
   poolMax: { name: 'RECLAIMD_POOL_MAX', default: '5', ...integer(2, 100), meaning: 'Database connections at most; one more listens.' },
+  systemd: {
+    name: 'RECLAIMD_SYSTEMD',
+    default: 'auto',
+    ...oneOf(['auto', 'system', 'user', 'off'] as const),
+    meaning: "Whose service manager is asked: the system's or the user's. `auto`: the system's, where the host was booted with systemd.",
+  },
+  systemdBus: {
+    name: 'RECLAIMD_SYSTEMD_BUS',
+    default: undefined,
+    ...text,
+    meaning: 'Socket of the D-Bus that leads to it, where it is not `/run/dbus/system_bus_socket` (`user`: `/run/user/UID/bus`).',
+  },
   units: {
     name: 'RECLAIMD_UNITS',
     default: undefined,

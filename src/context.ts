@@ -26,6 +26,7 @@ import type { SweepDependencies } from './recovery/sweep.ts';
 import type { RepairDependencies } from './repairs/preview.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+import { openSystemd } from './systemd/service.ts';
 
 /** The service manager of this host and what its journal says. */
 export interface UnitService {
@@ -84,6 +85,8 @@ export function openContext(options: ContextOptions) {
     actorsFile: config.actorsFile,
     trustsDatabaseRole: options.trustsDatabaseRole ?? false,
   });
+  const systemd = options.units ? undefined : openSystemd({ mode: config.systemd, socket: config.systemdBus }, { clock, log });
+  const units: UnitService | undefined = options.units ?? systemd;
   let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
   const jobs: JobStore = createJobStore(() => {
     if (!client) throw new Error('pg-boss is not open: its schema was not probed');
@@ -159,8 +162,8 @@ export function openContext(options: ContextOptions) {
 
   /** What healing stands on; undefined where there is no service manager to be had. */
   function healDependencies(): HealDependencies | undefined {
-    if (!options.units) return undefined;
-    const { manager, journal } = options.units;
+    if (!units) return undefined;
+    const { manager, journal } = units;
     const allowlist = createAllowlist(config.units);
     const host = hostname();
     const [desired, declaredStopped] = [createAllowlist(config.unitsDesired), createAllowlist(config.unitsStopped)];
@@ -204,7 +207,9 @@ export function openContext(options: ContextOptions) {
     healDependencies,
     repairDependencies,
     authorize,
+    units,
     close: async () => {
+      systemd?.close();
       await client?.stop({ graceful: false, close: false }).catch(() => undefined);
       await database.close();
     },

@@ -199,6 +199,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     if (pendingDeaths.has(executorId)) return;
     void clock.sleep(HEARD_DELAY_MS * (1 + Math.random()), stopping.signal).then(() => noticeDeath(executorId));
   });
+  if (config.units.length > 0 && !dependencies)
+    log.warn('RECLAIMD_UNITS names units, but there is no systemd to be asked: see RECLAIMD_SYSTEMD');
   log.info({ version, pgboss: context.release.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
 
   /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. */
@@ -226,7 +228,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   }
 
   function readyz() {
-    const ok = databaseUp && canAct() && state.ownership === 'installed';
+    const ok = databaseUp && canAct() && state.ownership === 'installed' && (!unitPasses || context.units?.manager.state === 'connected');
     return {
       ok,
       detail: {
@@ -234,6 +236,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
         schema: isReady() ? 'ready' : state.detail,
         pgboss: state.gate?.detail ?? 'not probed yet',
         ownership: state.ownership,
+        systemd: context.units?.manager.state ?? 'not used',
         dryRun: config.dryRun,
       },
     };

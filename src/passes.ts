@@ -131,6 +131,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     const verdicts = new Map((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
     for (const verdict of ['alive', 'late', 'missing', 'dead', 'hung', 'stopped', 'unknown'] as const)
       metrics.executors.set({ verdict }, verdicts.get(verdict) ?? 0);
+    metrics.systemdConnected.set(context.units?.manager.state === 'connected' ? 1 : 0);
     const fleet = await readFleetState(database, null, null, CUT_OFF_AFTER_SECONDS);
     metrics.brakeActive.set(fleet.braked ? 1 : 0);
     metrics.graceActive.set(fleet.comebackSeconds !== null && fleet.comebackSeconds * 1000 < config.outageGraceMs ? 1 : 0);

@@ -38,8 +38,7 @@ export function createUnitPasses({ config, database, dependencies, metrics, cloc
   let words = new Map<string, string>();
   let lastFailed = new Map<string, Finding>();
 
-  const unwatch = dependencies.units.watch(allowlist.patterns, (change) => {
-    if (change.kind === 'changed' && !allowlist.allows(change.unit)) return;
+  const unwatch = dependencies.units.watch(allowlist.allows, (change) => {
     detector.invalidate();
     const { activeState } = (change.kind === 'changed' && change.status) || {};
     if (activeState !== 'active' && activeState !== 'activating') onChange();

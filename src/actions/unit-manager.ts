@@ -43,7 +43,7 @@ export interface UnitManager {
   stop(unit: string): Promise<JobResult>;
   /** The processes in the unit's control group, and in those below it. */
   listProcesses(unit: string): Promise<number[]>;
-  /** Tells of changes to the units of those patterns until the function it returns is called. */
-  watch(patterns: readonly string[], onChange: (change: UnitChange) => void): () => void;
+  /** Tells of changes to the units that are wanted, until the function it returns is called. */
+  watch(wants: (unit: string) => boolean, onChange: (change: UnitChange) => void): () => void;
   readonly state: 'connected' | 'connecting' | 'unavailable';
 }

@@ -65,7 +65,7 @@ export function withUnits<T>(
 ): Promise<T> {
   return withReadyContext(surroundings, async (context) => {
     const dependencies = context.healDependencies();
-    if (!dependencies) throw new UsageError('there is no systemd to be asked here');
+    if (!dependencies) throw new UsageError('there is no systemd to be asked here: RECLAIMD_SYSTEMD=system insists on one');
     return run(context, dependencies);
   });
 }

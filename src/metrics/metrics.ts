@@ -58,6 +58,7 @@ export function createMetrics() {
     loopDuration: histogram('loop_duration_seconds', 'Duration of passes of each loop.', DURATION_BUCKETS, 'loop'),
     policyErrors: counter('policy_errors_total', 'Failures of the policy function; the lists decided instead.'),
     nodeConflicts: counter('node_conflicts_total', "Beats of another daemon under this node's name."),
+    systemdConnected: gauge('systemd_connected', 'Whether the service manager of this host can be asked; 0 where there is none.'),
     units: gauge('units', 'Units of the allowlist on this host, by what is wrong with them.', 'condition'),
     unitsFlapping: gauge('units_flapping', 'Units of the allowlist on this host that restart too often.'),
     unitsLastSeen: gauge('units_last_success_timestamp_seconds', 'When this node last enumerated its units.'),

@@ -23,7 +23,7 @@ export interface ScriptedUnits {
 export function createScriptedUnits(): ScriptedUnits {
   const units = new Map<string, UnitStatus>();
   const scripts = new Map<string, { job?: string; diesAfterMs?: number; takesMs?: number }>();
-  const listeners = new Set<(change: UnitChange) => void>();
+  const watchers = new Set<{ wants(unit: string): boolean; onChange(change: UnitChange): void }>();
   const calls: string[] = [];
   const lastLines = new Map<string, string[]>();
   const stopRequested = new Map<string, boolean>();
@@ -50,7 +50,7 @@ export function createScriptedUnits(): ScriptedUnits {
     };
     const after = { ...before, ...status };
     units.set(unit, after);
-    for (const listener of listeners) listener({ kind: 'changed', unit, status: after });
+    for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status: after });
   }
 
   const unitOf = (invocation: string) => [...units.values()].find(({ invocationId }) => invocationId === invocation)?.unit ?? '';
@@ -87,9 +87,10 @@ export function createScriptedUnits(): ScriptedUnits {
     restart: async () => 'done',
     stop: async () => 'done',
     listProcesses: async () => [],
-    watch: (_, onChange) => {
-      listeners.add(onChange);
-      return () => listeners.delete(onChange);
+    watch: (wants, onChange) => {
+      const watcher = { wants, onChange };
+      watchers.add(watcher);
+      return () => watchers.delete(watcher);
     },
   };
   return {

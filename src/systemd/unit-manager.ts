@@ -1,0 +1,252 @@
+import type { JobResult, UnitChange, UnitManager, UnitStatus } from '../actions/unit-manager.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { errorFields, type Logger } from '../runtime/logger.ts';
+import { type BusCall, type BusConnection, BusFailure, type BusSignal, BusUnreachable, openBus } from './bus.ts';
+import { statusFrom, type UnitListing, unitOfPath } from './unit-properties.ts';
+
+const SYSTEMD = 'org.freedesktop.systemd1';
+const MANAGER = { path: '/org/freedesktop/systemd1', interface: `${SYSTEMD}.Manager`, destination: SYSTEMD };
+const PROPERTIES = 'org.freedesktop.DBus.Properties';
+
+export interface UnitManagerLimits {
+  /** For each answer of the bus. */
+  callMs: number;
+  /** For a job to end: a start that hangs is systemd's to give up, after 90 s by default. */
+  jobMs: number;
+  /** Between attempts to connect, at most. */
+  backoffMs: number;
+}
+
+const LIMITS: UnitManagerLimits = { callMs: 5_000, jobMs: 120_000, backoffMs: 5_000 };
+const FIRST_BACKOFF_MS = 100;
+/** Results of jobs that ended before anybody could wait for them: the signal may come before the answer. */
+const KEPT_RESULTS = 256;
+/** Changes of one unit come in bursts: one look at the end of each. */
+const SETTLED_MS = 10;
+const READS_AT_ONCE = 16;
+
+export interface SystemdUnits extends UnitManager {
+  close(): void;
+}
+
+/**
+ * systemd over D-Bus. Connects when it is first used, and stays connected: when the bus goes, waiting calls fail at
+ * once, it connects anew with backoff, subscribes again and tells its watchers that they may have missed something.
+ */
+export function createUnitManager(
+  socket: string,
+  { clock, log }: { clock: Clock; log: Logger },
+  limits: UnitManagerLimits = LIMITS,
+): SystemdUnits {
+  const watchers = new Set<{ wants(unit: string): boolean; onChange(change: UnitChange): void }>();
+  /** What is known of units, until systemd says that it has changed. */
+  const known = new Map<string, UnitStatus>();
+  const waitingJobs = new Map<string, (result: JobResult) => void>();
+  const jobResults = new Map<string, JobResult>();
+  const dirty = new Set<string>();
+  const stopping = new AbortController();
+  let started = false;
+  let connection: BusConnection | undefined;
+  let arrival = Promise.withResolvers<BusConnection>();
+  arrival.promise.catch(() => undefined);
+  let state: UnitManager['state'] = 'connecting';
+  let lastProblem: Error = new BusUnreachable(`the bus at ${socket} has not answered yet`);
+
+  function start(): void {
+    if (started) return;
+    started = true;
+    void stayConnected();
+  }
+
+  async function stayConnected(): Promise<void> {
+    let backoffMs = FIRST_BACKOFF_MS;
+    while (!stopping.signal.aborted) {
+      try {
+        const opened = await openBus(socket, limits.callMs, onSignal);
+        if (stopping.signal.aborted) return opened.close();
+        await subscribe(opened);
+        connection = opened;
+        state = 'connected';
+        backoffMs = FIRST_BACKOFF_MS;
+        log.info({ socket }, 'systemd is connected');
+        arrival.resolve(opened);
+        for (const { onChange } of watchers) onChange({ kind: 'reconnected' });
+        await opened.closed;
+        lastProblem = new BusUnreachable(`the bus at ${socket} went away`);
+      } catch (error) {
+        lastProblem = error instanceof Error ? error : new Error(String(error));
+      }
+      if (stopping.signal.aborted) return;
+      if (state !== 'unavailable') log.warn(errorFields(lastProblem), 'systemd is not to be reached; trying again');
+      forget();
+      await clock.sleep(backoffMs, stopping.signal);
+      backoffMs = Math.min(limits.backoffMs, backoffMs * 2);
+    }
+  }
+
+  function forget(): void {
+    state = 'unavailable';
+    if (connection) {
+      arrival = Promise.withResolvers<BusConnection>();
+      arrival.promise.catch(() => undefined);
+    }
+    connection = undefined;
+    known.clear();
+    dirty.clear();
+    jobResults.clear();
+    for (const settle of waitingJobs.values()) settle('lost');
+    waitingJobs.clear();
+  }
+
+  async function subscribe(opened: BusConnection): Promise<void> {
+    const rules = [
+      `type='signal',sender='${SYSTEMD}',interface='${MANAGER.interface}'`,
+      `type='signal',sender='${SYSTEMD}',interface='${PROPERTIES}',member='PropertiesChanged',path_namespace='${MANAGER.path}/unit'`,
+    ];
+    for (const rule of rules)
+      await opened.call(
+        { path: '/org/freedesktop/DBus', interface: 'org.freedesktop.DBus', member: 'AddMatch', signature: 's', body: [rule] },
+        limits.callMs,
+      );
+    // Who has subscribed before, over this connection, may not again; a new connection has not.
+    await opened.call({ ...MANAGER, member: 'Subscribe' }, limits.callMs);
+  }
+
+  /** Waits a little for a bus that is just coming back. */
+  async function call(asked: BusCall): Promise<unknown[]> {
+    if (stopping.signal.aborted) throw new BusUnreachable('closed');
+    start();
+    if (!connection) {
+      const over = new AbortController();
+      const tooLate = clock.sleep(limits.callMs, over.signal).then(() => Promise.reject(lastProblem));
+      await Promise.race([arrival.promise, tooLate]).finally(() => over.abort());
+    }
+    if (!connection) throw lastProblem;
+    return connection.call(asked, limits.callMs);
+  }
+
+  function onSignal({ path, interface: name, member, body }: BusSignal): void {
+    if (name === MANAGER.interface && member === 'JobRemoved') {
+      const [, job, , result] = body as [number, string, string, string];
+      const settle = waitingJobs.get(job);
+      if (settle) settle(result);
+      else jobResults.set(job, result);
+      if (jobResults.size > KEPT_RESULTS) jobResults.delete(jobResults.keys().next().value as string);
+    } else if (name === MANAGER.interface && (member === 'UnitNew' || member === 'UnitRemoved')) changed(body[0] as string);
+    else if (name === MANAGER.interface && member === 'Reloading') known.clear();
+    else if (name === PROPERTIES) {
+      const unit = unitOfPath(path);
+      if (unit !== undefined) changed(unit);
+    }
+  }
+
+  function changed(unit: string): void {
+    known.delete(unit);
+    if (dirty.has(unit) || ![...watchers].some(({ wants }) => wants(unit))) return;
+    dirty.add(unit);
+    void clock.sleep(SETTLED_MS, stopping.signal).then(() => tell(unit));
+  }
+
+  async function tell(unit: string): Promise<void> {
+    dirty.delete(unit);
+    if (stopping.signal.aborted) return;
+    try {
+      const status = await read(unit);
+      for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status });
+    } catch (error) {
+      // A bus that went away is told of as `reconnected`, later.
+      log.debug({ unit, ...errorFields(error) }, 'a unit changed, but could not be read');
+    }
+  }
+
+  async function read(unit: string): Promise<UnitStatus | undefined> {
+    const [path] = await loadUnit(unit);
+    if (path === undefined) return undefined;
+    return readAt(path);
+  }
+
+  /** Loads it where systemd has it on disk only; a name that is no unit's has no path. */
+  async function loadUnit(unit: string): Promise<[string | undefined]> {
+    try {
+      return [(await call({ ...MANAGER, member: 'LoadUnit', signature: 's', body: [unit] }))[0] as string];
+    } catch (error) {
+      if (error instanceof BusFailure && error.code === 'org.freedesktop.DBus.Error.InvalidArgs') return [undefined];
+      throw error;
+    }
+  }
+
+  async function readAt(path: string): Promise<UnitStatus | undefined> {
+    const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', signature: 's', body: [''] });
+    const status = statusFrom(properties as Record<string, { value: unknown }>);
+    return status.loadState === 'not-found' && status.activeState === 'inactive' ? undefined : status;
+  }
+
+  async function list(patterns: readonly string[], states: readonly string[] = []): Promise<UnitStatus[]> {
+    const [rows] = await call({ ...MANAGER, member: 'ListUnitsByPatterns', signature: 'asas', body: [[...states], [...patterns]] });
+    const listed = (rows as UnitListing[]).filter(([, , loadState]) => loadState !== 'not-found');
+    const found: UnitStatus[] = [];
+    const unread = listed.values();
+    const lane = async () => {
+      for (const [unit, , , activeState, subState, , path] of unread) {
+        const before = known.get(unit);
+        const current = before?.activeState === activeState && before.subState === subState ? before : await readAt(path);
+        if (!current) continue;
+        // Only what does not move by itself is kept: a unit on its way is looked at each time.
+        if (activeState === 'active' || activeState === 'failed' || activeState === 'inactive') known.set(unit, current);
+        found.push(current);
+      }
+    };
+    await Promise.all(Array.from({ length: READS_AT_ONCE }, lane));
+    return found.toSorted((a, b) => (a.unit < b.unit ? -1 : 1));
+  }
+
+  async function runJob(member: 'StartUnit' | 'RestartUnit' | 'StopUnit', unit: string): Promise<JobResult> {
+    const [job] = (await call({ ...MANAGER, member, signature: 'ss', body: [unit, 'replace'] })) as [string];
+    const early = jobResults.get(job);
+    if (early !== undefined) {
+      jobResults.delete(job);
+      return early;
+    }
+    const ended = Promise.withResolvers<JobResult>();
+    waitingJobs.set(job, ended.resolve);
+    const over = new AbortController();
+    try {
+      const result = await Promise.race([ended.promise, clock.sleep(limits.jobMs, over.signal).then(() => 'overdue')]);
+      if (result === 'lost') throw new BusUnreachable(`the bus went away while ${unit} was at its job`);
+      if (result === 'overdue') throw new BusUnreachable(`the job of ${unit} had not ended after ${limits.jobMs / 1000} s`);
+      return result;
+    } finally {
+      waitingJobs.delete(job);
+      over.abort();
+    }
+  }
+
+  return {
+    get state() {
+      return state;
+    },
+    list,
+    read,
+    resetFailed: async (unit) => {
+      await call({ ...MANAGER, member: 'ResetFailedUnit', signature: 's', body: [unit] });
+    },
+    start: (unit) => runJob('StartUnit', unit),
+    restart: (unit) => runJob('RestartUnit', unit),
+    stop: (unit) => runJob('StopUnit', unit),
+    listProcesses: async (unit) => {
+      const [processes] = await call({ ...MANAGER, member: 'GetUnitProcesses', signature: 's', body: [unit] });
+      return (processes as [string, number, string][]).map(([, pid]) => pid);
+    },
+    watch: (wants, onChange) => {
+      start();
+      const watcher = { wants, onChange };
+      watchers.add(watcher);
+      return () => watchers.delete(watcher);
+    },
+    close: () => {
+      stopping.abort();
+      connection?.close();
+      arrival.reject(new BusUnreachable('closed'));
+    },
+  };
+}

@@ -1,0 +1,43 @@
+import type { UnitStatus } from '../actions/unit-manager.ts';
+
+/** A row of ListUnitsByPatterns: name, description, load, active and sub state, followed unit, path, and its job. */
+export type UnitListing = [string, string, string, string, string, string, string, number, string, string];
+
+const ENDS: Record<number, string> = { 1: 'exited', 2: 'killed', 3: 'dumped' };
+
+/** From all properties of a unit, as D-Bus sends them. What a kind of unit does not have is empty. */
+export function statusFrom(properties: Record<string, { value: unknown }>): UnitStatus {
+  const text = (name: string) => String(properties[name]?.value ?? '');
+  const number = (name: string) => Number(properties[name]?.value ?? 0);
+  const texts = (name: string) => (properties[name]?.value ?? []) as string[];
+  const invocation = properties['InvocationID']?.value;
+  return {
+    unit: text('Id'),
+    loadState: text('LoadState'),
+    activeState: text('ActiveState'),
+    subState: text('SubState'),
+    unitFileState: text('UnitFileState'),
+    result: text('Result'),
+    exitCode: ENDS[number('ExecMainCode')],
+    exitStatus: number('ExecMainStatus'),
+    restarts: number('NRestarts'),
+    invocationId: invocation instanceof Uint8Array ? Buffer.from(invocation).toString('hex') : '',
+    mainPid: number('MainPID'),
+    controlGroup: text('ControlGroup'),
+    activeEnteredAt: milliseconds(number('ActiveEnterTimestamp')),
+    inactiveEnteredAt: milliseconds(number('InactiveEnterTimestamp')),
+    triggeredBy: texts('TriggeredBy'),
+  };
+}
+
+const milliseconds = (microseconds: number) => microseconds / 1000;
+
+const UNIT_PATH = '/org/freedesktop/systemd1/unit/';
+
+/** The unit's name from its object path, in which all but letters and digits is written as `_` and two hexadecimal digits. */
+export function unitOfPath(path: string): string | undefined {
+  if (!path.startsWith(UNIT_PATH)) return undefined;
+  const escaped = path.slice(UNIT_PATH.length);
+  const bytes = escaped.replace(/_([0-9a-f]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16)));
+  return Buffer.from(bytes, 'latin1').toString('utf8');
+}
