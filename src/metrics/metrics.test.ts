@@ -31,6 +31,7 @@ const CONTRACT = [
   'reclaimd_recoveries_total counter policy outcome',
   'reclaimd_sweep_duration_seconds histogram',
   'reclaimd_sweep_last_success_timestamp_seconds gauge',
+  'reclaimd_systemd_connected gauge',
   'reclaimd_unit_crashes_total counter result',
   'reclaimd_units gauge condition',
   'reclaimd_units_flapping gauge',
