@@ -8,9 +8,11 @@ import { createAdoption } from './executors/adoption.ts';
 import type { Proof } from './executors/verdict.ts';
 import { BEAT_INTERVAL_MS, createBeat } from './fleet/beat.ts';
 import { type NodeIdentity, saveNodeStop } from './fleet/queries.ts';
+import { createBlame } from './healing/blame.ts';
+import { readUnitOf } from './host/cgroup.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
-import { createMetrics } from './metrics/metrics.ts';
+import { createMetrics, labelOfResult } from './metrics/metrics.ts';
 import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
@@ -92,7 +94,22 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   metrics.buildInfo.set({ version, node_version: process.version }, 1);
 
   const beat = createBeat({ identity, log, onNodeConflict: () => metrics.nodeConflicts.inc() });
+  const blame =
+    context.units &&
+    createBlame({
+      database,
+      jobs: context.jobs,
+      units: context.units.manager,
+      journal: context.units.journal,
+      clock,
+      log,
+      host: identity.host,
+      node: config.node,
+      unitOf: (pid) => readUnitOf(pid, config.systemd === 'user' ? 'user' : 'system'),
+      onCrash: (result) => metrics.unitCrashes.inc({ result: labelOfResult(result) }),
+    });
   const adoption = createAdoption({
+    onAdopted: (executorId, pid) => void blame?.learn(executorId, pid),
     database,
     clock,
     log,
@@ -111,6 +128,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     onDeath: (executorId: string, proof: Proof) => {
       metrics.deaths.inc({ proof });
       noticeDeath(executorId);
+      void blame?.record(executorId);
     },
   });
 
@@ -246,6 +264,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     stopping.abort();
     await Promise.all([listener.stop(), unitPasses?.stop(), ...loops.map((loop) => loop.stop())]);
     adoption.close();
+    blame?.stop();
     if (isReady())
       await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) =>
         log.warn(errorFields(error), 'could not say goodbye'),

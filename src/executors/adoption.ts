@@ -45,6 +45,8 @@ export interface AdoptionDependencies {
   env: string | null;
   /** Told of each death that was proven and recorded. */
   onDeath(executorId: string, proof: Proof): void;
+  /** Told of each process that is held in sight from now on. */
+  onAdopted?(executorId: string, pid: number): void;
 }
 
 /** The registration may carry a slightly older time than the process by rounding of both clocks' ticks. */
@@ -129,6 +131,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     }
     adopted.set(row.id, { handle, applicationName: row.applicationName, seenAliveAt: clock.now() });
     log.info({ executor: row.id, pid: row.pid }, 'adopted');
+    dependencies.onAdopted?.(row.id, row.pid);
   }
 
   function bearWitness(id: string, handle: ProcessHandle, bootId: string): Promise<boolean> {

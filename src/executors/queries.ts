@@ -26,6 +26,10 @@ export interface ExecutorRow {
   proof: Proof | null;
   witnessNode: string | null;
   witnessed: boolean;
+  /** The systemd unit that it runs in, where its node knows. */
+  unit: string | null;
+  /** That unit is being stopped. */
+  draining: boolean;
   lastSignAt: string;
   verdict: Verdict;
   reason: string;
@@ -38,7 +42,8 @@ const EXECUTOR_COLUMNS = `
   extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
   extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
   e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
-  coalesce(e.witness_node IS NOT NULL AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $1), false) AS witnessed,
+  coalesce(w.boot_id = e.witness_boot_id AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $1), false) AS witnessed,
+  e.unit, e.draining,
   coalesce(e.last_alive_at, greatest(e.beat_at, e.session_at))::text AS "lastSignAt",
   e.verdict, e.verdict_reason AS reason`;
 
@@ -98,7 +103,7 @@ export interface LocalExecutorRow {
   ageSeconds: number;
   beatFresh: boolean;
   silentSeconds: number;
-  /** Some daemon whose beats are fresh holds it in sight already. */
+  /** Some daemon whose beats are fresh, of the same boot of its host, holds it in sight already. */
   witnessed: boolean;
   /** The node that held it in sight last, and from which boot and pid namespace. */
   witnessNode: string | null;
@@ -112,7 +117,7 @@ export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: 
     `SELECT e.id, e.pid, e.application_name AS "applicationName",
        extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
        e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds) AS "beatFresh",
-       coalesce(w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $2), false) AS witnessed,
+       coalesce(w.boot_id = e.witness_boot_id AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $2), false) AS witnessed,
        extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
        e.witness_node AS "witnessNode", e.witness_boot_id AS "witnessBootId", e.witness_pid_namespace AS "witnessPidNamespace", e.witness_start_ticks::text AS "witnessStartTicks"
      FROM executor e LEFT JOIN node w ON w.node = e.witness_node

@@ -7,6 +7,8 @@ export interface Evidence {
   proof: Proof | null;
   /** A daemon whose own beats are fresh holds the process in sight. */
   witnessed: boolean;
+  /** Its unit is being stopped, and has not ended. */
+  draining: boolean;
   /** Since the last beat or session activity, whichever is younger; null when there was neither. */
   silentSeconds: number | null;
 }
@@ -43,6 +45,7 @@ export function judge(evidence: Evidence, limits: Thresholds): Judgement {
   if (evidence.proof === 'process_gone') return { verdict: 'dead', reason: 'its process is gone' };
   if (evidence.proof === 'host_rebooted') return { verdict: 'dead', reason: 'its host has booted since' };
   if (evidence.silentSeconds === null) return { verdict: 'unknown', reason: 'never heard of' };
+  if (evidence.witnessed && evidence.draining) return { verdict: 'alive', reason: 'its unit is being stopped: draining' };
   if (evidence.silentSeconds > limits.missingAfterSeconds) {
     const silence = `silent past ${limits.missingAfterSeconds} s`;
     return evidence.witnessed

@@ -116,3 +116,20 @@ function evidenceOf({ proof, staleSeconds, verdict }: Recovered): string {
   if (staleSeconds !== undefined) return 'stale';
   return verdict === 'stopped' ? 'stopped' : 'timeout';
 }
+
+/** How a unit can end, by systemd (systemd.service(5), EXIT_STATUS); labels are a bounded set, whatever a later release adds. */
+const UNIT_RESULTS: ReadonlySet<string> = new Set([
+  'success',
+  'protocol',
+  'timeout',
+  'exit-code',
+  'signal',
+  'core-dump',
+  'watchdog',
+  'start-limit-hit',
+  'oom-kill',
+  'resources',
+  'unknown',
+]);
+
+export const labelOfResult = (result: string): string => (UNIT_RESULTS.has(result) ? result : 'other');

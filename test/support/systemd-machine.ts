@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, readdir, rm, rmdir, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
 import { waitFor } from './wait.ts';
@@ -12,6 +13,8 @@ import { waitFor } from './wait.ts';
 const BOOT = fileURLToPath(new URL('./systemd-machine.sh', import.meta.url));
 const CHECKOUT = dirname(dirname(dirname(BOOT)));
 const SYSTEMD = '/lib/systemd/systemd';
+/** No real machine is back within the moment of its end; its clock since boot is exact to the second here. */
+const OFF_MS = 2_000;
 
 export interface CommandResult {
   code: number;
@@ -27,7 +30,7 @@ export interface CommandOptions {
 
 /**
  * A machine with a real systemd as its pid 1, its own D-Bus, journal, units, host name and boot id, on the file system of
- * this host behind an overlay: nothing written in there reaches it. The network is the host's, so is the clock.
+ * this host behind an overlay: nothing written in there reaches it. The network is the host's, so is the time of day.
  * Where the host's memory controller belongs to cgroup v1 the machine has none, and nothing in it can run out of memory.
  */
 export interface Machine {
@@ -97,7 +100,10 @@ async function boot(hostname: string): Promise<Booted> {
   const scratch = await mkdtemp(join(tmpdir(), 'reclaimd-machine-'));
   await mkdir(cgroup);
   const seen = [CHECKOUT, dirname(dirname(process.execPath))];
-  const namespaces = ['unshare', '--pid', '--mount', '--ipc', '--uts', '--fork', '--kill-child'];
+  // Its clocks since boot begin now, as they do where a machine boots.
+  const up = Math.floor(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])) - 1;
+  const clocks = ['--time', '--boottime', String(-up), '--monotonic', String(-up)];
+  const namespaces = ['unshare', '--pid', '--mount', '--ipc', '--uts', ...clocks, '--fork', '--kill-child'];
   // The test's own end, even by a kill, ends the machine.
   const outer = spawn('setpriv', ['--pdeathsig', 'KILL', ...namespaces, BOOT, scratch, hostname, bootId, cgroup, ...seen], {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -211,6 +217,7 @@ export async function startMachine({ hostname }: { hostname: string }): Promise<
     property: async (unit, name) => (await run('systemctl', ['show', '--value', '--property', name, unit])).trim(),
     reboot: async () => {
       await booted.halt();
+      await delay(OFF_MS);
       booted = await boot(hostname);
       await writeUnits(Object.fromEntries(units));
     },
