@@ -126,7 +126,8 @@ export function openContext(options: ContextOptions) {
     });
   }
 
-  function sweepDependencies(daemonId: string | null, dryRun: boolean): SweepDependencies {
+  /** `actor`: the person who asked for it, where one did. */
+  function sweepDependencies(daemonId: string | null, dryRun: boolean, actor = `reclaimd@${config.node}`): SweepDependencies {
     return {
       database,
       jobs,
@@ -134,7 +135,7 @@ export function openContext(options: ContextOptions) {
       policies: () => policies(),
       daemonId,
       dryRun,
-      gateway: dryRun ? createDryRunGateway() : createRescueGateway(jobs, config.node),
+      gateway: dryRun ? createDryRunGateway() : createRescueGateway(jobs, config.node, actor),
       node: config.node,
       scope: { stack: config.stack ?? null, env: config.env ?? null },
       batch: config.batch,

@@ -42,13 +42,14 @@ export interface RescueGateway {
 
 const OUTCOME: Record<Policy, Outcome> = { restart: 'restarted', fail: 'failed', discard: 'discarded', hold: 'held' };
 
-export function createRescueGateway(jobs: JobStore, node: string): RescueGateway {
+/** `actor`: whose sweeps these are. */
+export function createRescueGateway(jobs: JobStore, node: string, actor: string): RescueGateway {
   return {
     rescue: async (tx, queue, nominations) => {
       const result = await rescueAttempts({ jobs, node }, tx, queue, nominations);
       if (result.recovered.length > 0)
         await appendAudit(tx, {
-          actor: `reclaimd@${node}`,
+          actor,
           action: 'sweep',
           target: queue,
           outcome: 'done',

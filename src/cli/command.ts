@@ -18,6 +18,12 @@ export interface Surroundings {
   signal: AbortSignal;
 }
 
+/** Says no in one sentence, with the exit code of a refusal. */
+export function refused({ out }: Pick<Surroundings, 'out'>, sentence: string): number {
+  out(`refused: ${sentence}`);
+  return EXIT.refused;
+}
+
 /** The configuration, or every problem of it at once. */
 export function requireConfig(env: Surroundings['env']): Config {
   const loaded = loadConfig(env);
@@ -54,6 +60,15 @@ export async function withContext<T>(surroundings: Surroundings, run: (context: 
 export function withReadyContext<T>(surroundings: Surroundings, run: (context: Context) => Promise<T>): Promise<T> {
   return withContext(surroundings, async (context) => {
     await context.checkSchema();
+    return run(context);
+  });
+}
+
+/** As withReadyContext, for commands that change jobs: pg-boss must be in a version that we may act on. */
+export function withActingContext<T>(surroundings: Surroundings, run: (context: Context) => Promise<T>): Promise<T> {
+  return withReadyContext(surroundings, async (context) => {
+    const gate = await context.probePgBoss();
+    if (gate.mode !== 'act') throw new UsageError(gate.detail);
     return run(context);
   });
 }

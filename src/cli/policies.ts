@@ -1,8 +1,9 @@
 import { POLICIES, type PoisonPolicy, type Policy } from '../actions/limits.ts';
 import { parseDuration } from '../config.ts';
 import { listPolicies, removePolicy, savePolicy } from '../recovery/policy-table.ts';
-import { EXIT, type Surroundings, withReadyContext } from './command.ts';
+import { EXIT, refused, type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, printJson, table } from './output.ts';
+import { auditWish, type Wish, whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
 
 export async function listAll(surroundings: Surroundings, options: { json?: true }): Promise<void> {
@@ -40,10 +41,10 @@ interface SetOptions {
   maxRecoveries?: string;
   poison?: string;
   staleAfter?: string;
-  by: string;
+  actor: string;
 }
 
-export async function set(surroundings: Surroundings, queue: string, policy: string, options: SetOptions): Promise<void> {
+export async function set(surroundings: Surroundings, queue: string, policy: string, options: SetOptions): Promise<number> {
   if (!POLICIES.includes(policy as Policy)) throw new UsageError(`POLICY: given ${policy}; allowed: ${POLICIES.join(', ')}`);
   const { poison, maxRecoveries, staleAfter } = options;
   if (poison !== undefined && poison !== 'discard' && poison !== 'hold')
@@ -53,7 +54,7 @@ export async function set(surroundings: Surroundings, queue: string, policy: str
   const staleAfterMs = staleAfter === undefined ? undefined : parseDuration(staleAfter);
   if (staleAfter !== undefined && !staleAfterMs)
     throw new UsageError(`--stale-after: given ${staleAfter}; allowed: a duration such as 30s, 10m or 1h`);
-  await withReadyContext(surroundings, async ({ database }) => {
+  return withReadyContext(surroundings, async (context) => {
     const rule = {
       queue,
       policy: policy as Policy,
@@ -61,15 +62,36 @@ export async function set(surroundings: Surroundings, queue: string, policy: str
       maxRecoveries: maxRecoveries === undefined ? undefined : Number(maxRecoveries),
       staleAfterMs,
     };
-    await savePolicy(database, rule, options.by);
+    const wish = wishFor('policy_set', queue, options.actor);
+    const denial = await whyDenied(context, wish);
+    if (denial !== undefined) return refused(surroundings, denial);
+    await context.database.transaction(async (tx) => {
+      await savePolicy(tx, rule, options.actor);
+      await auditWish(tx, context, wish, rule);
+    });
     surroundings.out(`policy of ${queue}: ${policy}`);
+    return EXIT.done;
   });
 }
 
-export async function remove(surroundings: Surroundings, queue: string): Promise<number> {
-  return withReadyContext(surroundings, async ({ database }) => {
-    const removed = await removePolicy(database, queue);
+export async function remove(surroundings: Surroundings, queue: string, { actor }: { actor: string }): Promise<number> {
+  return withReadyContext(surroundings, async (context) => {
+    const wish = wishFor('policy_remove', queue, actor);
+    const denial = await whyDenied(context, wish);
+    if (denial !== undefined) return refused(surroundings, denial);
+    const removed = await context.database.transaction(async (tx) => {
+      if (!(await removePolicy(tx, queue))) return false;
+      await auditWish(tx, context, wish);
+      return true;
+    });
     surroundings.out(removed ? `policy of ${queue} removed` : `no policy is set for ${queue}: see \`reclaimd policies list\``);
     return removed ? EXIT.done : EXIT.failed;
   });
 }
+
+const wishFor = (action: 'policy_set' | 'policy_remove', queue: string, actor: string): Wish => ({
+  actor,
+  action,
+  resource: { kind: 'queue', name: queue },
+  target: queue,
+});

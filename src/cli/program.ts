@@ -35,10 +35,12 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option(...json)
     .action((options: { json?: true }) => checkConfig(surroundings, options));
   command('migrate', "create or update reclaimd's own schema").action(() => runMigrate(surroundings));
-  command('install-ownership', 'record who runs which job: triggers on the job tables; safe while workers run').action(() =>
-    runInstallOwnership(surroundings),
-  );
-  command('remove-ownership', 'take the triggers away again').action(() => runRemoveOwnership(surroundings));
+  command('install-ownership', 'record who runs which job: triggers on the job tables; safe while workers run')
+    .option(...actor)
+    .action(async (options: { actor: string }) => exitWith(await runInstallOwnership(surroundings, options)));
+  command('remove-ownership', 'take the triggers away again')
+    .option(...actor)
+    .action(async (options: { actor: string }) => exitWith(await runRemoveOwnership(surroundings, options)));
   command('grants', 'print the least privileges for a role that runs the daemon')
     .option('--role <name>', 'the role', 'reclaimd')
     .action((options: { role: string }) => runGrants(surroundings, options));
@@ -55,8 +57,11 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
   command('sweep', 'one sweep now')
     .option('--dry-run', 'say what it would do and touch nothing')
     .option('--executor <id>', 'only the attempts of this executor')
+    .option(...actor)
     .option(...json)
-    .action(async (options: { json?: true; dryRun?: true; executor?: string }) => exitWith(await runSweep(surroundings, options)));
+    .action(async (options: { json?: true; dryRun?: true; executor?: string; actor: string }) =>
+      exitWith(await runSweep(surroundings, options)),
+    );
 
   command('preview', 'what a repair would do, and the token that executes it')
     .argument('<action>', REPAIR_ACTIONS.join(', '))
@@ -79,7 +84,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .action((options: { json?: true }) => units(surroundings, options));
   command('heal', 'reset and start failed units of this host, and watch that they stay up')
     .argument('[unit...]', 'these; default: all that need it')
-    .option('--by <who>', 'who heals, as the audit names them', accountName(surroundings.env))
+    .option(...actor)
     .option('--reason <text>', 'why, for the audit')
     .option('--json', 'print a JSON line for each event')
     .action(async (names: string[], options: HealOptions) => exitWith(await heal(surroundings, names, options)));
@@ -136,13 +141,14 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--max-recoveries <n>', 'recoveries before the job is poison')
     .option('--poison <policy>', 'discard or hold what is poison')
     .option('--stale-after <duration>', 'for queues whose jobs beat: an attempt without activity for so long is an orphan')
-    .option('--by <who>', 'who sets it', accountName(surroundings.env))
-    .action((queue: string, name: string, options: { maxRecoveries?: string; poison?: string; staleAfter?: string; by: string }) =>
-      policies.set(surroundings, queue, name, options),
+    .option(...actor)
+    .action(async (queue: string, name: string, options: { maxRecoveries?: string; poison?: string; staleAfter?: string; actor: string }) =>
+      exitWith(await policies.set(surroundings, queue, name, options)),
     );
   policy
     .command('remove <queue>')
     .description('remove one rule from the table')
-    .action(async (queue: string) => exitWith(await policies.remove(surroundings, queue)));
+    .option(...actor)
+    .action(async (queue: string, options: { actor: string }) => exitWith(await policies.remove(surroundings, queue, options)));
   return program;
 }

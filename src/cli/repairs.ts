@@ -1,9 +1,8 @@
 import { createInterface } from 'node:readline/promises';
-import type { Context } from '../context.ts';
 import { executeRepair, LEAST_REASON, type RepairExecuted } from '../repairs/execute.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
-import { EXIT, type Surroundings, withReadyContext } from './command.ts';
+import { EXIT, type Surroundings, withActingContext } from './command.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -40,15 +39,6 @@ export function execute(surroundings: Surroundings, token: string, { actor, reas
     else surroundings.out(result.done ? describeExecuted(result) : describeRefusal(result));
     if (!result.done) return EXIT.refused;
     return result.partial ? EXIT.failed : EXIT.done;
-  });
-}
-
-/** Repairs need pg-boss in a version that we may act on. */
-function withActingContext(surroundings: Surroundings, run: (context: Context) => Promise<number>): Promise<number> {
-  return withReadyContext(surroundings, async (context) => {
-    const gate = await context.probePgBoss();
-    if (gate.mode !== 'act') throw new UsageError(gate.detail);
-    return run(context);
   });
 }
 

@@ -1,8 +1,11 @@
 import { installOwnership, removeOwnership } from '../ownership/install.ts';
 import { migrate } from '../postgres/migrate.ts';
-import { type Surroundings, withContext, withReadyContext } from './command.ts';
+import { EXIT, refused, type Surroundings, withContext, withReadyContext } from './command.ts';
 import { grantStatements } from './grants.ts';
+import { auditWish, whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
+
+const FLEET = { resource: { kind: 'fleet' }, target: 'fleet' } as const;
 
 export async function runMigrate(surroundings: Surroundings): Promise<void> {
   await withContext(surroundings, async ({ database, config, checkSchema }) => {
@@ -14,21 +17,33 @@ export async function runMigrate(surroundings: Surroundings): Promise<void> {
   });
 }
 
-export async function runInstallOwnership(surroundings: Surroundings): Promise<void> {
-  await withReadyContext(surroundings, async ({ database, config, pgbossSchema, probePgBoss }) => {
+export async function runInstallOwnership(surroundings: Surroundings, { actor }: { actor: string }): Promise<number> {
+  return withReadyContext(surroundings, async (context) => {
+    const { database, config, pgbossSchema, probePgBoss } = context;
+    const wish = { ...FLEET, actor, action: 'ownership_install' } as const;
+    const denial = await whyDenied(context, wish);
+    if (denial !== undefined) return refused(surroundings, denial);
     const gate = await probePgBoss();
     if (gate.mode === 'wait')
       throw new UsageError(`pg-boss is not installed in schema "${pgbossSchema}" yet: start a worker once, then run this again`);
     const { installed, present } = await installOwnership(database, { schema: config.schema, pgbossSchema });
+    if (installed.length > 0) await database.transaction((tx) => auditWish(tx, context, wish, { tables: installed }));
     const count = installed.length + present.length;
     surroundings.out(`ownership is recorded on ${count} job ${count === 1 ? 'table' : 'tables'} (${installed.length} new)`);
+    return EXIT.done;
   });
 }
 
-export async function runRemoveOwnership(surroundings: Surroundings): Promise<void> {
-  await withReadyContext(surroundings, async ({ database, config, pgbossSchema }) => {
+export async function runRemoveOwnership(surroundings: Surroundings, { actor }: { actor: string }): Promise<number> {
+  return withReadyContext(surroundings, async (context) => {
+    const { database, config, pgbossSchema } = context;
+    const wish = { ...FLEET, actor, action: 'ownership_remove' } as const;
+    const denial = await whyDenied(context, wish);
+    if (denial !== undefined) return refused(surroundings, denial);
     await removeOwnership(database, { schema: config.schema, pgbossSchema });
+    await database.transaction((tx) => auditWish(tx, context, wish));
     surroundings.out('ownership is no longer recorded; without it reclaimd can only observe');
+    return EXIT.done;
   });
 }
 

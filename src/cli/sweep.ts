@@ -1,54 +1,55 @@
 import type { Recovered } from '../actions/rescue.ts';
-import { type SweepReport, sweep } from '../recovery/sweep.ts';
-import { EXIT, type Surroundings, withReadyContext } from './command.ts';
+import { type SweepDependencies, type SweepReport, sweep } from '../recovery/sweep.ts';
+import { EXIT, refused, type Surroundings, withActingContext } from './command.ts';
 import { printJson, table } from './output.ts';
-import { UsageError } from './usage-error.ts';
+import { whyDenied } from './rights.ts';
 
-/** `dryRun` in the result: RECLAIMD_DRY_RUN makes every sweep one. */
-async function sweepOnce(
-  surroundings: Surroundings,
-  wanted: boolean,
-  executorId?: string,
-): Promise<SweepReport & { dryRun: boolean; recovered: Recovered[] }> {
-  return withReadyContext(surroundings, async (context) => {
-    const gate = await context.probePgBoss();
-    if (gate.mode !== 'act') throw new UsageError(gate.detail);
-    const dryRun = wanted || context.config.dryRun;
-    const recovered: Recovered[] = [];
-    const report = await sweep(context.sweepDependencies(null, dryRun), {
-      ...(executorId === undefined ? {} : { executorIds: [executorId] }),
-      onBatch: (result) => recovered.push(...result.recovered),
-    });
-    return { ...report, dryRun, recovered };
-  });
+interface SweepCommand {
+  json?: true;
+  dryRun?: true;
+  executor?: string;
+  actor: string;
 }
 
 /** What a sweep would do now, orphan by orphan; changes nothing. */
-export async function orphans(surroundings: Surroundings, options: { json?: true }): Promise<void> {
-  const { recovered, restraints } = await sweepOnce(surroundings, true);
-  if (options.json) {
-    return printJson(surroundings, { orphans: recovered, restraints });
-  }
-  surroundings.out(describeOrphans(recovered));
-  for (const line of describeRestraints(restraints)) surroundings.out(line);
+export function orphans(surroundings: Surroundings, options: { json?: true }): Promise<void> {
+  return withActingContext(surroundings, async (context) => {
+    const { recovered, restraints } = await sweepOnce(context.sweepDependencies(null, true));
+    if (options.json) return printJson(surroundings, { orphans: recovered, restraints });
+    surroundings.out(describeOrphans(recovered));
+    for (const line of describeRestraints(restraints)) surroundings.out(line);
+  });
 }
 
-export async function runSweep(surroundings: Surroundings, options: { json?: true; dryRun?: true; executor?: string }): Promise<number> {
-  const { restarted, failed, discarded, held, skipped, recovered, restraints, dryRun } = await sweepOnce(
-    surroundings,
-    options.dryRun === true,
-    options.executor,
-  );
-  const result = { restarted, failed, discarded, held, skipped };
-  if (options.json) printJson(surroundings, { dryRun, ...result, restraints });
-  else {
-    if (dryRun) surroundings.out(describeOrphans(recovered));
-    surroundings.out(
-      `${dryRun ? 'would be: ' : ''}restarted ${restarted}, failed ${failed}, discarded ${discarded}, held ${held}, skipped ${skipped}`,
-    );
-    for (const line of describeRestraints(restraints)) surroundings.out(line);
-  }
-  return EXIT.done;
+export function runSweep(surroundings: Surroundings, { actor, executor, json, dryRun: wanted }: SweepCommand): Promise<number> {
+  return withActingContext(surroundings, async (context) => {
+    // RECLAIMD_DRY_RUN makes every sweep one.
+    const dryRun = wanted === true || context.config.dryRun;
+    const wish = { actor, action: 'sweep', resource: { kind: 'fleet' }, target: executor ?? 'fleet' } as const;
+    const denial = dryRun ? undefined : await whyDenied(context, wish);
+    if (denial !== undefined) return refused(surroundings, denial);
+    const report = await sweepOnce(context.sweepDependencies(null, dryRun, actor), executor);
+    const { restarted, failed, discarded, held, skipped, recovered, restraints } = report;
+    const result = { restarted, failed, discarded, held, skipped };
+    if (json) printJson(surroundings, { dryRun, ...result, restraints });
+    else {
+      if (dryRun) surroundings.out(describeOrphans(recovered));
+      surroundings.out(
+        `${dryRun ? 'would be: ' : ''}restarted ${restarted}, failed ${failed}, discarded ${discarded}, held ${held}, skipped ${skipped}`,
+      );
+      for (const line of describeRestraints(restraints)) surroundings.out(line);
+    }
+    return EXIT.done;
+  });
+}
+
+async function sweepOnce(dependencies: SweepDependencies, executorId?: string): Promise<SweepReport & { recovered: Recovered[] }> {
+  const recovered: Recovered[] = [];
+  const report = await sweep(dependencies, {
+    ...(executorId === undefined ? {} : { executorIds: [executorId] }),
+    onBatch: (result) => recovered.push(...result.recovered),
+  });
+  return { ...report, recovered };
 }
 
 function describeOrphans(recovered: readonly Recovered[]): string {

@@ -209,7 +209,8 @@ async function healOrFail(dependencies: HealDependencies, unit: string, healer: 
   }
 }
 
-async function listBroken({ detector, healStopped }: HealDependencies): Promise<string[]> {
+/** The units that need it now. */
+export async function listBroken({ detector, healStopped }: HealDependencies): Promise<string[]> {
   const { units } = await detector.detect({ fresh: true });
   return units.filter((unit) => needsHealing(unit, healStopped)).map(({ unit }) => unit);
 }

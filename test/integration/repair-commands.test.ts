@@ -1,5 +1,11 @@
-import { expect, test } from 'vitest';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+import * as policies from '../../src/cli/policies.ts';
 import { execute, preview } from '../../src/cli/repairs.ts';
+import { runRemoveOwnership } from '../../src/cli/schema.ts';
+import { runSweep } from '../../src/cli/sweep.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor } from '../support/executor.ts';
@@ -57,4 +63,33 @@ test('without a terminal a reason must be given; in a dry run nothing is execute
   await expect(execute(surroundings, token, ANN)).rejects.toThrow('--reason');
   const dry = { ...surroundings, env: { ...surroundings.env, RECLAIMD_DRY_RUN: 'true' } };
   await expect(execute(dry, token, { ...ANN, reason: 'long enough' })).rejects.toThrow('RECLAIMD_DRY_RUN');
+});
+
+test('an actors file grants what it names and nothing else; denials are audited', async () => {
+  const { surroundings, lines, database, first } = await setUp();
+  const directory = await mkdtemp(join(tmpdir(), 'reclaimd-actors-'));
+  onTestFinished(() => rm(directory, { recursive: true }));
+  const file = join(directory, 'actors.json');
+  await writeFile(file, JSON.stringify({ actors: { 'ann@desk': [{ actions: ['job_*'], queues: ['mail'] }] } }), { mode: 0o600 });
+  const guarded = { ...surroundings, env: { ...surroundings.env, RECLAIMD_ACTORS_FILE: file } };
+  expect(await preview(guarded, 'job_rescue', [`mail/${first}`], ANN)).toBe(0);
+  expect(await preview(guarded, 'job_rescue', [`mail/${first}`], { actor: 'bob@desk' })).toBe(3);
+  expect(await preview(guarded, 'executor_rescue', ['worker'], ANN)).toBe(3);
+  expect(lines.at(-1)).toMatch(/you may look only/);
+  const unchanged = await database.query('SELECT * FROM policy');
+  expect(await policies.set(guarded, 'mail', 'hold', ANN)).toBe(3);
+  expect(await runSweep(guarded, ANN)).toBe(3);
+  expect(await runRemoveOwnership(guarded, ANN)).toBe(3);
+  expect(await database.query('SELECT * FROM policy')).toEqual(unchanged);
+  expect(await database.query(`SELECT action FROM audit WHERE outcome = 'denied' ORDER BY seq`)).toEqual([
+    { action: 'policy_set' },
+    { action: 'sweep' },
+    { action: 'ownership_remove' },
+  ]);
+  expect(await policies.set(surroundings, 'mail', 'hold', ANN)).toBe(0);
+  expect(await runSweep(surroundings, ANN)).toBe(0);
+  expect(await database.query(`SELECT actor, action FROM audit WHERE outcome = 'done' ORDER BY seq`)).toEqual([
+    { actor: 'ann@desk', action: 'policy_set' },
+    { actor: 'ann@desk', action: 'sweep' },
+  ]);
 });

@@ -79,4 +79,4 @@ UNIT
 
 echo 0 > "$cgroup/cgroup.procs" 2>/dev/null || true
 exec unshare --cgroup env -i container=machine PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb \
-  chroot "$root" /lib/systemd/systemd --system --unit=machine.target --log-target=journal-or-kmsg --log-level=warning
+  chroot "$root" /lib/systemd/systemd --system --unit=machine.target --log-target=journal-or-kmsg --log-level=info

@@ -84,7 +84,7 @@ describeWithMachine('units over a real D-Bus', () => {
     const units = manage(socket());
     await machine.run('systemctl', ['restart', 'restarting.service']);
     const [before] = await units.list(['restarting.service']);
-    await machine.run('systemctl', ['kill', '--signal=KILL', 'restarting.service']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'restarting.service']);
     const after = await waitFor('the restart', async () => {
       const [now] = await units.list(['restarting.service']);
       return now?.activeState === 'active' && now.invocationId !== before?.invocationId && now;
@@ -101,7 +101,7 @@ describeWithMachine('units over a real D-Bus', () => {
       (change) => heard.push(change),
     );
     await machine.run('systemctl', ['start', 'killed.service', 'sleeper@3']);
-    await machine.run('systemctl', ['kill', '--signal=KILL', 'killed.service']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'killed.service']);
     await waitFor('the end to be heard', () =>
       heard.some((change) => change.kind === 'changed' && change.status?.activeState === 'failed' && change.status.result === 'signal'),
     );
@@ -124,7 +124,7 @@ describeWithMachine('units over a real D-Bus', () => {
     const waiting = units.start('slow.service');
     waiting.catch(() => undefined);
     await waitFor('the job', async () => (await machine.property('slow.service', 'ActiveState')) === 'activating');
-    await machine.run('systemctl', ['kill', '--signal=KILL', 'dbus.service']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'dbus.service']);
     await expect(waiting).rejects.toThrow('went away');
     await waitFor('to be told', () => heard.some(({ kind }) => kind === 'reconnected'));
     expect(units.state).toBe('connected');

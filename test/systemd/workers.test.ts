@@ -13,7 +13,7 @@ describeWithMachine('workers that are units', () => {
     expect(first?.unit).toBe('worker@1.service');
     await waitFor('the jobs to be active', async () => (await fleet.boss.findJobs('mail')).every(({ state }) => state === 'active'));
     const invocation = await machine.property('worker@1', 'InvocationID');
-    await machine.run('systemctl', ['kill', '--signal=KILL', 'worker@1']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'worker@1']);
     await waitFor('the next life to run them again', async () =>
       (await fleet.boss.findJobs('mail')).every(({ state, retryCount }) => state === 'active' && retryCount === 1),
     );

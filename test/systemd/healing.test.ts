@@ -1,0 +1,136 @@
+import { expect, test } from 'vitest';
+import { createMachineFleet, type MachineFleet } from '../support/machine-fleet.ts';
+import { describeWithMachine, type Machine } from '../support/systemd-machine.ts';
+import { waitFor } from '../support/wait.ts';
+
+const heals = ({ database }: MachineFleet) =>
+  database.query<{ host: string; unit: string; outcome: string | null; error: string | null; condition: string | null }>(
+    `SELECT host, unit, outcome, error, condition FROM unit_action WHERE outcome IS DISTINCT FROM 'not_needed' ORDER BY id`,
+  );
+const openIncidents = ({ database }: MachineFleet, incidentClass: string) =>
+  database.query<{ fingerprint: string; evidence: Record<string, unknown> }>(
+    'SELECT fingerprint, evidence FROM incident WHERE class = $1 AND resolved_at IS NULL',
+    [incidentClass],
+  );
+const isActive = async (machine: Machine, unit: string) => (await machine.property(unit, 'ActiveState')) === 'active';
+
+/** Fails until the file is there. */
+const UNTIL_MENDED =
+  '[Unit]\nStartLimitBurst=3\n[Service]\nExecStart=/bin/sh -c "test -e /run/mended && exec sleep 600; echo Error: no such host >&2; exit 7"\nRestart=always\nRestartSec=50ms\n';
+
+describeWithMachine('healing with a real systemd', () => {
+  test('start limit hit: detected with its last words, healed, settles; the incident goes', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', {
+      env: { RECLAIMD_UNITS: 'app', RECLAIMD_HEAL_BACKOFF: '4s', RECLAIMD_HEAL_MAX: '50' },
+    });
+    await machine.writeUnit('app.service', UNTIL_MENDED);
+    await machine.try('systemctl', ['start', 'app']);
+    const [incident] = await waitFor('the incident', async () => {
+      const open = await openIncidents(fleet, 'unit_failed');
+      return open[0]?.evidence['lastError'] !== null && open.length === 1 && open;
+    });
+    expect(incident).toMatchObject({
+      fingerprint: 'unit_failed:alpha:app.service',
+      evidence: { condition: 'start_limit_hit', exitStatus: 7, lastError: expect.stringContaining('no such host') },
+    });
+    await waitFor('a heal that failed', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'failed'));
+    expect((await heals(fleet))[0]).toMatchObject({ condition: 'start_limit_hit', error: expect.stringContaining('no such host') });
+    // systemd itself tries again after the start, up to its limit; the next heal is seconds away.
+    await waitFor('the limit to be hit again', async () => (await machine.property('app', 'ActiveState')) === 'failed');
+    await machine.run('touch', ['/run/mended']);
+    await waitFor('a heal that worked', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'));
+    expect(await isActive(machine, 'app')).toBe(true);
+    await waitFor('the incident to go', async () => (await openIncidents(fleet, 'unit_failed')).length === 0);
+  });
+
+  test('a unit that ends 2 s after its start is not reported healed; the breaker opens, and stays open over a restart of the daemon', async () => {
+    const fleet = await createMachineFleet();
+    const env = { RECLAIMD_UNITS: 'app*', RECLAIMD_HEAL_SETTLE: '4s', RECLAIMD_HEAL_BACKOFF: '0s', RECLAIMD_HEAL_MAX: '2' };
+    const machine = await fleet.addMachine('alpha', { env });
+    await machine.writeUnit('app.service', '[Service]\nExecStart=/bin/sh -c "sleep 2; exit 1"\n');
+    await machine.try('systemctl', ['start', 'app']);
+    await waitFor('the breaker', async () => (await openIncidents(fleet, 'unit_failed'))[0]?.evidence['breaker'] === 'open', 60_000);
+    const before = await heals(fleet);
+    expect(before.map(({ outcome }) => outcome)).toEqual(['failed', 'failed']);
+    expect(before[0]?.error).toMatch(/exited with status 1.* s after its start/);
+    await machine.run('systemctl', ['restart', 'reclaimd']);
+    // The new daemon has looked at the unit once it has healed another that failed after it.
+    await machine.writeUnit('app-other.service', '[Service]\nExecStart=/bin/sleep 600\n');
+    await machine.run('systemctl', ['start', 'app-other']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app-other']);
+    await waitFor('the other to be healed', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'), 30_000);
+    expect((await heals(fleet)).map(({ unit }) => unit)).toEqual(['app.service', 'app.service', 'app-other.service']);
+    expect(await machine.property('app', 'ActiveState')).toBe('failed');
+  });
+
+  test('what a person stopped is left alone, however it ended', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', { env: { RECLAIMD_UNITS: 'app other', RECLAIMD_HEAL_STOPPED: 'true' } });
+    const text = '[Service]\nExecStart=/bin/sh -c "trap \\"exit 3\\" TERM; sleep 600 & wait"\n[Install]\nWantedBy=machine.target\n';
+    await machine.writeUnits({ 'app.service': text, 'other.service': '[Service]\nExecStart=/bin/sleep 600\n' });
+    await machine.run('systemctl', ['enable', 'app']);
+    await machine.run('systemctl', ['start', 'app', 'other']);
+    await machine.run('systemctl', ['stop', 'app']);
+    expect(await machine.property('app', 'ActiveState')).toBe('failed');
+    // Its neighbour, killed after it, is healed: so the daemon has looked at both.
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'other']);
+    await waitFor('the neighbour to be healed', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'));
+    expect((await heals(fleet)).map(({ unit }) => unit)).toEqual(['other.service']);
+    expect(await machine.property('app', 'ActiveState')).toBe('failed');
+  });
+
+  test('two machines with the same unit names: each heals its own', async () => {
+    const fleet = await createMachineFleet();
+    const env = { RECLAIMD_UNITS: 'app' };
+    const [alpha, beta] = await Promise.all([fleet.addMachine('alpha', { env }), fleet.addMachine('beta', { env })]);
+    for (const machine of [alpha, beta]) {
+      await machine.writeUnit('app.service', '[Service]\nExecStart=/bin/sleep 600\n');
+      await machine.run('systemctl', ['start', 'app']);
+    }
+    const untouched = await beta.property('app', 'InvocationID');
+    await alpha.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    await waitFor('the heal', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'));
+    expect(await heals(fleet)).toMatchObject([{ host: 'alpha', unit: 'app.service', outcome: 'done' }]);
+    expect(await isActive(alpha, 'app')).toBe(true);
+    expect(await beta.property('app', 'InvocationID')).toBe(untouched);
+  });
+
+  test('RECLAIMD_HEAL=off reports, and touches nothing', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', { env: { RECLAIMD_UNITS: 'app', RECLAIMD_HEAL: 'off' } });
+    await machine.writeUnit('app.service', '[Service]\nExecStart=/bin/sleep 600\n');
+    await machine.run('systemctl', ['start', 'app']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    const [incident] = await waitFor('the incident', async () => {
+      const open = await openIncidents(fleet, 'unit_failed');
+      return open.length === 1 && open;
+    });
+    expect(incident?.evidence).toMatchObject({ result: 'signal', exitStatus: 9, withheld: 'RECLAIMD_HEAL is off' });
+    expect(await heals(fleet)).toEqual([]);
+  });
+
+  test('the commands on the machine itself: units shows it, heal heals it, a name outside the list is refused', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', { env: { RECLAIMD_UNITS: 'app', RECLAIMD_HEAL: 'off' } });
+    await machine.writeUnits({
+      'app.service': '[Service]\nExecStart=/bin/sleep 600\n',
+      'secret.service': '[Service]\nExecStart=/bin/sleep 600\n',
+    });
+    await machine.run('systemctl', ['start', 'app']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    const env = { DATABASE_URL: fleet.url, RECLAIMD_UNITS: 'app', RECLAIMD_HEAL_SETTLE: '500ms' };
+    const main = new URL('../../src/main.ts', import.meta.url).pathname;
+    const command = (...args: string[]) =>
+      machine.try(process.execPath, [main, ...args, ...(args[0] === 'heal' ? ['--actor', 'ann@desk'] : [])], { env });
+    await waitFor('it to have failed', async () => (await machine.property('app', 'ActiveState')) === 'failed');
+    expect((await command('units')).stdout).toMatch(/app\.service\s+failed\s+signal/);
+    expect(await command('heal', 'secret')).toMatchObject({ code: 3, stdout: expect.stringContaining('refused secret.service') });
+    expect(await command('heal', 'x;reboot')).toMatchObject({ code: 3 });
+    expect(await command('heal', 'app')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('healed app.service'),
+    });
+    expect(await isActive(machine, 'app')).toBe(true);
+  });
+});
