@@ -2,6 +2,7 @@ import { isIPv6 } from 'node:net';
 import { POLICIES, type Policy } from './actions/limits.ts';
 import { parseUnitPatterns } from './healing/allowlist.ts';
 import type { PolicyRule } from './recovery/policy.ts';
+import { FLOW_POLICIES, type FlowPolicyRule } from './workflows/policy.ts';
 
 /** Strict readers of what people write into variables: undefined means "not allowed", nothing is coerced. */
 export interface ValueType<Value> {
@@ -114,6 +115,21 @@ function parseRule(written: string): PolicyRule | undefined {
     else return undefined;
   }
   return rule;
+}
+
+export const flowPolicyRules: ValueType<readonly FlowPolicyRule[]> = {
+  allowed: `rules such as \`mail-*=cancel-children,charge=retry-parent:max=2\`; policies: ${FLOW_POLICIES.join(', ')}`,
+  parse: (given) => {
+    const rules = given.split(',').map((rule) => parseFlowRule(rule.trim()));
+    return rules.every((rule) => rule !== undefined) ? rules : undefined;
+  },
+};
+
+function parseFlowRule(written: string): FlowPolicyRule | undefined {
+  const [, queue, name, times = '1'] = /^([^=]+)=([a-z-]+)(?::max=(\d+))?$/.exec(written) ?? [];
+  const policy = FLOW_POLICIES.find((known) => known === name);
+  const max = integer(1, 100).parse(times);
+  return queue === undefined || policy === undefined || max === undefined ? undefined : { queue, policy, max };
 }
 
 export const unitPatterns: ValueType<readonly string[]> = {

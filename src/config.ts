@@ -6,6 +6,7 @@ import {
   closestName,
   databaseUrl,
   duration,
+  flowPolicyRules,
   formatAddress,
   integer,
   listenAddress,
@@ -20,6 +21,7 @@ import {
 } from './config-values.ts';
 import type { PolicyRule } from './recovery/policy.ts';
 import type { LogLevel } from './runtime/logger.ts';
+import type { FlowPolicyRule } from './workflows/policy.ts';
 
 export { parseDuration };
 
@@ -61,6 +63,10 @@ export interface Config {
   healQuietMs: number;
   flapRestarts: number;
   flapWindowMs: number;
+  reconcileIntervalMs: number;
+  workflowPolicies: readonly FlowPolicyRule[];
+  replayAfterMs: number;
+  replayMax: number;
 }
 
 export interface Problem {
@@ -281,10 +287,35 @@ const variables: Variables = {
     meaning: 'So many restarts by systemd itself within the window are flapping.',
   },
   flapWindowMs: { name: 'RECLAIMD_FLAP_WINDOW', default: '10m', ...duration(1000), meaning: 'The window that restarts are counted in.' },
+  reconcileIntervalMs: {
+    name: 'RECLAIMD_RECONCILE_INTERVAL',
+    default: '15s',
+    ...duration(500),
+    meaning: 'Time between the looks for stuck flows and for steps of workflows that missed their event.',
+  },
+  workflowPolicies: {
+    name: 'RECLAIMD_WORKFLOW_POLICIES',
+    default: undefined,
+    ...flowPolicyRules,
+    meaning:
+      'What becomes of flows stuck behind a parent of a queue, first match wins: `QUEUE=hold\\|cancel-children\\|retry-parent[:max=N]`; no rule: hold. `max` (default 1) bounds the retries of one parent.',
+  },
+  replayAfterMs: {
+    name: 'RECLAIMD_REPLAY_AFTER',
+    default: '10s',
+    ...duration(0),
+    meaning: 'A step whose job ended is given so long to be moved on before its event is emitted again, and doubled each further time.',
+  },
+  replayMax: {
+    name: 'RECLAIMD_REPLAY_MAX',
+    default: '10',
+    ...integer(1, 1000),
+    meaning: "Times that one step's event is emitted again before it is an incident.",
+  },
 };
 
 /** Lists are empty, not absent. */
-const LISTS: readonly (keyof Config)[] = ['policies', 'units', 'unitsDesired', 'unitsStopped'];
+const LISTS: readonly (keyof Config)[] = ['policies', 'units', 'unitsDesired', 'unitsStopped', 'workflowPolicies'];
 
 export function loadConfig(env: Record<string, string | undefined>): { config: Config } | { problems: Problem[] } {
   const problems = unknownNames(env);
@@ -362,7 +393,7 @@ function describeValue(value: unknown, { name, secret }: Variable<unknown>): str
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '(none)';
   if (secret) return maskUrl(String(value));
   if (typeof value === 'object' && value !== null && 'port' in value) return formatAddress(value as { host: string; port: number });
-  if (/_(DELAY|GRACE|INTERVAL|SETTLE|BACKOFF|WINDOW|QUIET)$/.test(name)) return `${Number(value) / 1000}s`;
+  if (/_(DELAY|GRACE|INTERVAL|SETTLE|BACKOFF|WINDOW|QUIET|AFTER)$/.test(name)) return `${Number(value) / 1000}s`;
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 

@@ -1,10 +1,12 @@
 import { hostname } from 'node:os';
+import type { FlowStore } from './actions/flow-store.ts';
 import { createRepairDoor } from './actions/job-repair.ts';
 import type { JobStore } from './actions/job-store.ts';
 import { createDryRunGateway, createRescueGateway } from './actions/rescue.ts';
 import { createUnitDoor } from './actions/unit-door.ts';
 import type { UnitJournal } from './actions/unit-journal.ts';
 import type { UnitManager } from './actions/unit-manager.ts';
+import { createWorkflowDoor } from './actions/workflow-door.ts';
 import { createAuthorizer, type HostAuthorize } from './authorization/authorize.ts';
 import type { Config } from './config.ts';
 import { claimFleet } from './fleet/queries.ts';
@@ -14,6 +16,7 @@ import { readBudget } from './healing/budgets.ts';
 import { createDetector } from './healing/detect.ts';
 import type { HealDependencies } from './healing/heal.ts';
 import { startPassiveClient } from './pgboss/client.ts';
+import { createFlowStore } from './pgboss/flow-store.ts';
 import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts';
 import { createJobStore, registry } from './pgboss/job-store.ts';
 import { findRelease } from './pgboss/release.ts';
@@ -27,6 +30,7 @@ import type { RepairDependencies } from './repairs/preview.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
+import type { FlowDependencies } from './workflows/stuck-flows.ts';
 
 /** The service manager of this host and what its journal says. */
 export interface UnitService {
@@ -88,10 +92,12 @@ export function openContext(options: ContextOptions) {
   const systemd = options.units ? undefined : openSystemd({ mode: config.systemd, socket: config.systemdBus }, { clock, log });
   const units: UnitService | undefined = options.units ?? systemd;
   let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
-  const jobs: JobStore = createJobStore(() => {
+  const boss = () => {
     if (!client) throw new Error('pg-boss is not open: its schema was not probed');
     return client;
-  }, config.pgbossSchema);
+  };
+  const jobs: JobStore = createJobStore(boss, config.pgbossSchema);
+  const flows: FlowStore = createFlowStore(boss);
 
   /** Our schema must be there, fit this program and serve this pg-boss schema. */
   async function checkSchema(): Promise<void> {
@@ -148,6 +154,18 @@ export function openContext(options: ContextOptions) {
     };
   }
 
+  /** What the settling of stuck flows stands on. */
+  function flowDependencies(dryRun: boolean): FlowDependencies {
+    return {
+      database,
+      flows,
+      door: createWorkflowDoor({ jobs, flows, node: config.node }),
+      rules: config.workflowPolicies,
+      node: config.node,
+      dryRun,
+    };
+  }
+
   /** What a person's repairs stand on. */
   function repairDependencies(): RepairDependencies {
     return {
@@ -198,6 +216,7 @@ export function openContext(options: ContextOptions) {
     clock,
     database,
     jobs,
+    flows,
     registry,
     release,
     pgbossSchema,
@@ -207,6 +226,7 @@ export function openContext(options: ContextOptions) {
     sweepDependencies,
     healDependencies,
     repairDependencies,
+    flowDependencies,
     authorize,
     units,
     close: async () => {

@@ -193,6 +193,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       intervalMs: OWNERSHIP_INTERVAL_MS,
       pass: when(canAct, turn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
     },
+    {
+      name: 'flows',
+      intervalMs: config.reconcileIntervalMs,
+      pass: when(canAct, turn('flows', config.reconcileIntervalMs, passes.flowsTurn)),
+    },
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
   ];
 

@@ -19,6 +19,7 @@ import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './recovery/sweep.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+import { settleFlows } from './workflows/stuck-flows.ts';
 
 export interface PassesDependencies {
   context: Context;
@@ -98,6 +99,19 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     note(await projectMassStaleness(database, config.node, executors, dependencies.brakes));
   }
 
+  async function flowsTurn(): Promise<void> {
+    const { resolved, retried, cancelled, flows, incidents } = await settleFlows(context.flowDependencies(config.dryRun));
+    note(incidents);
+    metrics.flowsStuck.set(flows.length);
+    for (const [action, count] of [
+      ['resolved', resolved],
+      ['retried', retried],
+      ['cancelled', cancelled],
+    ] as const)
+      metrics.flowActions.inc({ action }, count);
+    if (resolved + retried + cancelled > 0) log.info({ resolved, retried, cancelled }, 'flows settled');
+  }
+
   async function incidentsTurn(): Promise<void> {
     note(await projectIncidents(context, daemonId));
   }
@@ -145,5 +159,5 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     isReady() && state.gate !== undefined && state.gate.mode !== 'wait' && (state.gate.schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest;
   const canAct = () => isReady() && state.gate?.mode === 'act';
 
-  return { state, isReady, canSee, canAct, setUp, runSweep, sweepTurn, executorsTurn, incidentsTurn, ownershipTurn, readGauges };
+  return { state, isReady, canSee, canAct, setUp, runSweep, sweepTurn, executorsTurn, flowsTurn, incidentsTurn, ownershipTurn, readGauges };
 }

@@ -14,6 +14,7 @@ import { runGrants, runInstallOwnership, runMigrate, runRemoveOwnership } from '
 import { status } from './status.ts';
 import { orphans, runSweep } from './sweep.ts';
 import { units } from './units.ts';
+import { workflows } from './workflows.ts';
 
 /** Every command, thin: arguments in, a function called, its exit code out through `exitWith`. */
 export function createProgram(surroundings: Surroundings, version: string, exitWith: (code: number) => void): Command {
@@ -62,6 +63,10 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .action(async (options: { json?: true; dryRun?: true; executor?: string; actor: string }) =>
       exitWith(await runSweep(surroundings, options)),
     );
+
+  command('workflows', 'flows that wait in vain, and behind whom')
+    .option(...json)
+    .action((options: { json?: true }) => workflows(surroundings, options));
 
   command('preview', 'what a repair would do, and the token that executes it')
     .argument('<action>', REPAIR_ACTIONS.join(', '))

@@ -70,6 +70,12 @@ export function createMetrics() {
       DURATION_BUCKETS,
     ),
     unitCrashes: counter('unit_crashes_total', 'Executors of this host that died with their unit, by how it ended.', 'result'),
+    flowsStuck: gauge('flows_stuck', 'Parents behind which flows are stuck, as of the last look of this node.'),
+    flowActions: counter(
+      'flow_actions_total',
+      'What this node did about flows by itself: parents resolved or retried, jobs cancelled.',
+      'action',
+    ),
     incidentsOpen: gauge('incidents_open', 'Open incidents of the fleet, by class.', 'class', 'severity'),
     incidentsOpened: counter('incidents_opened_total', 'Incidents that this node opened or reopened, by class.', 'class', 'severity'),
     incidentsResolved: counter('incidents_resolved_total', 'Incidents whose condition this node saw gone, by class.', 'class', 'severity'),

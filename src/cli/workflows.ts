@@ -1,0 +1,41 @@
+import { findStuckFlows } from '../workflows/stuck-flows.ts';
+import { type Surroundings, withReadyContext } from './command.ts';
+import { printJson, table } from './output.ts';
+
+/** Flows that wait in vain, a line for each parent that keeps them; changes nothing. */
+export async function workflows(surroundings: Surroundings, options: { json?: true }): Promise<void> {
+  await withReadyContext(surroundings, async ({ database, flows: store }) => {
+    const { flows, unresolved, complete } = await findStuckFlows(database, store);
+    const stuck = flows.map(({ parent, reason, deadLetter, since, children, chain }) => ({
+      parent,
+      reason,
+      deadLetter,
+      since,
+      children: children.map(({ queue, jobId }) => `${queue}/${jobId}`),
+      jobs: chain.map(({ queue, jobId, state, waitsForQueue, waitsForId, deletedAt }) => ({
+        job: `${queue}/${jobId}`,
+        state,
+        waitsFor: waitsForQueue === null ? null : `${waitsForQueue}/${waitsForId}`,
+        deletedAt,
+      })),
+    }));
+    if (options.json) return printJson(surroundings, { stuck, unresolved, complete });
+    if (stuck.length === 0) surroundings.out('no flow is stuck');
+    else
+      surroundings.out(
+        table(
+          ['PARENT', 'WHY', 'SINCE', 'WAITING', 'FIRST DELETED', 'NEXT'],
+          stuck.map(({ parent, reason, since, jobs, children }) => [
+            parent ?? 'unknown',
+            reason.replaceAll('_', ' '),
+            since,
+            String(jobs.length),
+            jobs.map(({ deletedAt }) => deletedAt).sort()[0] ?? '',
+            children[0] ?? '',
+          ]),
+        ),
+      );
+    if (unresolved > 0) surroundings.out(`${unresolved} completed parents are not resolved yet: the daemon does so`);
+    if (!complete) surroundings.out('there are more than one look takes in');
+  });
+}

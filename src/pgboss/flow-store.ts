@@ -1,0 +1,15 @@
+import type { PgBoss } from 'pg-boss';
+import { countUnresolved, listDescendants, listLeaves, listPresent, listStuckChildren, releaseChild } from './flow-queries.ts';
+
+/** pg-boss's flows: which children wait in vain, and what can be done about it. */
+export function createFlowStore(boss: () => PgBoss) {
+  return {
+    listLeaves,
+    listStuck: listStuckChildren,
+    listDescendants,
+    countUnresolved,
+    listPresent,
+    release: releaseChild,
+    resolve: () => boss().resolveFlow(),
+  };
+}

@@ -1,0 +1,43 @@
+import type { PgBoss } from 'pg-boss';
+import { settleFlows } from '../../src/workflows/stuck-flows.ts';
+import { completeAttempt } from './complete.ts';
+import { type BossOptions, createFleetDatabase } from './database.ts';
+import { openTestContext } from './executor.ts';
+
+/** Queues of flows, a passive client's context as the daemon has it, and what a flow's parent can come to. */
+export async function createFlows(env: Record<string, string> = {}, options: BossOptions = {}) {
+  const queues = options.queues ?? [{ name: 'parent', retryLimit: 0 }, { name: 'child' }, { name: 'grandchild' }];
+  const fleet = await createFleetDatabase({ ...options, queues });
+  const context = await openTestContext(fleet.url, env);
+  const { boss, database } = fleet;
+  const settle = (dryRun = false) => settleFlows(context.flowDependencies(dryRun));
+  return { ...fleet, context, settle, run: (queue: string, end: End) => runOne(boss, queue, end), stateOf };
+
+  async function stateOf(jobId: string) {
+    const [job] = await database.query<{ state: string; blocked: boolean; pending: number }>(
+      'SELECT state::text, blocked, pending_dependencies AS pending FROM job WHERE id = $1',
+      [jobId],
+    );
+    return job;
+  }
+}
+
+export type End = 'complete' | 'fail' | 'cancel' | 'delete';
+
+async function runOne(boss: PgBoss, queue: string, end: End): Promise<string> {
+  const [job] = await boss.fetch(queue, { includeMetadata: true });
+  if (!job) throw new Error(`nothing to fetch in ${queue}`);
+  if (end === 'complete') await completeAttempt(boss, queue, job);
+  if (end === 'fail') await boss.fail(queue, job.id, { message: 'no' });
+  if (end === 'cancel') await boss.cancel(queue, job.id);
+  if (end === 'delete') await boss.deleteJob(queue, job.id);
+  return job.id;
+}
+
+/** parent <- child <- grandchild; by reference, the ids. */
+export const chainOfThree = (boss: PgBoss) =>
+  boss.flow([
+    { ref: 'parent', name: 'parent', data: { secret: 'x' } },
+    { ref: 'child', name: 'child', dependsOn: ['parent'] },
+    { ref: 'grandchild', name: 'grandchild', dependsOn: ['child'] },
+  ]);
