@@ -11,6 +11,8 @@ const CONTRACT = [
   'reclaimd_deaths_total counter proof',
   'reclaimd_detection_seconds histogram proof',
   'reclaimd_executors gauge verdict',
+  'reclaimd_flow_actions_total counter action',
+  'reclaimd_flows_stuck gauge',
   'reclaimd_grace_active gauge',
   'reclaimd_heal_breakers_open gauge',
   'reclaimd_heal_duration_seconds histogram',
