@@ -30,6 +30,7 @@ import type { RepairDependencies } from './repairs/preview.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
+import type { ReconcileDependencies } from './workflows/reconcile.ts';
 import type { FlowDependencies } from './workflows/stuck-flows.ts';
 
 /** The service manager of this host and what its journal says. */
@@ -155,15 +156,15 @@ export function openContext(options: ContextOptions) {
   }
 
   /** What the settling of stuck flows stands on. */
-  function flowDependencies(dryRun: boolean): FlowDependencies {
-    return {
-      database,
-      flows,
-      door: createWorkflowDoor({ jobs, flows, node: config.node }),
-      rules: config.workflowPolicies,
-      node: config.node,
-      dryRun,
-    };
+  function flowDependencies(dryRun: boolean, actor = `reclaimd@${config.node}`): FlowDependencies {
+    const { node, workflowPolicies: rules } = config;
+    return { database, flows, door: createWorkflowDoor({ jobs, flows, node }), rules, node, actor, dryRun };
+  }
+
+  /** What the replay of missed events stands on. */
+  function reconcileDependencies(): ReconcileDependencies {
+    const { schema, node, replayAfterMs, replayMax } = config;
+    return { database, flows, schema, node, replayAfterSeconds: replayAfterMs / 1000, replayMax };
   }
 
   /** What a person's repairs stand on. */
@@ -227,6 +228,8 @@ export function openContext(options: ContextOptions) {
     healDependencies,
     repairDependencies,
     flowDependencies,
+    reconcileDependencies,
+    scope: { stack: config.stack ?? null, env: config.env ?? null },
     authorize,
     units,
     close: async () => {

@@ -166,7 +166,16 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   // A node sweeps its own scope only, so each scope has its own turns.
   const { env, stack } = identity;
-  const sweepTurnName = env === null && stack === null ? 'sweep' : `sweep ${JSON.stringify({ env, stack })}`;
+  const ofScope = (name: string) => (env === null && stack === null ? name : `${name} ${JSON.stringify({ env, stack })}`);
+  let hasSwept = false;
+  const sweepTurn = turn(ofScope('sweep'), config.sweepIntervalMs, passes.sweepTurn);
+  /** Once, by whichever node: then what its sweep ended is known to those who reconcile. */
+  const sweepPass = async () => {
+    const result = await sweepTurn();
+    if (!hasSwept) wake('reconcile');
+    hasSwept = true;
+    return result;
+  };
   const definitions: LoopDefinition[] = [
     { name: 'setup', intervalMs: SETUP_INTERVAL_MS, pass: passes.setUp },
     { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, pass: when(isReady, () => beat(database)) },
@@ -181,7 +190,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     {
       name: 'sweep',
       intervalMs: config.sweepIntervalMs,
-      pass: when(canAct, turn(sweepTurnName, config.sweepIntervalMs, passes.sweepTurn)),
+      pass: when(canAct, sweepPass),
     },
     {
       name: 'incidents',
@@ -197,6 +206,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       name: 'flows',
       intervalMs: config.reconcileIntervalMs,
       pass: when(canAct, turn('flows', config.reconcileIntervalMs, passes.flowsTurn)),
+    },
+    {
+      name: 'reconcile',
+      intervalMs: config.reconcileIntervalMs,
+      pass: when(() => canAct() && hasSwept, turn(ofScope('reconcile'), config.reconcileIntervalMs, passes.reconcileTurn)),
     },
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
   ];

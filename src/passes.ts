@@ -19,6 +19,7 @@ import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './recovery/sweep.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+import { projectExhaustedSteps, reconcileWorkflows } from './workflows/reconcile.ts';
 import { settleFlows } from './workflows/stuck-flows.ts';
 
 export interface PassesDependencies {
@@ -112,6 +113,18 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (resolved + retried + cancelled > 0) log.info({ resolved, retried, cancelled }, 'flows settled');
   }
 
+  async function reconcileTurn(): Promise<void> {
+    const { replayed, skipped, unpublished } = await reconcileWorkflows(context.reconcileDependencies(), context.scope, {
+      dryRun: config.dryRun,
+    });
+    if (!config.dryRun) {
+      metrics.stepsReplayed.inc(replayed);
+      note(await projectExhaustedSteps(database, config.node));
+    }
+    if (replayed > 0) log.info({ replayed, skipped, dryRun: config.dryRun }, config.dryRun ? 'reconcile would' : 'reconcile');
+    if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue refused them');
+  }
+
   async function incidentsTurn(): Promise<void> {
     note(await projectIncidents(context, daemonId));
   }
@@ -159,5 +172,19 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     isReady() && state.gate !== undefined && state.gate.mode !== 'wait' && (state.gate.schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest;
   const canAct = () => isReady() && state.gate?.mode === 'act';
 
-  return { state, isReady, canSee, canAct, setUp, runSweep, sweepTurn, executorsTurn, flowsTurn, incidentsTurn, ownershipTurn, readGauges };
+  return {
+    state,
+    isReady,
+    canSee,
+    canAct,
+    setUp,
+    runSweep,
+    sweepTurn,
+    executorsTurn,
+    flowsTurn,
+    reconcileTurn,
+    incidentsTurn,
+    ownershipTurn,
+    readGauges,
+  };
 }

@@ -52,4 +52,6 @@ export interface FlowStore {
    * @returns whether it is free now.
    */
   release(tx: Sql, child: JobRef): Promise<boolean>;
+  /** A job in every queue that subscribed to the event. */
+  publish(tx: Sql, event: string, data: object): Promise<void>;
 }

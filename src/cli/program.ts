@@ -8,6 +8,7 @@ import { executors } from './executors.ts';
 import { type HealOptions, heal } from './heal.ts';
 import * as incidents from './incidents.ts';
 import * as policies from './policies.ts';
+import { reconcile } from './reconcile.ts';
 import * as repairs from './repairs.ts';
 import { run } from './run.ts';
 import { runGrants, runInstallOwnership, runMigrate, runRemoveOwnership } from './schema.ts';
@@ -64,6 +65,11 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
       exitWith(await runSweep(surroundings, options)),
     );
 
+  command('reconcile', 'one pass over workflows now: missed events told again, stuck flows settled by policy')
+    .option('--dry-run', 'say what it would do and touch nothing')
+    .option(...actor)
+    .option(...json)
+    .action(async (options: { json?: true; dryRun?: true; actor: string }) => exitWith(await reconcile(surroundings, options)));
   command('workflows', 'flows that wait in vain, and behind whom')
     .option(...json)
     .action((options: { json?: true }) => workflows(surroundings, options));

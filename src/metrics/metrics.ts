@@ -76,6 +76,7 @@ export function createMetrics() {
       'What this node did about flows by itself: parents resolved or retried, jobs cancelled.',
       'action',
     ),
+    stepsReplayed: counter('steps_replayed_total', 'Events of workflow steps that this node emitted again.'),
     incidentsOpen: gauge('incidents_open', 'Open incidents of the fleet, by class.', 'class', 'severity'),
     incidentsOpened: counter('incidents_opened_total', 'Incidents that this node opened or reopened, by class.', 'class', 'severity'),
     incidentsResolved: counter('incidents_resolved_total', 'Incidents whose condition this node saw gone, by class.', 'class', 'severity'),

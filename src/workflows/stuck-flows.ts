@@ -35,6 +35,8 @@ export interface FlowDependencies {
   door: WorkflowDoor;
   rules: readonly FlowPolicyRule[];
   node: string;
+  /** Who lets it happen, as the audit says. */
+  actor: string;
   dryRun: boolean;
 }
 
@@ -104,13 +106,13 @@ function group(children: readonly StuckChild[]): StuckFlow[] {
  * is an incident each, with its evidence copied before retention deletes it.
  */
 export async function settleFlows(dependencies: FlowDependencies): Promise<FlowsReport> {
-  const { database, flows, node, dryRun } = dependencies;
+  const { database, flows, node, actor, dryRun } = dependencies;
   let look = await findStuckFlows(database, flows);
   const report = { resolved: 0, retried: 0, cancelled: 0 };
   if (!dryRun && look.unresolved > 0) {
     await flows.resolve();
     report.resolved = look.unresolved;
-    const event = { actor: `reclaimd@${node}`, action: 'workflow_resolve', target: 'flows', outcome: 'done', reason: null, node } as const;
+    const event = { actor, action: 'workflow_resolve', target: 'flows', outcome: 'done', reason: null, node } as const;
     await appendAudit(database, { ...event, detail: { parents: report.resolved } });
   }
   if (!dryRun) for (const flow of look.flows) await applyPolicy(dependencies, flow, report);
@@ -120,10 +122,10 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
 }
 
 async function applyPolicy(dependencies: FlowDependencies, flow: StuckFlow, report: { retried: number; cancelled: number }): Promise<void> {
-  const { database, door, rules, node } = dependencies;
+  const { database, door, rules, actor } = dependencies;
   const { parentRef, parentRetryCount, reason, children } = flow;
   const { policy, max } = flowPolicyOf(rules, (parentRef ?? (children[0] as JobRef)).queue);
-  const order = { actor: `reclaimd@${node}`, reason: null, detail: { policy } };
+  const order = { actor, reason: null, detail: { policy } };
   if (policy === 'cancel-children') {
     const change = await database.transaction((tx) =>
       door.cancelDescendants(tx, order, flow.parent ?? nameOf(children[0] as JobRef), children),
