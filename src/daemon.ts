@@ -34,6 +34,12 @@ export interface DaemonOptions {
 export interface Daemon {
   /** Where /metrics and the health pages are; undefined when RECLAIMD_LISTEN is `off`. */
   readonly url: string | undefined;
+  /** Every loop has turned once, with whatever result. */
+  readonly firstPass: Promise<void>;
+  /** The loops turn; says nothing of the database. */
+  isAlive(): boolean;
+  /** One line for whoever looks at the service: what is watched, what is wrong, what is missing. */
+  describe(): string;
   /** Ends the loops, says goodbye to the fleet and closes every connection; within seconds. */
   stop(): Promise<void>;
 }
@@ -221,6 +227,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
 
   const firstSetup = Promise.withResolvers<void>();
+  const firstPass = Promise.withResolvers<void>();
+  const unturned = new Set(definitions.map(({ name }) => name));
   const loops: Loop[] = [];
   const server =
     config.listen === 'off'
@@ -249,6 +257,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   function observeLoop(loop: string, seconds: number, error: unknown): void {
     metrics.loopRuns.inc({ loop, result: error === undefined ? 'ok' : 'error' });
     metrics.loopDuration.observe({ loop }, seconds);
+    if (unturned.delete(loop) && unturned.size === 0) firstPass.resolve();
     if (loop === 'setup') {
       firstSetup.resolve();
       databaseUp = error === undefined || error instanceof SchemaNotReady || error instanceof SchemaIsNewer;
@@ -279,6 +288,17 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     };
   }
 
+  function describe(): string {
+    const { ok, detail } = readyz();
+    if (!ok) {
+      const { database: base, schema, pgboss, ownership, systemd } = detail;
+      return `degraded: database ${base}; schema ${schema}; ${pgboss}; ownership ${ownership}; systemd ${systemd}`;
+    }
+    const { executors, incidents } = state.seen;
+    const counts = [...executors].filter(([, count]) => count > 0).map(([verdict, count]) => `${count} ${verdict}`);
+    return `${config.dryRun ? 'dry run; ' : ''}executors: ${counts.join(', ') || 'none'}; open incidents: ${incidents}`;
+  }
+
   async function stopEverything(): Promise<void> {
     stopping.abort();
     await Promise.all([listener.stop(), unitPasses?.stop(), ...loops.map((loop) => loop.stop())]);
@@ -293,6 +313,9 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   return {
     url: server?.url,
+    firstPass: firstPass.promise,
+    isAlive: () => livez().ok,
+    describe,
     stop: async () => {
       log.info('stopping');
       await within(STOP_LIMIT_MS, stopEverything());

@@ -39,7 +39,9 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     detail: string;
     gate: GateState | undefined;
     ownership: 'unknown' | 'installed' | 'missing';
-  } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown' };
+    /** At the last look. */
+    seen: { executors: ReadonlyMap<string, number>; incidents: number };
+  } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
   let restraintsLogged = '';
   let uncoveredSince: number | undefined;
 
@@ -163,6 +165,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     metrics.brakeActive.set(fleet.braked ? 1 : 0);
     metrics.graceActive.set(fleet.comebackSeconds !== null && fleet.comebackSeconds * 1000 < config.outageGraceMs ? 1 : 0);
     const open = new Map((await countOpen(database)).map((row) => [row.class, row.count]));
+    state.seen = { executors: verdicts, incidents: [...open.values()].reduce((sum, count) => sum + count, 0) };
     for (const name of INCIDENT_CLASSES) metrics.incidentsOpen.set({ class: name, severity: severityOf(name) }, open.get(name) ?? 0);
     if (canSee()) await readOwnership();
   }

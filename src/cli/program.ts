@@ -8,6 +8,7 @@ import { executors } from './executors.ts';
 import { type HealOptions, heal } from './heal.ts';
 import * as incidents from './incidents.ts';
 import * as policies from './policies.ts';
+import { printPolkitRules } from './polkit.ts';
 import { reconcile } from './reconcile.ts';
 import * as repairs from './repairs.ts';
 import { run } from './run.ts';
@@ -46,6 +47,9 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
   command('grants', 'print the least privileges for a role that runs the daemon')
     .option('--role <name>', 'the role', 'reclaimd')
     .action((options: { role: string }) => runGrants(surroundings, options));
+  command('polkit', 'print the polkit rule that lets the daemon heal the units of RECLAIMD_UNITS')
+    .option('--user <name>', 'that the daemon runs as', 'reclaimd')
+    .action((options: { user: string }) => printPolkitRules(surroundings, options));
   command('status', 'the fleet at a glance')
     .option(...json)
     .action((options: { json?: true }) => status(surroundings, options));

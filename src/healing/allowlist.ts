@@ -45,6 +45,15 @@ export function createAllowlist(patterns: readonly string[]): Allowlist {
   };
 }
 
+/** The same list as the sources of regular expressions over whole names, for those who match elsewhere. */
+export function regularExpressions(patterns: readonly string[]): { wanted: string[]; excluded: string[] } {
+  const sourceOf = (pattern: string) => matcherOf(pattern).source;
+  return {
+    wanted: patterns.filter((pattern) => !pattern.startsWith('!')).map(sourceOf),
+    excluded: patterns.filter((pattern) => pattern.startsWith('!')).map((pattern) => sourceOf(pattern.slice(1))),
+  };
+}
+
 /** A set such as `[z-a]` matches nothing anywhere. */
 function isMatchable(pattern: string): boolean {
   try {

@@ -16,7 +16,6 @@ mount -t tmpfs -o mode=755 run "$root/run"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
-mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 dev "$root/dev"
 for device in null zero full random urandom tty; do
   : > "$root/dev/$device"
@@ -71,12 +70,19 @@ AllowIsolate=yes
 UNIT
 cat > "$units/machine-ready.service" <<UNIT
 [Unit]
-After=dbus.service
+After=dbus.service systemd-journald.service
 [Service]
 Type=oneshot
+# What tmpfiles would have done, were it let loose here.
+ExecStart=/bin/sh -c 'chgrp -R systemd-journal /run/log/journal; chmod -R g+rX /run/log/journal; find /run/log/journal -type d -exec chmod g+s {} +'
 ExecStart=/bin/touch /run/machine-ready
 UNIT
 
 echo 0 > "$cgroup/cgroup.procs" 2>/dev/null || true
-exec unshare --cgroup env -i container=machine PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb \
-  chroot "$root" /lib/systemd/systemd --system --unit=machine.target --log-target=journal-or-kmsg --log-level=info
+# Not chroot: who is in one may make no user namespace, and PrivateUsers= is one. Shared, as systemd leaves it to whoever boots it:
+# the credentials of a service are mounted by a helper, and must be seen outside of it. The control groups are mounted from within
+# their namespace: mounted before, they would be the host's, and shared by all machines.
+cd "$root"
+mkdir .host
+pivot_root . .host
+exec unshare --cgroup sh -c 'umount -l /.host && rmdir /.host && mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount --make-rshared / && exec env -i container=machine PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb /lib/systemd/systemd --system --unit=machine.target --log-target=journal-or-kmsg --log-level=info'

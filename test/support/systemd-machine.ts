@@ -14,7 +14,7 @@ const BOOT = fileURLToPath(new URL('./systemd-machine.sh', import.meta.url));
 const CHECKOUT = dirname(dirname(dirname(BOOT)));
 const SYSTEMD = '/lib/systemd/systemd';
 /** No real machine is back within the moment of its end; its clock since boot is exact to the second here. */
-const OFF_MS = 2_000;
+const OFF_MS = 4_000;
 
 export interface CommandResult {
   code: number;
@@ -101,7 +101,7 @@ async function boot(hostname: string): Promise<Booted> {
   await mkdir(cgroup);
   const seen = [CHECKOUT, dirname(dirname(process.execPath))];
   // Its clocks since boot begin now, as they do where a machine boots.
-  const up = Math.floor(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])) - 1;
+  const up = Math.floor(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]));
   const clocks = ['--time', '--boottime', String(-up), '--monotonic', String(-up)];
   const namespaces = ['unshare', '--pid', '--mount', '--ipc', '--uts', ...clocks, '--fork', '--kill-child'];
   // The test's own end, even by a kill, ends the machine.
@@ -182,7 +182,10 @@ export async function startMachine({ hostname }: { hostname: string }): Promise<
 
   const run: Machine['run'] = async (command, args = [], options = {}) => {
     const { code, stdout, stderr } = await attempt(command, args, options);
-    if (code !== 0) throw new Error(`${command} ${args.join(' ')} on ${hostname} ended with ${code}: ${stderr || stdout}`);
+    if (code !== 0) {
+      const journal = command === 'systemctl' ? (await attempt('journalctl', ['--no-pager', '--lines=15', '--output=cat'])).stdout : '';
+      throw new Error(`${command} ${args.join(' ')} on ${hostname} ended with ${code}: ${stderr || stdout}${journal}`);
+    }
     return stdout;
   };
 

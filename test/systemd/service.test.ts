@@ -1,0 +1,159 @@
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { describeWithMachine, type Machine, startMachine } from '../support/systemd-machine.ts';
+import { waitFor } from '../support/wait.ts';
+
+const root = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+const MAIN = root('src/main.ts');
+const WORKER = root('test/support/worker-main.ts');
+
+/** As the README says it: user, unit, environment, credential, polkit rule. Only where Node and the checkout are differs. */
+async function install(units = 'app', { env = '', dropIn = '' } = {}) {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const machine = await startMachine({ hostname: 'alpha' });
+  onTestFinished(() => machine.stop());
+  await writeFile(machine.path('/usr/lib/sysusers.d/reclaimd.conf'), await readFile(root('systemd/reclaimd.sysusers')));
+  await machine.run('systemd-sysusers', []);
+  await mkdir(machine.path('/etc/reclaimd'));
+  await writeFile(machine.path('/etc/reclaimd/database-url'), fleet.url);
+  await chmod(machine.path('/etc/reclaimd/database-url'), 0o600);
+  const settings = `RECLAIMD_UNITS=${units}\nRECLAIMD_STARTUP_DELAY=0s\nRECLAIMD_OUTAGE_GRACE=0s\nRECLAIMD_HEAL_SETTLE=1s\n${env}`;
+  await writeFile(machine.path('/etc/reclaimd/reclaimd.env'), `${settings}RECLAIMD_LISTEN=127.0.0.1:0\n`);
+  const rules = await machine.run(process.execPath, [MAIN, 'polkit'], { env: { RECLAIMD_UNITS: units } });
+  await writeFile(machine.path('/etc/polkit-1/rules.d/50-reclaimd.rules'), rules);
+  await machine.writeUnits({
+    'reclaimd.service': await readFile(root('systemd/reclaimd.service'), 'utf8'),
+    'app.service': '[Service]\nExecStart=/bin/sh -c "echo Error: it begins >&2; exec sleep 600"\n',
+    'other.service': '[Service]\nExecStart=/bin/sleep 600\n',
+  });
+  await mkdir(machine.path('/etc/systemd/system/reclaimd.service.d'));
+  const here = `[Service]\nExecStart=\nExecStart=${process.execPath} ${MAIN} run\nProtectHome=read-only\n${dropIn}`;
+  await writeFile(machine.path('/etc/systemd/system/reclaimd.service.d/here.conf'), here);
+  await machine.run('systemctl', ['daemon-reload']);
+  return { ...fleet, machine };
+}
+
+const logOf = (machine: Machine) => machine.run('journalctl', ['-u', 'reclaimd', '--no-pager', '-o', 'cat']);
+
+describeWithMachine("the daemon's own unit", () => {
+  test('as its own user: ready once it has looked, adopts, reads the journal, heals what polkit lets it', async () => {
+    const { machine, database, url, boss } = await install();
+    await machine.writeUnit(
+      'worker.service',
+      `[Service]\nExecStart=${process.execPath} ${WORKER} '${JSON.stringify({ url, queues: ['mail'], mode: 'forever' })}'\n`,
+    );
+    await machine.run('systemctl', ['start', 'reclaimd']);
+    expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
+    expect(await machine.property('reclaimd', 'StatusText')).toMatch(/^(executors|degraded)/);
+    expect((await machine.run('ps', ['-o', 'user=', '-p', await machine.property('reclaimd', 'MainPID')])).trim()).toBe('reclaimd');
+
+    await boss.send('mail', {});
+    await machine.run('systemctl', ['start', 'worker']);
+    await waitFor(
+      'the worker to be adopted',
+      async () =>
+        (await database.query('SELECT FROM executor WHERE witness_node IS NOT NULL AND unit = $1', ['worker.service'])).length === 1,
+    );
+    await waitFor('the job to be active', async () => (await boss.findJobs('mail'))[0]?.state === 'active');
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'worker']);
+    await waitFor('the job to be back', async () => (await boss.findJobs('mail'))[0]?.state === 'retry');
+
+    await machine.run('systemctl', ['start', 'app']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    const [heal] = await waitFor('the heal', async () => {
+      const rows = await database.query<{ outcome: string; error: string | null }>(
+        'SELECT outcome, error FROM unit_action WHERE outcome IS NOT NULL',
+      );
+      return rows.length > 0 && rows;
+    });
+    expect(heal).toEqual({ outcome: 'done', error: null });
+    await waitFor('what it read in the journal', async () => {
+      const rows = await database.query<{ evidence: { lastError: string | null } }>(
+        `SELECT evidence FROM incident WHERE class = 'unit_failed'`,
+      );
+      return rows[0]?.evidence.lastError?.includes('it begins');
+    });
+    await waitFor('its status to tell', async () => /executors: .*1 dead/.test(await machine.property('reclaimd', 'StatusText')), 30_000);
+
+    await machine.run('systemctl', ['stop', 'reclaimd']);
+    expect(await machine.property('reclaimd', 'Result')).toBe('success');
+    expect(await database.query('SELECT FROM node WHERE stopped_at IS NULL')).toEqual([]);
+    expect(await logOf(machine)).not.toMatch(/"level":"error"/);
+  });
+
+  test('polkit lets its user do nothing to other units, and no more than healing does to the allowed ones', async () => {
+    const { machine } = await install('app* !app-database');
+    await machine.writeUnits({ 'app-database.service': '[Service]\nExecStart=/bin/sleep 600\n' });
+    await machine.run('systemctl', ['start', 'app', 'other', 'app-database']);
+    const as = (...args: string[]) => machine.try('systemctl', ['--no-ask-password', ...args], { user: 'reclaimd' });
+    expect((await as('restart', 'app')).code).toBe(0);
+    expect((await as('reset-failed', 'app')).code).toBe(0);
+    expect((await as('stop', 'app')).code).toBe(0);
+    expect((await as('start', 'app')).code).toBe(0);
+    for (const forbidden of [
+      ['stop', 'other'],
+      ['stop', 'app-database'],
+      ['enable', 'app'],
+      ['kill', 'app'],
+      ['mask', 'app'],
+      ['set-property', 'app', 'CPUWeight=1'],
+      ['poweroff'],
+      ['daemon-reload'],
+    ])
+      expect([forbidden, (await as(...forbidden)).code]).not.toEqual([forbidden, 0]);
+    expect(await machine.property('other', 'ActiveState')).toBe('active');
+    expect(await machine.property('app-database', 'ActiveState')).toBe('active');
+  });
+
+  test('what polkit denies is told, and nothing else breaks', async () => {
+    const { machine, database } = await install('app');
+    await writeFile(machine.path('/etc/polkit-1/rules.d/50-reclaimd.rules'), '// nothing\n');
+    await machine.run('systemctl', ['restart', 'polkit']);
+    await machine.run('systemctl', ['start', 'reclaimd', 'app']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    const heal = await waitFor(
+      'the heal to fail',
+      async () => (await database.query<{ error: string }>(`SELECT error FROM unit_action WHERE outcome = 'failed'`))[0],
+    );
+    expect(heal.error).toMatch(/interactive authentication required|access denied|not authorized/i);
+    expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
+  });
+
+  test('without its database it is up, says what it lacks, and goes on trying', async () => {
+    const { machine } = await install();
+    await writeFile(machine.path('/etc/reclaimd/database-url'), 'postgres://nobody@127.0.0.1:1/none');
+    await machine.run('systemctl', ['start', 'reclaimd']);
+    expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
+    expect(await machine.property('reclaimd', 'StatusText')).toMatch(/^degraded: database down/);
+  });
+
+  test('a daemon that hangs is restarted by its watchdog', async () => {
+    const { machine } = await install('app', { dropIn: 'WatchdogSec=4s\n' });
+    await machine.run('systemctl', ['start', 'reclaimd']);
+    const pid = await machine.property('reclaimd', 'MainPID');
+    await machine.run('kill', ['-STOP', pid]);
+    await waitFor(
+      'another life',
+      async () => {
+        const now = await machine.property('reclaimd', 'MainPID');
+        return now !== pid && now !== '0' && (await machine.property('reclaimd', 'ActiveState')) === 'active';
+      },
+      40_000,
+    );
+    expect(await machine.property('reclaimd', 'NRestarts')).toBe('1');
+  });
+
+  test('is hardened: an exposure of 2.0 at most', async () => {
+    const machine = await startMachine({ hostname: 'alpha' });
+    onTestFinished(() => machine.stop());
+    await machine.writeUnit('reclaimd.service', await readFile(root('systemd/reclaimd.service'), 'utf8'));
+    const said = await machine.run('systemd-analyze', ['security', '--no-pager', 'reclaimd.service']);
+    const exposure = Number(/exposure level for reclaimd\.service: ([\d.]+)/.exec(said)?.[1]);
+    console.info(`systemd-analyze security: ${exposure}`);
+    expect(exposure).toBeLessThanOrEqual(2);
+  });
+});
