@@ -1,6 +1,7 @@
 // npm run bench [-- NAME ...] [--quick]: prints what it measured, on which versions; nothing here asserts.
 import { execFileSync } from 'node:child_process';
 import { benchDetection } from './detection.ts';
+import { benchFlows } from './flows.ts';
 import { benchIdle } from './idle.ts';
 import { benchIncidents } from './incidents.ts';
 import { printVersions } from './support.ts';
@@ -13,6 +14,7 @@ const benches: Record<string, (quick: boolean) => Promise<void>> = {
   sweep: benchSweep,
   idle: benchIdle,
   incidents: benchIncidents,
+  flows: benchFlows,
 };
 const quick = process.argv.includes('--quick');
 const names = process.argv.slice(2).filter((argument) => argument !== '--quick');

@@ -67,6 +67,7 @@ export interface Config {
   workflowPolicies: readonly FlowPolicyRule[];
   replayAfterMs: number;
   replayMax: number;
+  pgbossSupervise: boolean;
 }
 
 export interface Problem {
@@ -305,6 +306,13 @@ const variables: Variables = {
     default: '10s',
     ...duration(0),
     meaning: 'A step whose job ended is given so long to be moved on before its event is emitted again, and doubled each further time.',
+  },
+  pgbossSupervise: {
+    name: 'RECLAIMD_PGBOSS_SUPERVISE',
+    default: 'false',
+    ...boolean,
+    meaning:
+      "The daemons run pg-boss's supervision and resolve its flows, held back after outages; every worker must have `supervise: false` then.",
   },
   replayMax: {
     name: 'RECLAIMD_REPLAY_MAX',

@@ -3,6 +3,7 @@ import type { FlowStore } from './actions/flow-store.ts';
 import { createRepairDoor } from './actions/job-repair.ts';
 import type { JobStore } from './actions/job-store.ts';
 import { createDryRunGateway, createRescueGateway } from './actions/rescue.ts';
+import type { SupervisionStore } from './actions/supervision-store.ts';
 import { createUnitDoor } from './actions/unit-door.ts';
 import type { UnitJournal } from './actions/unit-journal.ts';
 import type { UnitManager } from './actions/unit-manager.ts';
@@ -21,6 +22,7 @@ import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts'
 import { createJobStore, registry } from './pgboss/job-store.ts';
 import { findRelease } from './pgboss/release.ts';
 import { catalogName } from './pgboss/schema-name.ts';
+import { createSupervisionStore } from './pgboss/supervision-store.ts';
 import { createDatabase, type Database, quoteIdentifier, type Sql } from './postgres/database.ts';
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
 import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from './recovery/policy.ts';
@@ -99,6 +101,7 @@ export function openContext(options: ContextOptions) {
   };
   const jobs: JobStore = createJobStore(boss, config.pgbossSchema);
   const flows: FlowStore = createFlowStore(boss);
+  const supervision: SupervisionStore = createSupervisionStore(boss);
 
   /** Our schema must be there, fit this program and serve this pg-boss schema. */
   async function checkSchema(): Promise<void> {
@@ -218,6 +221,7 @@ export function openContext(options: ContextOptions) {
     database,
     jobs,
     flows,
+    supervision,
     registry,
     release,
     pgbossSchema,

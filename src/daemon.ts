@@ -52,6 +52,8 @@ const EXECUTORS_INTERVAL_MS = 2_000;
 /** The whole of them; what changes sooner is projected by the pass that sees it. */
 const INCIDENTS_INTERVAL_MS = 5_000;
 const OWNERSHIP_INTERVAL_MS = 10_000;
+/** pg-boss's own for flows; its passes over queues claim their interval themselves. */
+const SUPERVISE_INTERVAL_MS = 5_000;
 const GAUGES_INTERVAL_MS = 10_000;
 /** Only what a failed sweep left; a death wakes the loop at once. */
 const NOTICE_FALLBACK_MS = 1_000;
@@ -222,6 +224,13 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   ];
 
   const dependencies = config.units.length > 0 ? context.healDependencies() : undefined;
+  if (config.pgbossSupervise && !config.dryRun)
+    definitions.push({
+      name: 'supervise',
+      intervalMs: SUPERVISE_INTERVAL_MS,
+      pass: when(canAct, turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn)),
+    });
+
   const unitPasses =
     dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });

@@ -35,5 +35,6 @@ export type { RepairPlan } from './repairs/plan.ts';
 export { type PreviewRequest, previewRepair, type RepairDependencies, type RepairPreview, type RepairRefused } from './repairs/preview.ts';
 export { systemClock } from './runtime/clock.ts';
 export { createLogger } from './runtime/logger.ts';
+export { type LintFinding, lintQueues } from './supervision/lint.ts';
 export { type ReconcileReport, type ReconcileResult, reconcileWorkflows } from './workflows/reconcile.ts';
 export { instanceMoved, onReplay, REPLAY_EVENT, type ReplayedEvent, stepMoved, trackStep } from './workflows/tracking.ts';

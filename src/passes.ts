@@ -19,6 +19,7 @@ import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './recovery/sweep.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+import { superviseOnce } from './supervision/take-over.ts';
 import { projectExhaustedSteps, reconcileWorkflows } from './workflows/reconcile.ts';
 import { settleFlows } from './workflows/stuck-flows.ts';
 
@@ -43,6 +44,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     seen: { executors: ReadonlyMap<string, number>; incidents: number };
   } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
   let restraintsLogged = '';
+  let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
 
   const note = (changes: IncidentChanges) => countIncidents(metrics, changes);
@@ -127,6 +129,21 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue refused them');
   }
 
+  async function superviseTurn(): Promise<void> {
+    const { outageGraceSeconds, startupDelaySeconds } = dependencies.brakes;
+    const held = await superviseOnce({
+      supervision: context.supervision,
+      flows: context.flows,
+      readFleet: () => readFleetState(database, config.node, daemonId, CUT_OFF_AFTER_SECONDS),
+      outageGraceSeconds,
+      startupDelaySeconds,
+    });
+    metrics.supervisionHeld.set(held === undefined ? 0 : 1);
+    if (held !== supervisionHeld)
+      log.info({ held }, held === undefined ? "pg-boss's queues are supervised" : "pg-boss's supervision is held");
+    supervisionHeld = held;
+  }
+
   async function incidentsTurn(): Promise<void> {
     note(await projectIncidents(context, daemonId));
   }
@@ -186,6 +203,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     executorsTurn,
     flowsTurn,
     reconcileTurn,
+    superviseTurn,
     incidentsTurn,
     ownershipTurn,
     readGauges,

@@ -11,6 +11,7 @@ import { resolveReleasedHolds } from './recovery/holds.ts';
 import { projectHungExecutors } from './recovery/hung-executors.ts';
 import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { resolveMovedPoison } from './recovery/poison.ts';
+import { projectSupervision } from './supervision/watch.ts';
 
 /**
  * Brings the incidents whose condition is in the database up to date: opens what is wrong now, resolves what is not any
@@ -19,7 +20,7 @@ import { resolveMovedPoison } from './recovery/poison.ts';
  * @param daemonId of the daemon that asks; null for everybody else, who has no beat of its own.
  */
 export async function projectIncidents(context: Context, daemonId: string | null = null): Promise<IncidentChanges> {
-  const { config, database, jobs, registry, pgbossSchema } = context;
+  const { config, database, jobs, flows, supervision, registry, pgbossSchema } = context;
   const { node } = config;
   const gate = await context.probePgBoss();
   const looks: (() => Promise<IncidentChanges>)[] = [() => projectGate(context, gate)];
@@ -33,6 +34,7 @@ export async function projectIncidents(context: Context, daemonId: string | null
       () => projectMassStaleness(database, node, executors, brakes),
       () => projectDeadExecutors(database, node, look),
       () => projectSilentNodes(database, node, fleet),
+      () => projectSupervision(database, node, fleet, { supervision, flows, takenOver: config.pgbossSupervise }),
       () => resolveReleasedHolds(database, jobs),
       () => resolveMovedPoison(database, jobs),
       async () => projectOwnership(context, await ownershipState(database, { schema: config.schema, pgbossSchema })),

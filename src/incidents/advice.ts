@@ -103,6 +103,17 @@ export function adviseOn(stated: Stated): Advice {
         repairs: [{ command: 'reclaimd check-config', effect: "shows RECLAIMD_PGBOSS_MODULE: it must lead to the application's pg-boss" }],
       };
     case 'supervision_stalled':
+      if (typeof evidence['trouble'] === 'string')
+        return {
+          underWay:
+            "reclaimd gives back what has proof of its owner's death; time-outs are pg-boss's to see, unless the daemons take that over",
+          repairs: [
+            {
+              command: 'reclaimd executors',
+              effect: 'shows which instances live: one must have supervise: true, or RECLAIMD_PGBOSS_SUPERVISE be on',
+            },
+          ],
+        };
       return {
         underWay: 'the other nodes sweep for it; deaths on its host have no proof, only silence, until its daemon is back',
         repairs: [{ command: 'systemctl restart reclaimd', effect: `on ${stated.node ?? 'that node'}: starts its daemon again` }],

@@ -24,9 +24,12 @@ export async function projectSilentNodes(sql: Sql, node: string, fleet: FleetSta
   const { comebackSeconds, ownBeatFresh } = fleet;
   if (!ownBeatFresh || (comebackSeconds !== null && comebackSeconds < SILENT_AFTER_SECONDS)) return { opened: [], resolved: [] };
   const nodes = await listNodesWithSilence(sql);
-  const open = await listOpenEvidence<{ node: string }>(sql, 'supervision_stalled');
+  const open = await listOpenEvidence<{ node?: string }>(sql, 'supervision_stalled');
+  // What names no node is of the supervision of queues, and not ours to judge.
   const unknown = open
-    .filter(({ evidence, acknowledged }) => !acknowledged && !nodes.some((row) => row.node === evidence.node))
+    .filter(
+      ({ evidence, acknowledged }) => evidence.node === undefined || (!acknowledged && !nodes.some((row) => row.node === evidence.node)),
+    )
     .map(({ fingerprint }) => fingerprint);
   return project(
     sql,

@@ -32,6 +32,7 @@ const CONTRACT = [
   'reclaimd_policy_errors_total counter',
   'reclaimd_recoveries_total counter policy outcome',
   'reclaimd_steps_replayed_total counter',
+  'reclaimd_supervision_held gauge',
   'reclaimd_sweep_duration_seconds histogram',
   'reclaimd_sweep_last_success_timestamp_seconds gauge',
   'reclaimd_systemd_connected gauge',

@@ -77,6 +77,7 @@ export function createMetrics() {
       'action',
     ),
     stepsReplayed: counter('steps_replayed_total', 'Events of workflow steps that this node emitted again.'),
+    supervisionHeld: gauge('supervision_held', "Whether this node's last pass of pg-boss's supervision was held back, after an outage."),
     incidentsOpen: gauge('incidents_open', 'Open incidents of the fleet, by class.', 'class', 'severity'),
     incidentsOpened: counter('incidents_opened_total', 'Incidents that this node opened or reopened, by class.', 'class', 'severity'),
     incidentsResolved: counter('incidents_resolved_total', 'Incidents whose condition this node saw gone, by class.', 'class', 'severity'),

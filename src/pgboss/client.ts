@@ -11,8 +11,20 @@ export function asPgBossDb(sql: Sql) {
 }
 
 /**
+ * As above, for statements of supervision, which bring their own BEGIN and COMMIT: one that fails in between would leave
+ * its connection in a transaction that is over, for the next to stumble upon.
+ */
+function asSupervisingDb(database: Database) {
+  const plain = asPgBossDb(database);
+  return {
+    executeSql: (text: string, values?: unknown[]) =>
+      /^\s*BEGIN\b/.test(text) ? database.transaction((tx) => asPgBossDb(tx).executeSql(text, values)) : plain.executeSql(text, values),
+  };
+}
+
+/**
  * A pg-boss client that supervises, schedules, migrates and registers nothing: three reads at its start, then only the
- * calls we make. It holds no connection of its own.
+ * calls we make, a pass of supervision among them. It holds no connection of its own.
  */
 export async function startPassiveClient(
   release: PgBossRelease,
@@ -20,7 +32,7 @@ export async function startPassiveClient(
 ): Promise<PgBoss> {
   const { PgBoss } = await release.load();
   const boss = new PgBoss({
-    db: asPgBossDb(database),
+    db: asSupervisingDb(database),
     schema: schemaSpelling,
     supervise: false,
     schedule: false,

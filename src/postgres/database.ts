@@ -96,7 +96,9 @@ function sqlOn(runner: pg.Pool | pg.PoolClient): Sql {
   return {
     query: async <Row extends object>(text: string, values: readonly unknown[] = []) => {
       try {
-        return (await runner.query<Row>(text, [...values])).rows;
+        // Several statements in one text have an answer each.
+        const answer = (await runner.query<Row>(text, [...values])) as pg.QueryResult<Row> | pg.QueryResult<Row>[];
+        return Array.isArray(answer) ? answer.flatMap(({ rows }) => rows) : answer.rows;
       } catch (cause) {
         throw toDatabaseError(cause);
       }

@@ -2,6 +2,7 @@ import pg from 'pg';
 import { expect, test } from 'vitest';
 import { grantStatements } from '../../src/cli/grants.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
+import { REPLAY_EVENT, trackStep } from '../../src/workflows/tracking.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
@@ -67,6 +68,32 @@ test('restart, discard and hold work with them too', async () => {
   const context = await openTestContext(await createLeastRole(url), { RECLAIMD_POLICIES: 'a=restart,b=discard,c=hold' });
   const { sweep } = await import('../../src/recovery/sweep.ts');
   expect(await sweep(context.sweepDependencies(null, false))).toMatchObject({ restarted: 1, discarded: 1, held: 1 });
+});
+
+test('workflows and supervision work with them too', async () => {
+  const { url, boss, database } = await createFleetDatabase({
+    queues: [{ name: 'parent', retryLimit: 0 }, { name: 'child' }, { name: 'heard' }],
+  });
+  const ids = (await boss.flow([
+    { ref: 'parent', name: 'parent' },
+    { ref: 'child', name: 'child', dependsOn: ['parent'] },
+  ])) as Record<string, string>;
+  await boss.subscribe(REPLAY_EVENT, 'heard');
+  const [parent] = (await boss.fetch('parent')) ?? [];
+  await boss.fail('parent', parent?.id ?? '');
+  await trackStep(database, { instanceId: 'i', step: 's', queue: 'parent', jobId: ids['parent'] });
+  const daemon = await startTestDaemon(await createLeastRole(url), {
+    RECLAIMD_LISTEN: '127.0.0.1:0',
+    RECLAIMD_PGBOSS_SUPERVISE: 'true',
+    RECLAIMD_RECONCILE_INTERVAL: '500ms',
+    RECLAIMD_REPLAY_AFTER: '0s',
+    RECLAIMD_WORKFLOW_POLICIES: '*=cancel-children',
+  });
+  await waitFor('the child to be cancelled', async () => (await boss.getJobById('child', ids['child'] ?? ''))?.state === 'cancelled');
+  await waitFor('the replay', async () => ((await boss.fetch('heard')) ?? []).length === 1);
+  await waitFor('a pass of supervision', async () => (await database.query('SELECT FROM queue WHERE monitor_on IS NULL')).length === 0);
+  const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
+  expect(metrics.split('\n').filter((line) => /^reclaimd_loop_runs_total.*"error"/.test(line))).toEqual([]);
 });
 
 test('healing a unit works with them too', async () => {

@@ -1,0 +1,138 @@
+import { expect, test } from 'vitest';
+import { lintQueues } from '../../src/supervision/lint.ts';
+import { findStalls, projectSupervision } from '../../src/supervision/watch.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { openTestContext } from '../support/executor.ts';
+import { chainOfThree } from '../support/flows.ts';
+import { waitFor } from '../support/wait.ts';
+
+async function createSupervised() {
+  const fleet = await createFleetDatabase({
+    queues: [{ name: 'dead' }, { name: 'parent' }, { name: 'child' }, { name: 'grandchild' }, { name: 'beats', heartbeatSeconds: 10 }],
+  });
+  const context = await openTestContext(fleet.url);
+  const { database } = fleet;
+  const watch = { supervision: context.supervision, flows: context.flows, takenOver: false };
+  const stalls = async () =>
+    (await findStalls(database, watch)).map(({ fingerprint, affected }) => [fingerprint.split(':').at(-1), affected]);
+  const register = (supervise: boolean, config: object = {}, workers: object[] = []) =>
+    database.query(
+      `INSERT INTO instance (id, host, pid, version, node_version, heartbeat_seconds, supervise, schedule, migrate, persist_queue_stats,
+         persist_warnings, config, workers)
+       VALUES (gen_random_uuid(), 'h', 1, '12.38.0', '24', 30, $1, false, false, false, false, $2, $3)`,
+      [supervise, JSON.stringify(config), JSON.stringify(workers)],
+    );
+  return { ...fleet, context, watch, stalls, register };
+}
+
+test('active jobs long past their expiry or their beat are seen, others not', async () => {
+  const { boss, database, stalls } = await createSupervised();
+  for (const queue of ['dead', 'parent', 'beats']) {
+    await boss.send(queue, {});
+    await boss.fetch(queue);
+  }
+  const age = (seconds: number) =>
+    database.query(`UPDATE job SET started_on = now() - make_interval(secs => $1), heartbeat_on = now() - make_interval(secs => $1)`, [
+      seconds,
+    ]);
+  await age(200);
+  expect(await stalls()).toEqual([]);
+  await age(400);
+  expect(await stalls()).toEqual([['overdue', 1]]);
+  await age(2_000);
+  expect(await stalls()).toEqual([['overdue', 3]]);
+});
+
+test('nobody supervises: neither an instance nor anybody else claims a pass', async () => {
+  const { boss, database, stalls, register } = await createSupervised();
+  await database.query(`UPDATE queue SET created_on = now() - interval '1 hour'`);
+  // Without workers there is nothing to supervise.
+  expect(await stalls()).toEqual([]);
+  await register(false);
+  expect(await stalls()).toEqual([['nobody', 5]]);
+  // Somebody who calls supervise() of his own accord does as well.
+  await boss.supervise();
+  expect(await stalls()).toEqual([]);
+});
+
+test('passes that are claimed while their work is not done, unless a backoff is declared', async () => {
+  const { database, stalls } = await createSupervised();
+  await database.query(
+    `UPDATE queue SET created_on = now() - interval '1 hour', monitor_claim_on = now(), monitor_on = now() - interval '1 minute'`,
+  );
+  expect(await stalls()).toEqual([]);
+  await database.query(`UPDATE queue SET monitor_on = now() - interval '20 minutes' WHERE name = 'dead'`);
+  expect(await stalls()).toEqual([['idle', 1]]);
+  await database.query(`UPDATE version SET monitor_backoff_on = now() - interval '1 minute'`);
+  expect(await stalls()).toEqual([]);
+  await database.query(`UPDATE version SET monitor_backoff_on = now() - interval '10 minutes'`);
+  expect(await stalls()).toEqual([['idle', 1]]);
+});
+
+test('flows that nobody resolves', async () => {
+  const { boss, database, stalls } = await createSupervised();
+  await chainOfThree(boss);
+  const [job] = (await boss.fetch('parent')) ?? [];
+  await boss.complete('parent', job?.id ?? '');
+  expect(await stalls()).toEqual([]);
+  await database.query(`UPDATE job SET completed_on = now() - interval '3 minutes' WHERE name = 'parent'`);
+  expect(await stalls()).toEqual([['flows', 1]]);
+});
+
+test('after an outage nothing is known; what was said before stays', async () => {
+  const { database, watch, register } = await createSupervised();
+  await database.query(`UPDATE queue SET created_on = now() - interval '1 hour'`);
+  await register(false);
+  const calm = { comebackSeconds: 1_000, comebackReason: null, braked: false, ownBeatFresh: true, daemonAgeSeconds: 1_000 };
+  const look = (fleet: object) => projectSupervision(database, 'test', { ...calm, ...fleet }, watch);
+  expect((await look({ comebackSeconds: 10 })).opened).toEqual([]);
+  expect((await look({})).opened).toEqual([{ class: 'supervision_stalled', count: 1 }]);
+  await database.query('UPDATE instance SET stopped_on = now()');
+  expect((await look({ ownBeatFresh: false })).resolved).toEqual([]);
+  expect((await look({})).resolved).toEqual([{ class: 'supervision_stalled', count: 1 }]);
+});
+
+test('taken over: the daemon fails what is overdue, resolves flows, and keeps to it when pg-boss is asked in several statements', async () => {
+  const { boss, url, database } = await createSupervised();
+  await chainOfThree(boss);
+  await boss.send('dead', {}, { retryLimit: 0 });
+  const [overdue] = (await boss.fetch('dead')) ?? [];
+  const [parent] = (await boss.fetch('parent')) ?? [];
+  await boss.complete('parent', parent?.id ?? '');
+  await database.query(`UPDATE job SET started_on = now() - interval '1 hour' WHERE id = $1`, [overdue?.id]);
+  await startTestDaemon(url);
+  const daemon = await startTestDaemon(url, { RECLAIMD_NODE: 'second', RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const stateOf = async (name: string) =>
+    (await database.query<{ state: string; blocked: boolean }>('SELECT state::text, blocked FROM job WHERE name = $1', [name]))[0];
+  await waitFor('the overdue job to fail', async () => (await stateOf('dead'))?.state === 'failed');
+  await waitFor('the child to be free', async () => (await stateOf('child'))?.blocked === false);
+  const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
+  expect(metrics).not.toMatch(/reclaimd_loop_runs_total\{loop="supervise",result="error"\}/);
+});
+
+test('settings that make recovery slow or lose jobs are named, sound ones are not', async () => {
+  const { boss, database, context, register } = await createSupervised();
+  await database.query('DELETE FROM queue');
+  await boss.createQueue('dead');
+  await boss.createQueue('slow', { expireInSeconds: 3_600 });
+  await boss.createQueue('slow-but-beats', { expireInSeconds: 3_600, heartbeatSeconds: 120 });
+  await boss.createQueue('once', { retryLimit: 0 });
+  await boss.createQueue('once-kept', { retryLimit: 0, deadLetter: 'dead' });
+  await boss.createQueue('quick', { heartbeatSeconds: 10 });
+  await boss.createQueue('loud', { notify: true });
+  await boss.createQueue('heard', { notify: true });
+  await register(false, { useListenNotify: true }, [{ queue: 'heard' }]);
+  await register(false, {}, [{ queue: 'loud' }]);
+  const lint = async (takenOver = false) =>
+    (await lintQueues(database, context.supervision, { takenOver })).map(({ rule, queue }) => [rule, queue]);
+  expect(await lint()).toEqual([
+    ['notify_without_listener', 'loud'],
+    ['no_retry_no_dead_letter', 'once'],
+    ['beat_shorter_than_monitor', 'quick'],
+    ['long_expiry_no_beat', 'slow'],
+  ]);
+  await register(true, { monitorIntervalSeconds: 5 });
+  expect(await lint()).not.toContainEqual(['beat_shorter_than_monitor', 'quick']);
+  expect(await lint(true)).toContainEqual(['supervised_twice', null]);
+});
