@@ -54,6 +54,8 @@ const INCIDENTS_INTERVAL_MS = 5_000;
 const OWNERSHIP_INTERVAL_MS = 10_000;
 /** pg-boss's own for flows; its passes over queues claim their interval themselves. */
 const SUPERVISE_INTERVAL_MS = 5_000;
+/** How long an audit event may stand outside of the chain. */
+const SEAL_INTERVAL_MS = 5_000;
 const GAUGES_INTERVAL_MS = 10_000;
 /** Only what a failed sweep left; a death wakes the loop at once. */
 const NOTICE_FALLBACK_MS = 1_000;
@@ -220,6 +222,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       intervalMs: config.reconcileIntervalMs,
       pass: when(() => canAct() && hasSwept, turn(ofScope('reconcile'), config.reconcileIntervalMs, passes.reconcileTurn)),
     },
+    { name: 'audit', intervalMs: SEAL_INTERVAL_MS, pass: when(isReady, turn('audit', SEAL_INTERVAL_MS, passes.sealTurn)) },
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
   ];
 

@@ -1,4 +1,5 @@
 export type { Policy } from './actions/limits.ts';
+export { type AuditProblem, type AuditVerification, type ExpectedHead, verifyAudit } from './audit/chain.ts';
 export type { Action, Decision, Resource } from './authorization/action.ts';
 export type { HostAuthorize } from './authorization/authorize.ts';
 export type { Config } from './config.ts';

@@ -1,3 +1,4 @@
+import { sealAudit } from './audit/chain.ts';
 import type { Context } from './context.ts';
 import { SchemaNotReady } from './context.ts';
 import { EXECUTOR_KEPT_SECONDS, refreshExecutors } from './executors/health.ts';
@@ -156,6 +157,10 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     }
   }
 
+  async function sealTurn(): Promise<void> {
+    await sealAudit(database);
+  }
+
   async function readOwnership(): Promise<void> {
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
     const ownership = await ownershipState(database, target);
@@ -206,6 +211,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     superviseTurn,
     incidentsTurn,
     ownershipTurn,
+    sealTurn,
     readGauges,
   };
 }

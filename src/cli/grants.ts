@@ -14,7 +14,7 @@ export function grantStatements({ role, schema, pgbossSchema }: { role: string; 
     `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${own} TO ${to};`,
     `GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ${own} TO ${to};`,
     '-- The audit is only added to',
-    `REVOKE UPDATE, DELETE ON ${own}.audit FROM ${to};`,
+    `REVOKE UPDATE, DELETE ON ${own}.audit, ${own}.audit_seal FROM ${to};`,
     '-- Rotation empties the older half of the ownership record',
     `GRANT TRUNCATE ON ${own}.attempt_a, ${own}.attempt_b TO ${to};`,
     '-- pg-boss: read everything, change jobs',

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { REPAIR_ACTIONS } from '../repairs/preview.ts';
 import { accountName } from './actor.ts';
+import * as audit from './audit.ts';
 import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
 import { demo } from './demo.ts';
@@ -143,6 +144,26 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .action(async (id: string, options: { reason: string; actor: string; for: string; json?: true }) =>
       exitWith(await incidents.snoozeOne(surroundings, id, options)),
     );
+
+  const audits = command('audit', 'who did what, why, and with what outcome');
+  audits
+    .command('list', { isDefault: true })
+    .description('the latest events, oldest first')
+    .option('--actor <who>', "only this actor's")
+    .option('--action <action>', 'only this action')
+    .option('--target <target>', 'only about QUEUE/JOB-ID, an executor, NODE:UNIT, ...')
+    .option('--outcome <outcome>', 'only done, partial, failed, denied, drifted, expired or unknown')
+    .option('--since <duration>', 'only of the last 30m, 7d, ...')
+    .option('--limit <n>', 'so many at most', '100')
+    .option('--follow', 'go on with what comes, a JSON line each, until interrupted')
+    .option(...json)
+    .action((options: audit.ListOptions) => audit.list(surroundings, options));
+  audits
+    .command('verify')
+    .description('go through the whole chain: was anything changed, removed or inserted?')
+    .option('--expect <head>', 'POSITION:HASH, as an earlier run printed it')
+    .option(...json)
+    .action(async (options: { expect?: string; json?: true }) => exitWith(await audit.verify(surroundings, options)));
 
   const policy = command('policies', 'what happens to orphans, by queue');
   policy

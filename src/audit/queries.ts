@@ -1,0 +1,140 @@
+import type { Sql } from '../postgres/database.ts';
+import type { AuditText } from './hash.ts';
+
+const TEXT = `a.seq::text, to_char(a.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS at, a.actor, a.action, a.target, a.outcome, a.reason, a.node,
+  a.detail::text`;
+
+export interface ChainHead {
+  position: number;
+  chainHash: Buffer;
+  /** No row up to this number can turn up any more that is not sealed. */
+  settledSeq: string;
+}
+
+export interface LockedHead extends ChainHead {
+  /** What is settled once everything that is visible now is sealed. */
+  settledNextSeq: string;
+}
+
+/** Holds the end of the chain until the transaction ends; undefined while another does. */
+export async function lockHead(tx: Sql): Promise<LockedHead | undefined> {
+  // Once every transaction that was under way at the last look has ended, all of its rows are visible, or will never be.
+  const [head] = await tx.query<LockedHead>(
+    `SELECT position::float8 AS position, chain_hash AS "chainHash",
+       settled_seq::text AS "settledSeq",
+       (CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) >= seen_xmax THEN greatest(settled_seq, seen_seq) ELSE settled_seq END)::text
+         AS "settledNextSeq"
+     FROM audit_head FOR UPDATE SKIP LOCKED`,
+  );
+  return head;
+}
+
+/** In the order of their numbers; what commits late is met late. */
+export function listUnsealed(tx: Sql, settledSeq: string, limit: number): Promise<AuditText[]> {
+  return tx.query<AuditText>(
+    `SELECT ${TEXT} FROM audit a WHERE a.seq > $1 AND NOT EXISTS (SELECT FROM audit_seal s WHERE s.seq = a.seq) ORDER BY a.seq LIMIT $2`,
+    [settledSeq, limit],
+  );
+}
+
+export interface Seal {
+  position: number;
+  seq: string;
+  rowHash: Buffer;
+  chainHash: Buffer;
+}
+
+export async function saveSeals(tx: Sql, seals: readonly Seal[]): Promise<void> {
+  await tx.query(
+    `INSERT INTO audit_seal (position, seq, row_hash, chain_hash)
+     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`,
+    [seals.map((s) => s.position), seals.map((s) => s.seq), seals.map((s) => s.rowHash), seals.map((s) => s.chainHash)],
+  );
+}
+
+/** `all`: nothing was left unsealed, so that what is settled can move on to what has been seen now. */
+export async function saveHead(tx: Sql, { position, chainHash, settledSeq }: ChainHead, all: boolean): Promise<void> {
+  await tx.query(
+    `UPDATE audit_head SET position = $1, chain_hash = $2, settled_seq = $3,
+       seen_seq = CASE WHEN $4 THEN coalesce((SELECT max(seq) FROM audit_seal), 0) ELSE seen_seq END,
+       seen_xmax = CASE WHEN $4 THEN pg_snapshot_xmax(pg_current_snapshot()) ELSE seen_xmax END`,
+    [position, chainHash, settledSeq, all],
+  );
+}
+
+export async function readHead(sql: Sql): Promise<ChainHead> {
+  const [head] = await sql.query<ChainHead>(
+    `SELECT position::float8 AS position, chain_hash AS "chainHash", settled_seq::text AS "settledSeq" FROM audit_head`,
+  );
+  if (!head) throw new Error('the audit has lost the end of its chain: its row in audit_head is gone');
+  return head;
+}
+
+export interface SealedRow extends Seal {
+  /** Null where the row that was sealed is not there any more. */
+  row: AuditText | null;
+}
+
+/** The seals after a position, in their order, each with its row as it is now. */
+export async function listSealed(sql: Sql, after: number, limit: number): Promise<SealedRow[]> {
+  const rows = await sql.query<Seal & AuditText & { found: boolean; sealedSeq: string }>(
+    `SELECT s.position::float8 AS position, s.seq::text AS "sealedSeq", s.row_hash AS "rowHash", s.chain_hash AS "chainHash",
+       a.seq IS NOT NULL AS found, ${TEXT}
+     FROM audit_seal s LEFT JOIN audit a ON a.seq = s.seq WHERE s.position > $1 ORDER BY s.position LIMIT $2`,
+    [after, limit],
+  );
+  return rows.map(({ position, sealedSeq, rowHash, chainHash, found, ...row }) => ({
+    position,
+    seq: sealedSeq,
+    rowHash,
+    chainHash,
+    row: found ? row : null,
+  }));
+}
+
+/** Rows that are in no chain: `forged` where they turned up among those that were settled. */
+export function listOutside(sql: Sql, limit: number): Promise<{ seq: string; forged: boolean }[]> {
+  return sql.query(
+    `SELECT a.seq::text, a.seq <= h.settled_seq AS forged FROM audit a, audit_head h
+     WHERE NOT EXISTS (SELECT FROM audit_seal s WHERE s.seq = a.seq) ORDER BY a.seq LIMIT $1`,
+    [limit],
+  );
+}
+
+export interface AuditFilter {
+  actor?: string | undefined;
+  action?: string | undefined;
+  target?: string | undefined;
+  outcome?: string | undefined;
+  sinceSeconds?: number | undefined;
+  /** Only events after this number. */
+  after?: string | undefined;
+  limit: number;
+}
+
+export interface AuditRow {
+  seq: string;
+  at: string;
+  actor: string;
+  action: string;
+  target: string;
+  outcome: string;
+  reason: string | null;
+  node: string;
+  detail: Record<string, unknown>;
+}
+
+/** The latest that fit, oldest first. */
+export function listAudit(sql: Sql, filter: AuditFilter): Promise<AuditRow[]> {
+  const { actor = null, action = null, target = null, outcome = null, sinceSeconds = null, after = null, limit } = filter;
+  return sql.query<AuditRow>(
+    `SELECT * FROM (
+       SELECT seq::text, at::text, actor, action, target, outcome, reason, node, detail FROM audit
+       WHERE ($1::text IS NULL OR actor = $1) AND ($2::text IS NULL OR action = $2) AND ($3::text IS NULL OR target = $3)
+         AND ($4::text IS NULL OR outcome = $4) AND ($5::float8 IS NULL OR at > now() - make_interval(secs => $5))
+         AND ($6::bigint IS NULL OR seq > $6)
+       ORDER BY audit.seq DESC LIMIT $7
+     ) AS latest ORDER BY latest.seq::bigint`,
+    [actor, action, target, outcome, sinceSeconds, after, limit],
+  );
+}

@@ -1,0 +1,90 @@
+import { OUTCOMES } from '../audit/append.ts';
+import { type AuditVerification, type ExpectedHead, sealAudit, verifyAudit } from '../audit/chain.ts';
+import { type AuditFilter, type AuditRow, listAudit } from '../audit/queries.ts';
+import { parseDuration } from '../config.ts';
+import type { Sql } from '../postgres/database.ts';
+import { systemClock } from '../runtime/clock.ts';
+import { EXIT, type Surroundings, withReadyContext } from './command.ts';
+import { paint, printJson, table } from './output.ts';
+import { UsageError } from './usage-error.ts';
+
+export interface ListOptions {
+  actor?: string;
+  action?: string;
+  target?: string;
+  outcome?: string;
+  since?: string;
+  limit: string;
+  follow?: true;
+  json?: true;
+}
+
+const FOLLOW_MS = 1_000;
+
+/** The latest events, oldest first; `--follow` goes on with what comes. */
+export async function list(surroundings: Surroundings, options: ListOptions): Promise<void> {
+  const filter = readFilter(options);
+  await withReadyContext(surroundings, async ({ database }) => {
+    const rows = await listAudit(database, filter);
+    if (options.follow) return follow(surroundings, database, filter, rows);
+    if (options.json) return printJson(surroundings, rows);
+    surroundings.out(rows.length === 0 ? 'no events' : table(['AT', 'ACTOR', 'ACTION', 'TARGET', 'OUTCOME', 'REASON'], rows.map(cellsOf)));
+  });
+}
+
+/** A line each, JSON or not, until interrupted. */
+async function follow({ out, signal }: Surroundings, sql: Sql, filter: AuditFilter, first: readonly AuditRow[]): Promise<void> {
+  let rows = first;
+  let after = '0';
+  while (!signal.aborted) {
+    for (const row of rows) {
+      out(JSON.stringify(row));
+      after = row.seq;
+    }
+    await systemClock.sleep(FOLLOW_MS, signal);
+    rows = await listAudit(sql, { ...filter, sinceSeconds: undefined, after, limit: 1_000 });
+  }
+}
+
+function readFilter({ actor, action, target, outcome, since, limit }: ListOptions): AuditFilter {
+  if (outcome !== undefined && !(OUTCOMES as readonly string[]).includes(outcome))
+    throw new UsageError(`--outcome: given ${outcome}; allowed: ${OUTCOMES.join(', ')}`);
+  if (!/^[1-9]\d{0,5}$/.test(limit)) throw new UsageError(`--limit: given ${limit}; allowed: a whole number from 1 to 999999`);
+  const sinceMs = since === undefined ? undefined : parseDuration(since);
+  if (since !== undefined && !sinceMs) throw new UsageError(`--since: given ${since}; allowed: a duration such as 30s, 10m or 7d`);
+  return { actor, action, target, outcome, sinceSeconds: sinceMs === undefined ? undefined : sinceMs / 1000, limit: Number(limit) };
+}
+
+function cellsOf({ at, actor, action, target, outcome, reason }: AuditRow): string[] {
+  const colour = outcome === 'done' ? 'green' : outcome === 'partial' ? 'yellow' : 'red';
+  return [at, actor, action, target, paint(outcome, colour), reason ?? ''];
+}
+
+/** Exit code 1 when anything was tampered with. */
+export async function verify(surroundings: Surroundings, options: { expect?: string; json?: true }): Promise<number> {
+  const expected = readExpected(options.expect);
+  return withReadyContext(surroundings, async ({ database }) => {
+    await sealAudit(database);
+    const result = await verifyAudit(database, expected);
+    if (options.json) printJson(surroundings, result);
+    else surroundings.out(describe(result));
+    return result.intact ? EXIT.done : EXIT.failed;
+  });
+}
+
+function readExpected(given: string | undefined): ExpectedHead | undefined {
+  if (given === undefined) return undefined;
+  const [, position, hash] = /^(\d{1,15}):([0-9a-f]{64})$/.exec(given) ?? [];
+  if (position === undefined || hash === undefined)
+    throw new UsageError(`--expect: given ${given}; allowed: POSITION:HASH, as \`audit verify\` printed it`);
+  return { position: Number(position), hash };
+}
+
+function describe({ intact, checked, unsealed, head, problems }: AuditVerification): string {
+  const lines = problems.map(
+    ({ seq, position, what }) => `${seq === null ? '' : `event ${seq}`}${position === null ? '' : ` (position ${position})`}: ${what}`,
+  );
+  const verdict = intact ? paint(`intact: ${checked} events`, 'green') : paint(`NOT INTACT: ${checked} events looked at`, 'red');
+  const waiting = unsealed === 0 ? '' : `, ${unsealed} not chained yet`;
+  return [...lines, `${verdict}${waiting}`, `end of the chain, to be noted elsewhere: ${head.position}:${head.hash}`].join('\n');
+}
