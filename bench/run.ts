@@ -1,5 +1,6 @@
 // npm run bench [-- NAME ...] [--quick]: prints what it measured, on which versions; nothing here asserts.
 import { execFileSync } from 'node:child_process';
+import { benchAudit } from './audit.ts';
 import { benchDetection } from './detection.ts';
 import { benchFlows } from './flows.ts';
 import { benchIdle } from './idle.ts';
@@ -15,6 +16,7 @@ const benches: Record<string, (quick: boolean) => Promise<void>> = {
   idle: benchIdle,
   incidents: benchIncidents,
   flows: benchFlows,
+  audit: benchAudit,
 };
 const quick = process.argv.includes('--quick');
 const names = process.argv.slice(2).filter((argument) => argument !== '--quick');

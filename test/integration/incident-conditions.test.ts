@@ -141,9 +141,9 @@ async function silence(executor: Awaited<ReturnType<typeof createExecutor>>, sec
 /** As if a daemon held the executor's process in sight. */
 async function witness(database: Awaited<ReturnType<typeof createBusyFleet>>['database']): Promise<void> {
   await database.query(
-    `INSERT INTO node (node, daemon_id, host, pid, version) VALUES ('far', gen_random_uuid(), 'far', 1, '0') ON CONFLICT (node) DO UPDATE SET beat_at = now()`,
+    `INSERT INTO node (node, daemon_id, host, pid, version, boot_id) VALUES ('far', gen_random_uuid(), 'far', 1, '0', 'b') ON CONFLICT (node) DO UPDATE SET beat_at = now()`,
   );
-  await database.query(`UPDATE executor SET witness_node = 'far', host = 'far', pid = 7`);
+  await database.query(`UPDATE executor SET witness_node = 'far', witness_boot_id = 'b', host = 'far', pid = 7`);
 }
 
 test('a hung executor that is out of view, or forgotten, is not resolved; its end resolves it', async () => {

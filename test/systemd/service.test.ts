@@ -7,8 +7,12 @@ import { describeWithMachine, type Machine, startMachine } from '../support/syst
 import { waitFor } from '../support/wait.ts';
 
 const root = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
-const MAIN = root('src/main.ts');
-const WORKER = root('test/support/worker-main.ts');
+const CHECKOUT = root('').replace(/\/$/, '');
+/** Where a package would be: the unit sees neither homes nor the host's /tmp, where a checkout may lie. */
+const INSTALLED = '/opt/reclaimd';
+const NODE = process.execPath.replace(CHECKOUT, INSTALLED);
+const MAIN = `${INSTALLED}/src/main.ts`;
+const WORKER = `${INSTALLED}/test/support/worker-main.ts`;
 
 /** As the README says it: user, unit, environment, credential, polkit rule. Only where Node and the checkout are differs. */
 async function install(units = 'app', { env = '', dropIn = '' } = {}) {
@@ -16,6 +20,8 @@ async function install(units = 'app', { env = '', dropIn = '' } = {}) {
   await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
   const machine = await startMachine({ hostname: 'alpha' });
   onTestFinished(() => machine.stop());
+  await mkdir(machine.path(INSTALLED));
+  await machine.run('mount', ['--bind', CHECKOUT, INSTALLED]);
   await writeFile(machine.path('/usr/lib/sysusers.d/reclaimd.conf'), await readFile(root('systemd/reclaimd.sysusers')));
   await machine.run('systemd-sysusers', []);
   await mkdir(machine.path('/etc/reclaimd'));
@@ -23,7 +29,7 @@ async function install(units = 'app', { env = '', dropIn = '' } = {}) {
   await chmod(machine.path('/etc/reclaimd/database-url'), 0o600);
   const settings = `RECLAIMD_UNITS=${units}\nRECLAIMD_STARTUP_DELAY=0s\nRECLAIMD_OUTAGE_GRACE=0s\nRECLAIMD_HEAL_SETTLE=1s\n${env}`;
   await writeFile(machine.path('/etc/reclaimd/reclaimd.env'), `${settings}RECLAIMD_LISTEN=127.0.0.1:0\n`);
-  const rules = await machine.run(process.execPath, [MAIN, 'polkit'], { env: { RECLAIMD_UNITS: units } });
+  const rules = await machine.run(NODE, [MAIN, 'polkit'], { env: { RECLAIMD_UNITS: units } });
   await writeFile(machine.path('/etc/polkit-1/rules.d/50-reclaimd.rules'), rules);
   await machine.writeUnits({
     'reclaimd.service': await readFile(root('systemd/reclaimd.service'), 'utf8'),
@@ -31,7 +37,7 @@ async function install(units = 'app', { env = '', dropIn = '' } = {}) {
     'other.service': '[Service]\nExecStart=/bin/sleep 600\n',
   });
   await mkdir(machine.path('/etc/systemd/system/reclaimd.service.d'));
-  const here = `[Service]\nExecStart=\nExecStart=${process.execPath} ${MAIN} run\nProtectHome=read-only\n${dropIn}`;
+  const here = `[Service]\nExecStart=\nExecStart=${NODE} ${MAIN} run\n${dropIn}`;
   await writeFile(machine.path('/etc/systemd/system/reclaimd.service.d/here.conf'), here);
   await machine.run('systemctl', ['daemon-reload']);
   return { ...fleet, machine };
@@ -44,7 +50,7 @@ describeWithMachine("the daemon's own unit", () => {
     const { machine, database, url, boss } = await install();
     await machine.writeUnit(
       'worker.service',
-      `[Service]\nExecStart=${process.execPath} ${WORKER} '${JSON.stringify({ url, queues: ['mail'], mode: 'forever' })}'\n`,
+      `[Service]\nExecStart=${NODE} ${WORKER} '${JSON.stringify({ url, queues: ['mail'], mode: 'forever' })}'\n`,
     );
     await machine.run('systemctl', ['start', 'reclaimd']);
     expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
