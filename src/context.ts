@@ -46,6 +46,10 @@ export class SchemaNotReady extends Error {
   override readonly name = 'SchemaNotReady';
 }
 
+const SUPERVISION_CONNECTIONS = 2;
+/** pg-boss's counts take a minute and more in tables of tens of millions of jobs. */
+const SUPERVISION_TIMEOUT_MS = 600_000;
+
 export interface ContextOptions {
   config: Config;
   /** The server to use: `config.databaseUrl`, or the embedded one's. */
@@ -70,17 +74,19 @@ export function openContext(options: ContextOptions) {
   const { config, clock, log } = options;
   const pgbossSchema = catalogName(config.pgbossSchema);
   const release = findRelease(config.pgbossModule);
-  const database: Database = createDatabase(
-    {
-      url: options.databaseUrl,
-      applicationName: `reclaimd:${options.role}:${config.node}`.slice(0, 63),
-      searchPath: [config.schema, pgbossSchema],
-      maxConnections: config.poolMax,
-      statementTimeoutMs: 30_000,
-      lockTimeoutMs: 5_000,
-    },
-    { clock, log },
-  );
+  const openDatabase = (maxConnections: number, statementTimeoutMs: number): Database =>
+    createDatabase(
+      {
+        url: options.databaseUrl,
+        applicationName: `reclaimd:${options.role}:${config.node}`.slice(0, 63),
+        searchPath: [config.schema, pgbossSchema],
+        maxConnections,
+        statementTimeoutMs,
+        lockTimeoutMs: 5_000,
+      },
+      { clock, log },
+    );
+  const database = openDatabase(config.poolMax, 30_000);
   const healLimits: HealLimits = {
     maxHeals: config.healMax,
     windowSeconds: config.healWindowMs / 1000,
@@ -95,13 +101,16 @@ export function openContext(options: ContextOptions) {
   const systemd = options.units ? undefined : openSystemd({ mode: config.systemd, socket: config.systemdBus }, { clock, log });
   const units: UnitService | undefined = options.units ?? systemd;
   let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
+  let supervisor: typeof client;
   const boss = () => {
     if (!client) throw new Error('pg-boss is not open: its schema was not probed');
     return client;
   };
   const jobs: JobStore = createJobStore(boss, config.pgbossSchema);
   const flows: FlowStore = createFlowStore(boss);
-  const supervision: SupervisionStore = createSupervisionStore(boss);
+  // Supervision counts and deletes in large tables: its statements have their own connections, and time.
+  const patient = config.pgbossSupervise ? openDatabase(SUPERVISION_CONNECTIONS, SUPERVISION_TIMEOUT_MS) : undefined;
+  const supervision: SupervisionStore = createSupervisionStore(() => supervisor ?? boss());
 
   /** Our schema must be there, fit this program and serve this pg-boss schema. */
   async function checkSchema(): Promise<void> {
@@ -121,7 +130,10 @@ export function openContext(options: ContextOptions) {
   /** What pg-boss's schema allows now; opens the client when it may act. */
   async function probePgBoss(): Promise<GateState> {
     const gate = decideGate(await readSchemaVersion(database, quoteIdentifier(pgbossSchema)), release);
-    if (gate.mode === 'act') client ??= await startPassiveClient(release, { database, schemaSpelling: config.pgbossSchema, log });
+    if (gate.mode === 'act') {
+      client ??= await startPassiveClient(release, { database, schemaSpelling: config.pgbossSchema, log });
+      if (patient) supervisor ??= await startPassiveClient(release, { database: patient, schemaSpelling: config.pgbossSchema, log });
+    }
     return gate;
   }
 
@@ -238,8 +250,8 @@ export function openContext(options: ContextOptions) {
     units,
     close: async () => {
       systemd?.close();
-      await client?.stop({ graceful: false, close: false }).catch(() => undefined);
-      await database.close();
+      for (const each of [client, supervisor]) await each?.stop({ graceful: false, close: false }).catch(() => undefined);
+      await Promise.all([database.close(), patient?.close()]);
     },
   };
 }

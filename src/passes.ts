@@ -32,6 +32,9 @@ export interface PassesDependencies {
   log: Logger;
 }
 
+/** Well within the time after which a loop counts as stuck. */
+const SUPERVISE_WAIT_MS = 20_000;
+
 /** What the daemon's loops do, and what they know: each pass reads, acts through a feature, and tells metrics and log. */
 export function createPasses({ context, daemonId, metrics, clock, log }: PassesDependencies) {
   const { config, database, jobs } = context;
@@ -45,6 +48,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     seen: { executors: ReadonlyMap<string, number>; incidents: number };
   } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
   let restraintsLogged = '';
+  let supervising: Promise<{ error: unknown }> | undefined;
   let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
 
@@ -130,7 +134,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue refused them');
   }
 
-  async function superviseTurn(): Promise<void> {
+  async function supervise(): Promise<void> {
     const { outageGraceSeconds, startupDelaySeconds } = dependencies.brakes;
     const held = await superviseOnce({
       supervision: context.supervision,
@@ -143,6 +147,19 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (held !== supervisionHeld)
       log.info({ held }, held === undefined ? "pg-boss's queues are supervised" : "pg-boss's supervision is held");
     supervisionHeld = held;
+  }
+
+  /** A pass over large tables may take long: it goes on by itself then, and a later turn tells how it ended. */
+  async function superviseTurn(): Promise<void> {
+    supervising ??= supervise().then(
+      () => ({ error: undefined }),
+      (error: unknown) => ({ error }),
+    );
+    const over = new AbortController();
+    const ended = await Promise.race([supervising, clock.sleep(SUPERVISE_WAIT_MS, over.signal)]).finally(() => over.abort());
+    if (!ended) return;
+    supervising = undefined;
+    if (ended.error !== undefined) throw ended.error;
   }
 
   async function incidentsTurn(): Promise<void> {

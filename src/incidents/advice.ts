@@ -56,6 +56,16 @@ export function adviseOn(stated: Stated): Advice {
             repairs: job.map((target) => preview('job_retry', target, 'runs it once more: only when its cause is mended')),
           };
     case 'workflow_stuck':
+      if (typeof evidence['step'] === 'string')
+        return {
+          underWay: 'nothing more: its event was told as often as RECLAIMD_REPLAY_MAX allows',
+          repairs: [
+            {
+              command: 'reclaimd reconcile --dry-run',
+              effect: 'shows what else is missed; its engine must call step_moved, or track the step anew',
+            },
+          ],
+        };
       return {
         underWay: 'the policy of its queue decides at each reconcile; `hold` leaves it to a person',
         repairs: [

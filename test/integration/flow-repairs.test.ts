@@ -1,12 +1,13 @@
 import { expect, test } from 'vitest';
 import { createWorkflowDoor } from '../../src/actions/workflow-door.ts';
 import { completeAttempt } from '../support/complete.ts';
+import type { BossOptions } from '../support/database.ts';
 import { chainOfThree, createFlows } from '../support/flows.ts';
 
 const ORDER = { actor: 'ann@desk', reason: 'it was asked for' };
 
-async function createRepairs(env: Record<string, string> = {}) {
-  const fleet = await createFlows(env);
+async function createRepairs(env: Record<string, string> = {}, queues?: BossOptions['queues']) {
+  const fleet = await createFlows(env, queues ? { queues } : {});
   const { jobs, flows } = fleet.context;
   return { ...fleet, door: createWorkflowDoor({ jobs, flows, node: 'test' }) };
 }
@@ -120,6 +121,30 @@ test.each<[string, string]>([
     retried: 0,
     flows: [{ parent: `parent/${parent}` }],
     incidents: { opened: [{ class: 'workflow_stuck' }] },
+  });
+});
+
+test('a thousand children in a table of their own are cancelled in one turn', async () => {
+  const { boss, database, settle, run } = await createRepairs({ RECLAIMD_WORKFLOW_POLICIES: 'parent=cancel-children' }, [
+    { name: 'parent', retryLimit: 0 },
+    { name: 'child', partition: true },
+  ]);
+  const children = Array.from({ length: 1_000 }, (_, index) => ({ ref: `c${index}`, name: 'child', dependsOn: ['root'] }));
+  await boss.flow([{ ref: 'root', name: 'parent' }, ...children]);
+  await run('parent', 'fail');
+  expect(await settle()).toMatchObject({ cancelled: 1_000, flows: [] });
+  expect(await database.query(`SELECT FROM job WHERE name = 'child' AND state = 'cancelled'`)).toHaveLength(1_000);
+});
+
+test('a parent that retention took before the repair is not retried', async () => {
+  const { boss, database, door, run } = await createRepairs();
+  await chainOfThree(boss);
+  const jobId = await run('parent', 'fail');
+  await database.query('DELETE FROM job WHERE id = $1', [jobId]);
+  const parent = { queue: 'parent', jobId, retryCount: 0, state: 'failed' } as const;
+  expect(await database.transaction((tx) => door.retryParent(tx, ORDER, parent))).toEqual({
+    done: false,
+    moved: `parent/${jobId} is gone`,
   });
 });
 
