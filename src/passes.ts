@@ -110,7 +110,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   }
 
   async function flowsTurn(): Promise<void> {
-    const { resolved, retried, cancelled, flows, incidents } = await settleFlows(context.flowDependencies(config.dryRun));
+    const { resolved, retried, cancelled, flows, incidents, failures } = await settleFlows(context.flowDependencies(config.dryRun));
     note(incidents);
     metrics.flowsStuck.set(flows.length);
     for (const [action, count] of [
@@ -120,6 +120,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     ] as const)
       metrics.flowActions.inc({ action }, count);
     if (resolved + retried + cancelled > 0) log.info({ resolved, retried, cancelled }, 'flows settled');
+    if (failures.length > 0) throw new AggregateError(failures, `${failures.length} flows could not be settled: ${String(failures[0])}`);
   }
 
   async function reconcileTurn(): Promise<void> {

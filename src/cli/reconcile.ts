@@ -20,8 +20,8 @@ export function reconcile(surroundings: Surroundings, { actor, json, dryRun: wan
     const steps = await reconcileWorkflows(context.reconcileDependencies(), context.scope, { dryRun });
     const settled = await settleFlows(context.flowDependencies(dryRun, actor));
     const { replayed, skipped, events, unpublished } = steps;
-    const { resolved, retried, cancelled, unresolved } = settled;
-    const flows = { stuck: settled.flows.length, unresolved, resolved, retried, cancelled };
+    const { resolved, retried, cancelled, unresolved, failures } = settled;
+    const flows = { stuck: settled.flows.length, unresolved, resolved, retried, cancelled, failures: failures.map(String) };
     if (json) printJson(surroundings, { dryRun, replayed, skipped, unpublished, events, flows });
     else {
       surroundings.out(`${dryRun ? 'would be: ' : ''}replayed ${replayed}, skipped ${skipped}`);
@@ -30,6 +30,7 @@ export function reconcile(surroundings: Surroundings, { actor, json, dryRun: wan
         `flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
       );
     }
-    return unpublished > 0 ? EXIT.failed : EXIT.done;
+    if (!json) for (const failure of flows.failures) surroundings.out(`not settled: ${failure}`);
+    return unpublished + failures.length > 0 ? EXIT.failed : EXIT.done;
   });
 }

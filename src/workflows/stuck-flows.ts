@@ -45,6 +45,8 @@ export interface FlowsReport extends StuckLook {
   retried: number;
   cancelled: number;
   incidents: IncidentChanges;
+  /** What could not be settled does not keep the rest from it, nor from being told of. */
+  failures: unknown[];
 }
 
 /** Of pg-boss's resolver, which turns every 5 s, so that it is given three turns. */
@@ -109,16 +111,19 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
   const { database, flows, node, actor, dryRun } = dependencies;
   let look = await findStuckFlows(database, flows);
   const report = { resolved: 0, retried: 0, cancelled: 0 };
-  if (!dryRun && look.unresolved > 0) {
-    await flows.resolve();
-    report.resolved = look.unresolved;
-    const event = { actor, action: 'workflow_resolve', target: 'flows', outcome: 'done', reason: null, node } as const;
-    await appendAudit(database, { ...event, detail: { parents: report.resolved } });
-  }
-  if (!dryRun) for (const flow of look.flows) await applyPolicy(dependencies, flow, report);
+  const failures: unknown[] = [];
+  const attempt = (work: () => Promise<void>) => work().catch((error: unknown) => void failures.push(error));
+  if (!dryRun && look.unresolved > 0)
+    await attempt(async () => {
+      await flows.resolve();
+      report.resolved = look.unresolved;
+      const event = { actor, action: 'workflow_resolve', target: 'flows', outcome: 'done', reason: null, node } as const;
+      await appendAudit(database, { ...event, detail: { parents: report.resolved } });
+    });
+  if (!dryRun) for (const flow of look.flows) await attempt(() => applyPolicy(dependencies, flow, report));
   if (report.resolved + report.retried + report.cancelled > 0) look = await findStuckFlows(database, flows);
   const incidents = dryRun ? { opened: [], resolved: [] } : await projectStuckFlows(dependencies, look);
-  return { ...look, ...report, incidents };
+  return { ...look, ...report, incidents, failures };
 }
 
 async function applyPolicy(dependencies: FlowDependencies, flow: StuckFlow, report: { retried: number; cancelled: number }): Promise<void> {

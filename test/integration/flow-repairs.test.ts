@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { createWorkflowDoor } from '../../src/actions/workflow-door.ts';
+import { settleFlows } from '../../src/workflows/stuck-flows.ts';
 import { completeAttempt } from '../support/complete.ts';
 import type { BossOptions } from '../support/database.ts';
 import { chainOfThree, createFlows } from '../support/flows.ts';
@@ -146,6 +147,27 @@ test('a parent that retention took before the repair is not retried', async () =
     done: false,
     moved: `parent/${jobId} is gone`,
   });
+});
+
+test('a flow that cannot be settled keeps no other from it, and is told of', async () => {
+  const { boss, database, context, run } = await createRepairs({ RECLAIMD_WORKFLOW_POLICIES: '*=cancel-children' });
+  const first = (await chainOfThree(boss)) as Record<string, string>;
+  await chainOfThree(boss);
+  await run('parent', 'fail');
+  await run('parent', 'fail');
+  const dependencies = context.flowDependencies(false);
+  const { door } = dependencies;
+  const broken = `parent/${first['parent']}`;
+  const report = await settleFlows({
+    ...dependencies,
+    door: {
+      ...door,
+      cancelDescendants: (tx, order, target, children) =>
+        target === broken ? Promise.reject(new Error('no')) : door.cancelDescendants(tx, order, target, children),
+    },
+  });
+  expect(report).toMatchObject({ cancelled: 2, failures: [{ message: 'no' }], flows: [{ parent: broken }] });
+  expect(await database.query(`SELECT fingerprint FROM incident`)).toEqual([{ fingerprint: `workflow_stuck:flow:${broken}` }]);
 });
 
 test('what a person cancelled is not retried by the policy', async () => {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
+import { createProgram } from '../../src/cli/program.ts';
 import { listIncidents } from '../../src/incidents/listing.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { projectExhaustedSteps, reconcileWorkflows } from '../../src/workflows/reconcile.ts';
@@ -193,5 +194,24 @@ test('five daemons: one replay a turn, after the first sweep; the dry run tells 
   for (let node = 0; node < 5; node++) await startTestDaemon(url, { ...env, RECLAIMD_NODE: `node-${node}` });
   await waitFor('the replay', async () => (await database.query('SELECT FROM workflow_step WHERE replays > 0')).length === 1);
   await twoSweepsPass(database);
+  expect(await database.query('SELECT replays FROM workflow_step')).toEqual([{ replays: 1 }]);
+});
+
+test('the command reconciles: dry, then for real', async () => {
+  const { url, database, missed } = await createSteps();
+  await missed('i1');
+  const run = async (...args: string[]) => {
+    const printed: string[] = [];
+    let code = -1;
+    const env = { DATABASE_URL: url, RECLAIMD_REPLAY_AFTER: '0s' };
+    const surroundings = { env, out: (text: string) => printed.push(text), signal: new AbortController().signal };
+    await createProgram(surroundings, '0', (given) => {
+      code = given;
+    }).parseAsync(['reconcile', '--json', ...args], { from: 'user' });
+    return { code, said: JSON.parse(printed[0] ?? 'null') as unknown };
+  };
+  expect(await run('--dry-run')).toMatchObject({ code: 0, said: { dryRun: true, replayed: 1 } });
+  expect(await database.query('SELECT replays FROM workflow_step')).toEqual([{ replays: 0 }]);
+  expect(await run()).toMatchObject({ code: 0, said: { replayed: 1, skipped: 0, events: [{ instanceId: 'i1', outcome: 'completed' }] } });
   expect(await database.query('SELECT replays FROM workflow_step')).toEqual([{ replays: 1 }]);
 });
