@@ -18,7 +18,8 @@ export interface SupervisionStore {
       listeners: number;
     }[]
   >;
-  readMonitorInterval(sql: Sql): Promise<number | null>;
+  /** Of who supervises now: how often each queue is looked at, and how long a pass may be away; null where nobody does. */
+  readPace(sql: Sql): Promise<{ monitorSeconds: number | null; passSeconds: number | null }>;
   /** One pass of expiry, beats, counts and retention over every queue that is due, outside of any transaction. */
   supervise(): Promise<void>;
 }

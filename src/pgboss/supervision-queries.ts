@@ -75,11 +75,15 @@ export function listQueueSettings(sql: Sql): Promise<QueueSettingsRow[]> {
   );
 }
 
-/** The shortest monitor interval of a live instance that supervises; null where none does. */
-export async function readMonitorInterval(sql: Sql): Promise<number | null> {
-  const [row] = await sql.query<{ seconds: number | null }>(
-    `SELECT min((config->>'monitorIntervalSeconds')::float8) AS seconds FROM instance
+/**
+ * Of the live instances that supervise the shortest monitor interval, and the shortest time within which one has surely
+ * made a pass; null where none supervises.
+ */
+export async function readPace(sql: Sql): Promise<{ monitorSeconds: number | null; passSeconds: number | null }> {
+  const [row] = await sql.query<{ monitorSeconds: number | null; passSeconds: number | null }>(
+    `SELECT min((config->>'monitorIntervalSeconds')::float8) AS "monitorSeconds",
+       min((config->>'monitorIntervalSeconds')::float8 + (config->>'superviseIntervalSeconds')::float8) AS "passSeconds" FROM instance
      WHERE stopped_on IS NULL AND supervise AND heartbeat_on > now() - 3 * heartbeat_seconds * interval '1 s'`,
   );
-  return row?.seconds ?? null;
+  return row ?? { monitorSeconds: null, passSeconds: null };
 }

@@ -1,5 +1,5 @@
 import type { PgBoss } from 'pg-boss';
-import { listOverdue, listQueueSettings, readMonitorInterval, readMonitoring } from './supervision-queries.ts';
+import { listOverdue, listQueueSettings, readMonitoring, readPace } from './supervision-queries.ts';
 
 /** pg-boss's supervision. Indexes are not rebuilt: that is DDL, and its owner's. */
 export function createSupervisionStore(boss: () => PgBoss) {
@@ -7,7 +7,7 @@ export function createSupervisionStore(boss: () => PgBoss) {
     listOverdue,
     readMonitoring,
     listQueueSettings,
-    readMonitorInterval,
+    readPace,
     supervise: () => boss().supervise(undefined, { reindex: false }),
   };
 }

@@ -23,11 +23,11 @@ const DEFAULT_MONITOR_SECONDS = 60;
 /** Settings of pg-boss's queues that make recovery slow, or lose jobs. Reads only. */
 export async function lintQueues(
   sql: Sql,
-  supervision: Pick<SupervisionStore, 'listQueueSettings' | 'readMonitorInterval'>,
+  supervision: Pick<SupervisionStore, 'listQueueSettings' | 'readPace'>,
   { takenOver }: { takenOver: boolean },
 ): Promise<LintFinding[]> {
   const findings: LintFinding[] = [];
-  const supervisedEvery = await supervision.readMonitorInterval(sql);
+  const { monitorSeconds: supervisedEvery } = await supervision.readPace(sql);
   const monitorSeconds = takenOver ? DEFAULT_MONITOR_SECONDS : (supervisedEvery ?? DEFAULT_MONITOR_SECONDS);
   if (takenOver && supervisedEvery !== null)
     findings.push({

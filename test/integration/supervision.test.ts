@@ -27,7 +27,7 @@ async function createSupervised() {
 }
 
 test('active jobs long past their expiry or their beat are seen, others not', async () => {
-  const { boss, database, stalls } = await createSupervised();
+  const { boss, database, stalls, register } = await createSupervised();
   for (const queue of ['dead', 'parent', 'beats']) {
     await boss.send(queue, {});
     await boss.fetch(queue);
@@ -41,6 +41,11 @@ test('active jobs long past their expiry or their beat are seen, others not', as
   await age(400);
   expect(await stalls()).toEqual([['overdue', 1]]);
   await age(2_000);
+  expect(await stalls()).toEqual([['overdue', 3]]);
+  // Who supervises seldom is given the time for it.
+  await register(true, { monitorIntervalSeconds: 1_000, superviseIntervalSeconds: 1_000 });
+  expect(await stalls()).toEqual([]);
+  await register(true, { monitorIntervalSeconds: 60, superviseIntervalSeconds: 60 });
   expect(await stalls()).toEqual([['overdue', 3]]);
 });
 
