@@ -186,6 +186,7 @@ export function openContext(options: ContextOptions) {
   function repairDependencies(): RepairDependencies {
     return {
       database,
+      clock,
       jobs,
       registry,
       authorize,

@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
 import { endTurn, takeTurn } from './claims/turn.ts';
+import { COMMAND_NOTICE } from './commands/queries.ts';
+import { createCommandServer } from './commands/server.ts';
 import type { Config } from './config.ts';
 import { openContext, SchemaNotReady, type UnitService } from './context.ts';
 import { createAdoption } from './executors/adoption.ts';
@@ -19,6 +21,7 @@ import type { ResolvePolicy } from './recovery/policy.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
+import { runUnitCommand } from './unit-commands.ts';
 import { createUnitPasses, UNITS_INTERVAL_MS } from './unit-passes.ts';
 
 export interface DaemonOptions {
@@ -56,6 +59,8 @@ const OWNERSHIP_INTERVAL_MS = 10_000;
 const SUPERVISE_INTERVAL_MS = 5_000;
 /** How long an audit event may stand outside of the chain. */
 const SEAL_INTERVAL_MS = 5_000;
+/** Only what no notice told of. */
+const COMMANDS_INTERVAL_MS = 5_000;
 const GAUGES_INTERVAL_MS = 10_000;
 /** Only what a failed sweep left; a death wakes the loop at once. */
 const NOTICE_FALLBACK_MS = 1_000;
@@ -238,6 +243,19 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
 
+  const commands = createCommandServer({
+    database,
+    clock,
+    log,
+    node: config.node,
+    daemonId: identity.daemonId,
+    run: async (command, emit) =>
+      config.dryRun && command.action !== 'look'
+        ? { outcome: 'refused', error: 'RECLAIMD_DRY_RUN is set there' }
+        : runUnitCommand(dependencies, command, emit),
+  });
+  definitions.push({ name: 'commands', intervalMs: COMMANDS_INTERVAL_MS, pass: when(isReady, commands.serve) });
+
   const firstSetup = Promise.withResolvers<void>();
   const firstPass = Promise.withResolvers<void>();
   const unturned = new Set(definitions.map(({ name }) => name));
@@ -253,7 +271,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     if (definition.name === 'setup') await within(FIRST_SETUP_LIMIT_MS, firstSetup.promise);
   }
   const listener = database.listen(`${config.schema}_death`, (executorId) => {
-    if (pendingDeaths.has(executorId)) return;
+    if (executorId === `${COMMAND_NOTICE}${config.node}`) return wake('commands');
+    if (executorId.startsWith(COMMAND_NOTICE) || pendingDeaths.has(executorId)) return;
     void clock.sleep(HEARD_DELAY_MS * (1 + Math.random()), stopping.signal).then(() => noticeDeath(executorId));
   });
   if (config.units.length > 0 && !dependencies)
@@ -313,7 +332,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   async function stopEverything(): Promise<void> {
     stopping.abort();
-    await Promise.all([listener.stop(), unitPasses?.stop(), ...loops.map((loop) => loop.stop())]);
+    await Promise.all([listener.stop(), unitPasses?.stop(), commands.stop(), ...loops.map((loop) => loop.stop())]);
     adoption.close();
     blame?.stop();
     if (isReady())

@@ -81,7 +81,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
 
   command('preview', 'what a repair would do, and the token that executes it')
     .argument('<action>', REPAIR_ACTIONS.join(', '))
-    .argument('<target...>', 'QUEUE/JOB-ID, or the id of an executor')
+    .argument('<target...>', 'QUEUE/JOB-ID, the id of an executor, UNIT or NODE:UNIT')
     .option('--policy <policy>', "of a rescue: restart, fail or discard, instead of each job's own")
     .option(...actor)
     .option(...json)

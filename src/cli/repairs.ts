@@ -1,7 +1,9 @@
 import { createInterface } from 'node:readline/promises';
-import { executeRepair, LEAST_REASON, type RepairExecuted } from '../repairs/execute.ts';
+import type { HealEvent } from '../healing/heal.ts';
+import { executeRepair, LEAST_REASON, type RepairExecuted, type TargetOutcome } from '../repairs/execute.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
+import type { UnitPlan } from '../repairs/unit-plan.ts';
 import { EXIT, type Surroundings, withActingContext } from './command.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
@@ -34,8 +36,9 @@ export function execute(surroundings: Surroundings, token: string, { actor, reas
   return withActingContext(surroundings, async (context) => {
     if (context.config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be');
     const given = reason ?? (await askReason(surroundings));
-    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given });
-    if (json) printJson(surroundings, result);
+    const onEvent = (event: object) => surroundings.out(json ? JSON.stringify(event) : describeEvent(event as HealEvent));
+    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given, onEvent });
+    if (json) surroundings.out(JSON.stringify(result));
     else surroundings.out(result.done ? describeExecuted(result) : describeRefusal(result));
     if (!result.done) return EXIT.refused;
     return result.partial ? EXIT.failed : EXIT.done;
@@ -60,7 +63,19 @@ export function describePreview({ token, expiresInSeconds, plan, denial }: Repai
   return [...describePlan(plan), last].join('\n');
 }
 
-function describePlan({ action, executor, jobs, leftOut }: RepairPlan): string[] {
+const describeEvent = ({ phase, node, unit, error }: HealEvent) => `${node}:${unit}: ${phase}${error === undefined ? '' : `: ${error}`}`;
+
+function describeUnitPlan({ node, unit, command, before, after, warnings }: UnitPlan): string[] {
+  const { activeState, subState, result } = before;
+  return [
+    table(['UNIT', 'NOW', 'RESULT', 'WHAT', 'AFTER'], [[`${node}:${unit}`, `${activeState} (${subState})`, result, command, after]]),
+    ...warnings.map((text) => paint(`mind: ${text}`, 'yellow')),
+  ];
+}
+
+function describePlan({ action, executor, jobs, unit, leftOut }: RepairPlan): string[] {
+  const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
+  if (unit) return [title, ...describeUnitPlan(unit)];
   const rows = jobs.map(({ target, before, after, policy }) => [
     target,
     `${before.state} (attempt ${before.retryCount})`,
@@ -75,7 +90,7 @@ function describePlan({ action, executor, jobs, leftOut }: RepairPlan): string[]
     ),
   ];
   return [
-    executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action,
+    title,
     table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows),
     ...warnings.map(([text, some]) => paint(`mind: ${text}${jobs.length > 1 ? ` (${some.length} of ${jobs.length})` : ''}`, 'yellow')),
     ...leftOut.map(({ target, why }) => `left out: ${target}: ${why}`),
@@ -86,8 +101,13 @@ function describeRefusal({ message, targets = [] }: RepairRefused): string {
   return [`refused: ${message}`, ...(targets.length > 1 ? targets.map(({ target, why }) => `  ${target}: ${why}`) : [])].join('\n');
 }
 
+function outcomeOf(one: TargetOutcome): string {
+  if (one.outcome === 'done') return one.state;
+  return one.outcome === 'drifted' ? paint(`left alone: ${one.drift}`, 'yellow') : paint(`${one.outcome}: ${one.error}`, 'red');
+}
+
 function describeExecuted({ action, targets }: RepairExecuted): string {
   const done = targets.filter(({ outcome }) => outcome === 'done').length;
-  const lines = targets.map((one) => `${one.target}: ${one.outcome === 'done' ? one.state : paint(`left alone: ${one.drift}`, 'yellow')}`);
+  const lines = targets.map((one) => `${one.target}: ${outcomeOf(one)}`);
   return [...lines, `${action}: ${done} of ${targets.length} done`].join('\n');
 }

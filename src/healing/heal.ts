@@ -1,13 +1,13 @@
 import type { UnitAction, UnitActionResult } from '../actions/unit-action-queries.ts';
 import type { UnitDoor } from '../actions/unit-door.ts';
 import type { UnitJournal } from '../actions/unit-journal.ts';
-import type { UnitManager, UnitStatus } from '../actions/unit-manager.ts';
+import type { UnitManager } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
 import type { HealLimits } from './budget.ts';
-import { describeEnd } from './condition.ts';
 import { type Detector, needsHealing, type UnitHealth } from './detect.ts';
 import { enrich } from './enrich.ts';
+import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
 
 export interface HealEvent {
   phase: 'starting' | 'healed' | 'failed' | 'done';
@@ -49,10 +49,7 @@ export interface HealDependencies {
 
 export type HealListener = (event: HealEvent) => void;
 
-const SETTLE_POLL_MS = 200;
 const LANES = 8;
-const STAYED_UP = 'stayed up';
-const UNWATCHED = 'it was started, but nobody could watch whether it stays up';
 
 /** Reset-failed, start, and a watch that it stays up; one unit, under its lease, within its budget. */
 export async function healUnit(
@@ -125,7 +122,7 @@ async function heal(
   const job = await timed('start', () => units.start(unit).catch(String));
   detector.invalidate();
   if (job !== 'done') return failed(`its start job ended: ${job}`);
-  const verdict = await timed('settle', settle);
+  const verdict = await timed('settle', () => settle({ units, clock, settleMs }, unit, signal));
   detector.invalidate();
   if (verdict === STAYED_UP) return end('done', null);
   return verdict === UNWATCHED ? end('unknown', verdict) : failed(verdict);
@@ -143,36 +140,12 @@ async function heal(
     return note;
   }
 
-  /** @returns whether it stayed up for the whole time, or what went wrong. */
-  async function settle(): Promise<string> {
-    const startedAt = clock.now();
-    for (;;) {
-      // A bus that is away for a moment says nothing about the unit; the last look counts.
-      const status = await units.read(unit).catch(() => null);
-      const elapsedMs = clock.now() - startedAt;
-      const problem = status === null ? undefined : problemOf(status);
-      if (problem !== undefined) return `${problem}, ${(elapsedMs / 1000).toFixed(1)} s after its start`;
-      if (elapsedMs >= settleMs) return status === null ? UNWATCHED : STAYED_UP;
-      if (signal?.aborted) return UNWATCHED;
-      await clock.sleep(Math.min(SETTLE_POLL_MS, Math.max(1, settleMs - elapsedMs)), signal);
-    }
-  }
-
   async function failed(problem: string): Promise<UnitActionResult> {
     const now = await units.read(unit).catch(() => undefined);
     const words = now && (await enrich([now], { journal, clock })).get(now.unit);
     return end('failed', words ? `${problem}; last words: ${words}` : problem);
   }
 }
-
-/** Why a unit that was just started is not up; systemd counts its own restarts from that start. */
-function problemOf(status: UnitStatus | undefined): string | undefined {
-  if (!status) return 'systemd knows it no more';
-  if (!isUp(status)) return `it was ${status.activeState} (${status.subState}; ${describeEnd(status)})`;
-  return status.restarts > 0 ? 'it ended, and systemd restarted it' : undefined;
-}
-
-const isUp = ({ activeState }: UnitStatus) => activeState === 'active' || activeState === 'reloading';
 
 export interface HealSummary {
   healed: string[];

@@ -8,21 +8,28 @@ import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
 import { findDenial, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
 import { isToken } from './targets.ts';
+import type { UnitPlan } from './unit-plan.ts';
+import { awaitUnitRepair, sendPlanned } from './unit-repair.ts';
 
 export interface ExecuteRequest {
   token: string;
   /** Why, in their own words: 8 characters or more. */
   reason: string;
   actor: string;
+  /** Told of what a unit's node does meanwhile. */
+  onEvent?(event: object): void;
 }
 
 /** `drifted`: it was not any more what the preview showed, and was left alone. */
-export type TargetOutcome = { target: string; outcome: 'done'; state: string } | { target: string; outcome: 'drifted'; drift: string };
+export type TargetOutcome =
+  | { target: string; outcome: 'done'; state: string }
+  | { target: string; outcome: 'drifted'; drift: string }
+  | { target: string; outcome: 'failed' | 'unknown'; error: string };
 
 export interface RepairExecuted {
   done: true;
   action: string;
-  /** Some targets had moved. */
+  /** Some targets had moved, or it failed there. */
   partial: boolean;
   targets: TargetOutcome[];
 }
@@ -48,6 +55,7 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   if (reason.length < LEAST_REASON) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
   const denial = await findDenial(authorize, request.actor, preview.plan);
   if (denial !== null) return deny('denied', denial);
+  if (preview.plan.unit) return executeOnNode(dependencies, preview, preview.plan.unit, event, request.onEvent);
   try {
     return await database.transaction((tx) => execute(dependencies, tx, preview, event));
   } catch (error) {
@@ -65,9 +73,47 @@ function eventOf({ action, plan, token, planHash }: PreviewRow, actor: string, r
   return { actor, action, target: commonTarget(plan), reason, node, detail: { token, planHash } };
 }
 
+/** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and audits it. */
+async function executeOnNode(
+  dependencies: RepairDependencies,
+  { token, plan, action }: PreviewRow,
+  unit: UnitPlan,
+  event: Event,
+  onEvent: (event: object) => void = () => undefined,
+): Promise<RepairExecuted | RepairRefused> {
+  const { database } = dependencies;
+  const target = commonTarget(plan);
+  const sent = await database.transaction(async (tx) => {
+    if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
+    const moved = plan.executor && (await executorDrift(tx, plan));
+    if (!moved) return sendPlanned(tx, unit, event.actor, event.reason);
+    await endPreview(tx, token, 'drifted');
+    await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted: [{ target, drift: moved }] } });
+    return refuse('drifted', `${moved}: make a new preview`);
+  });
+  if (typeof sent !== 'string') return sent;
+  const { outcome, error, state } = await awaitUnitRepair(dependencies, sent, plan, onEvent);
+  if (outcome === 'done' || outcome === 'not_needed')
+    return { done: true, action, partial: false, targets: [{ target, outcome: 'done', state: error ?? state }] };
+  const why = error ?? 'nobody can tell';
+  // What went through the door of that node is audited there.
+  const detail = { ...event.detail, command: sent, error: why };
+  const record = (audited: 'drifted' | 'denied' | 'failed' | 'unknown') =>
+    database.transaction(async (tx) => {
+      if (audited === 'drifted') await endPreview(tx, token, 'drifted');
+      await appendAudit(tx, { ...event, outcome: audited, detail });
+    });
+  if (outcome === 'drifted') return record('drifted').then(() => refuse('drifted', `${why}: make a new preview`));
+  if (outcome === 'refused') return record('denied').then(() => refuse('denied', why));
+  if (outcome === 'expired') await record('failed');
+  if (outcome === 'unknown') await record('unknown');
+  return { done: true, action, partial: true, targets: [{ target, outcome: outcome === 'unknown' ? 'unknown' : 'failed', error: why }] };
+}
+
 /** By which an incident finds what was done about it. */
-function commonTarget({ executor, targets, jobs }: RepairPlan): string {
+function commonTarget({ executor, targets, jobs, unit }: RepairPlan): string {
   if (executor) return executor.id;
+  if (unit) return `${unit.node}:${unit.unit}`;
   if (targets.length === 1) return targets[0] as string;
   const queues = new Set(jobs.map(({ queue }) => queue));
   return queues.size === 1 ? ([...queues][0] as string) : 'several queues';

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Policy } from '../actions/limits.ts';
 import type { Verdict } from '../executors/verdict.ts';
 import type { JobBefore, JobPlan } from './job-plan.ts';
+import type { UnitPlan } from './unit-plan.ts';
 
 /** What was asked for, as it is kept beside the plan. */
 export interface RepairRequest {
@@ -15,16 +16,19 @@ export interface RepairPlan extends RepairRequest {
   /** Of an executor's repair. */
   executor: { id: string; verdict: Verdict; reason: string } | null;
   jobs: JobPlan[];
+  /** Of a unit's repair, and of stopping an executor. */
+  unit: UnitPlan | null;
   /** Targets that the action is not for, and why. */
   leftOut: { target: string; why: string }[];
 }
 
 /** Names the effects and everything that they rest on; not what is only told. */
-export function hashPlan({ action, targets, policy, executor, jobs }: RepairPlan): string {
+export function hashPlan({ action, targets, policy, executor, jobs, unit }: RepairPlan): string {
   const facts = jobs.map(({ target, change, before, after, policy: applied }) => [target, change, factsOf(before), after, applied]);
   const named = executor && [executor.id, executor.verdict];
+  const life = unit && [unit.node, unit.unit, unit.command, unit.before.activeState, unit.before.invocation];
   return createHash('sha256')
-    .update(JSON.stringify([action, targets, policy, named, facts]))
+    .update(JSON.stringify([action, targets, policy, named, facts, life]))
     .digest('hex');
 }
 

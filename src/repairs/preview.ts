@@ -6,14 +6,18 @@ import type { ExecutorRegistry } from '../executors/health.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import { importSessions } from '../executors/queries.ts';
 import type { Database, Sql } from '../postgres/database.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
-import { JOB_ACTIONS, type JobAction, type JobFacts, type JobPlan, planJob, whyNotGone } from './job-plan.ts';
+import { JOB_ACTIONS, type JobAction, type JobFacts, planJob, whyNotGone } from './job-plan.ts';
 import { hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
 import { parseJobTarget } from './targets.ts';
+import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
+import { planStopOf, planUnitRepair } from './unit-repair.ts';
 
 export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'> {
   database: Database;
+  clock: Clock;
   registry: ExecutorRegistry;
   door: RepairDoor;
   authorize: Authorize;
@@ -54,12 +58,17 @@ export interface RepairPreview {
   denial: string | null;
 }
 
-export const REPAIR_ACTIONS = [...JOB_ACTIONS, 'executor_rescue'] as const satisfies readonly Action[];
+export const REPAIR_ACTIONS = [
+  ...JOB_ACTIONS,
+  'executor_rescue',
+  'executor_stop_and_rescue',
+  ...UNIT_ACTIONS,
+] as const satisfies readonly Action[];
 export type RepairAction = (typeof REPAIR_ACTIONS)[number];
 
 export interface PreviewRequest {
   action: string;
-  /** `QUEUE/JOB-ID`s, or one executor's id. */
+  /** `QUEUE/JOB-ID`s, one executor's id, or one `UNIT` or `NODE:UNIT`. */
   targets: readonly string[];
   /** Of a rescue: instead of each job's own. */
   policy?: string | undefined;
@@ -77,7 +86,7 @@ export async function previewRepair(dependencies: RepairDependencies, asked: Pre
   const { database, authorize, node } = dependencies;
   const request = readRequest(asked);
   if ('refused' in request) return request;
-  const planned = await planRepair(dependencies, database, request);
+  const planned = await planRepair(dependencies, database, request, asked.actor);
   if ('refused' in planned) return planned;
   const denial = await findDenial(authorize, asked.actor, planned);
   if (denial !== null) return { done: true, token: null, expiresInSeconds: 0, plan: planned, denial };
@@ -101,8 +110,8 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
   if (targets.length === 0) return refuse('target', `${action} needs a target`);
   if (targets.length > MOST_TARGETS)
     return refuse('target', `${targets.length} targets are too many for one repair: ${MOST_TARGETS} at most`);
-  if (action === 'executor_rescue') {
-    if (targets.length > 1) return refuse('target', 'executor_rescue takes one executor at a time');
+  if (!isJobAction(action)) {
+    if (targets.length > 1) return refuse('target', `${action} takes one target at a time`);
   } else {
     const wrong = targets.find((target) => !parseJobTarget(target));
     if (wrong !== undefined) return refuse('target', `${action} is for jobs: ${wrong} is no QUEUE/JOB-ID`);
@@ -113,13 +122,25 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
   return { action, targets, policy };
 }
 
+const isJobAction = (action: string): action is JobAction => (JOB_ACTIONS as readonly string[]).includes(action);
+const isUnitAction = (action: string): action is UnitAction => (UNIT_ACTIONS as readonly string[]).includes(action);
 const isRepairAction = (action: string): action is RepairAction => (REPAIR_ACTIONS as readonly string[]).includes(action);
 const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
 
 /** The plan as of now, from a fresh look at everything that it rests on. */
-async function planRepair(dependencies: RepairDependencies, sql: Sql, request: RepairRequest): Promise<RepairPlan | RepairRefused> {
-  const empty: RepairPlan = { ...request, executor: null, jobs: [], leftOut: [] };
-  if (request.action !== 'executor_rescue') {
+async function planRepair(
+  dependencies: RepairDependencies,
+  sql: Sql,
+  request: RepairRequest,
+  actor: string,
+): Promise<RepairPlan | RepairRefused> {
+  const { action } = request;
+  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, leftOut: [] };
+  if (isUnitAction(action)) {
+    const planned = await planUnitRepair(dependencies, action, request.targets[0] as string, actor);
+    return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, unit: planned.plan };
+  }
+  if (isJobAction(action)) {
     const named = request.targets.map((target) => parseJobTarget(target) as JobName);
     return finish(await planJobs(dependencies, sql, empty, named, false));
   }
@@ -127,6 +148,12 @@ async function planRepair(dependencies: RepairDependencies, sql: Sql, request: R
   const [executor] = await findExecutorHealth(sql, { ids: [id] });
   if (!executor) return refuse('target', `there is no executor ${id}: see \`reclaimd executors --all\``);
   const { verdict, reason } = executor;
+  if (action === 'executor_stop_and_rescue') {
+    const planned = await planStopOf(dependencies, executor, actor);
+    return 'refusal' in planned
+      ? refuse('impossible', planned.refusal)
+      : { ...empty, executor: { id, verdict, reason }, unit: planned.plan };
+  }
   const alive = whyNotGone({ executorId: id, verdict, reason });
   if (alive) return refuse('impossible', alive);
   const names = executor.applicationName === null ? [] : [executor.applicationName];
@@ -183,7 +210,8 @@ export async function findDenial(authorize: Authorize, actor: string, plan: Repa
   return null;
 }
 
-function resourcesOf({ executor, jobs }: { executor: RepairPlan['executor']; jobs: readonly JobPlan[] }): Resource[] {
+function resourcesOf({ executor, jobs, unit }: RepairPlan): Resource[] {
+  if (unit) return [{ kind: 'unit', node: unit.node, name: unit.unit }];
   const queues = [...new Set(jobs.map(({ queue }) => queue))];
   return executor ? [{ kind: 'executor', id: executor.id, queues }] : queues.map((name): Resource => ({ kind: 'queue', name }));
 }

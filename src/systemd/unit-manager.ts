@@ -234,8 +234,14 @@ export function createUnitManager(
     restart: (unit) => runJob('RestartUnit', unit),
     stop: (unit) => runJob('StopUnit', unit),
     listProcesses: async (unit) => {
-      const [processes] = await call({ ...MANAGER, member: 'GetUnitProcesses', signature: 's', body: [unit] });
-      return (processes as [string, number, string][]).map(([, pid]) => pid);
+      try {
+        const [processes] = await call({ ...MANAGER, member: 'GetUnitProcesses', signature: 's', body: [unit] });
+        return (processes as [string, number, string][]).map(([, pid]) => pid);
+      } catch (error) {
+        // It ended and was unloaded: what systemd has forgotten has no processes.
+        if (error instanceof BusFailure && error.code === `${SYSTEMD}.NoSuchUnit`) return [];
+        throw error;
+      }
     },
     watch: (wants, onChange) => {
       start();
