@@ -172,7 +172,7 @@ test("steps of another env, or of another's stack, are not touched", async () =>
 });
 
 test('thousands of steps in pages, and ten at once tell each event once', async () => {
-  const { database, reconcile } = await createSteps();
+  const { database, reconcile } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_AFTER: '10m' });
   await database.query(
     `WITH made AS (INSERT INTO job (name, state, completed_on) SELECT 'step', 'completed', now() - interval '1 hour' FROM generate_series(1, 1200)
        RETURNING id)
