@@ -52,6 +52,8 @@ export interface FlowStore {
    * @returns whether it is free now.
    */
   release(tx: Sql, child: JobRef): Promise<boolean>;
-  /** A job in every queue that subscribed to the event. */
-  publish(tx: Sql, event: string, data: object): Promise<void>;
+  /** Queues that subscribed to the event. */
+  listSubscribers(tx: Sql, event: string): Promise<string[]>;
+  /** A job for each of the data in a subscriber's queue. */
+  publish(tx: Sql, queue: string, data: readonly object[]): Promise<void>;
 }

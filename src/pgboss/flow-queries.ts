@@ -101,6 +101,12 @@ export async function countUnresolved(sql: Sql, queues: readonly string[], after
   return row?.count ?? 0;
 }
 
+export async function listSubscribers(sql: Sql, event: string): Promise<string[]> {
+  return (await sql.query<{ name: string }>('SELECT name FROM subscription WHERE event = $1 ORDER BY name', [event])).map(
+    ({ name }) => name,
+  );
+}
+
 export async function listPresent(sql: Sql, jobs: readonly JobRef[]): Promise<Set<string>> {
   const rows = await sql.query<{ target: string }>(
     `SELECT j.name || '/' || j.id AS target FROM job j JOIN unnest($1::text[], $2::uuid[]) AS a(queue, id) ON j.name = a.queue AND j.id = a.id`,

@@ -1,7 +1,15 @@
 import type { PgBoss } from 'pg-boss';
 import type { Sql } from '../postgres/database.ts';
 import { asPgBossDb } from './client.ts';
-import { countUnresolved, listDescendants, listLeaves, listPresent, listStuckChildren, releaseChild } from './flow-queries.ts';
+import {
+  countUnresolved,
+  listDescendants,
+  listLeaves,
+  listPresent,
+  listStuckChildren,
+  listSubscribers,
+  releaseChild,
+} from './flow-queries.ts';
 
 /** pg-boss's flows: which children wait in vain, and what can be done about it. */
 export function createFlowStore(boss: () => PgBoss) {
@@ -12,7 +20,15 @@ export function createFlowStore(boss: () => PgBoss) {
     countUnresolved,
     listPresent,
     release: releaseChild,
-    publish: (tx: Sql, event: string, data: object) => boss().publish(event, data, { db: asPgBossDb(tx) }),
+    listSubscribers,
+    // As publish() does, which asks for the subscribers on a connection of its own, from within our transaction.
+    publish: async (tx: Sql, queue: string, data: readonly object[]) => {
+      await boss().insert(
+        queue,
+        data.map((one) => ({ data: one })),
+        { db: asPgBossDb(tx) },
+      );
+    },
     resolve: () => boss().resolveFlow(),
   };
 }

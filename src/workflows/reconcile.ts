@@ -15,7 +15,7 @@ import { REPLAY_EVENT, type ReplayedEvent, replayChannel } from './tracking.ts';
 
 export interface ReconcileDependencies {
   database: Database;
-  flows: Pick<FlowStore, 'publish'>;
+  flows: Pick<FlowStore, 'publish' | 'listSubscribers'>;
   /** Ours: listeners hear its channel. */
   schema: string;
   node: string;
@@ -102,7 +102,8 @@ async function replayPage(
   const payloads = events.map((event) => JSON.stringify(event));
   await notify(tx, replayChannel(schema), payloads);
   let unpublished = 0;
-  for (const event of events) if (!(await tryPublish(tx, flows, event))) unpublished += 1;
+  for (const queue of await flows.listSubscribers(tx, REPLAY_EVENT))
+    if (!(await tryPublish(tx, flows, queue, events))) unpublished += events.length;
   return { events, unpublished };
 }
 
@@ -113,10 +114,15 @@ function eventOf(step: RunningStepRow): ReplayedEvent {
 }
 
 /** A subscriber whose queue refuses does not keep the others from hearing. */
-async function tryPublish(tx: Sql, flows: ReconcileDependencies['flows'], event: ReplayedEvent): Promise<boolean> {
+async function tryPublish(
+  tx: Sql,
+  flows: ReconcileDependencies['flows'],
+  queue: string,
+  events: readonly ReplayedEvent[],
+): Promise<boolean> {
   await tx.query('SAVEPOINT publish');
   try {
-    await flows.publish(tx, REPLAY_EVENT, event);
+    await flows.publish(tx, queue, events);
     await tx.query('RELEASE SAVEPOINT publish');
     return true;
   } catch {
