@@ -33,7 +33,7 @@ import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
 import type { ReconcileDependencies } from './workflows/reconcile.ts';
-import type { FlowDependencies } from './workflows/stuck-flows.ts';
+import { type FlowDependencies, findStuckFlows } from './workflows/stuck-flows.ts';
 
 /** The service manager of this host and what its journal says. */
 export interface UnitService {
@@ -189,6 +189,9 @@ export function openContext(options: ContextOptions) {
       clock,
       jobs,
       registry,
+      flows,
+      flowDoor: createWorkflowDoor({ jobs, flows, node: config.node }),
+      findStuck: (sql) => findStuckFlows(sql, flows),
       authorize,
       door: createRepairDoor(jobs, config.node),
       policies: async (sql) => (await policies(sql)).resolve,

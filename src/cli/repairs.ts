@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import type { HealEvent } from '../healing/heal.ts';
 import { executeRepair, LEAST_REASON, type RepairExecuted, type TargetOutcome } from '../repairs/execute.ts';
+import type { FlowPlan } from '../repairs/flow-plan.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
 import type { UnitPlan } from '../repairs/unit-plan.ts';
@@ -73,9 +74,15 @@ function describeUnitPlan({ node, unit, command, before, after, warnings }: Unit
   ];
 }
 
-function describePlan({ action, executor, jobs, unit, leftOut }: RepairPlan): string[] {
+function describeFlowPlan({ target, state, jobs, after, warnings }: FlowPlan): string[] {
+  const rows = jobs.map((job) => [job, job === target ? (state ?? 'gone') : 'blocked', after]);
+  return [table(['JOB', 'NOW', 'AFTER'], rows), ...warnings.map((text) => paint(`mind: ${text}`, 'yellow'))];
+}
+
+function describePlan({ action, executor, jobs, unit, flow, leftOut }: RepairPlan): string[] {
   const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
   if (unit) return [title, ...describeUnitPlan(unit)];
+  if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(flow)];
   const rows = jobs.map(({ target, before, after, policy }) => [
     target,
     `${before.state} (attempt ${before.retryCount})`,

@@ -3,11 +3,13 @@ import type { Nomination } from '../actions/rescue.ts';
 import { type AuditEvent, appendAudit } from '../audit/append.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
+import type { JobName } from './facts.ts';
+import { applyFlow, type FlowAction, type FlowPlan, flowDrift, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
-import { findDenial, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
+import { findDenial, isFlowAction, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
-import { isToken } from './targets.ts';
+import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
 import { awaitUnitRepair, sendPlanned } from './unit-repair.ts';
 
@@ -127,6 +129,7 @@ async function execute(
 ): Promise<RepairExecuted | RepairRefused> {
   const { token, plan, action } = preview;
   if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
+  if (plan.flow && isFlowAction(action)) return executeFlow(dependencies, tx, preview, plan.flow, action, event);
   const { asPlanned, drifted } = await compare(dependencies, tx, plan);
   if (asPlanned.length === 0) {
     await endPreview(tx, token, 'drifted');
@@ -146,6 +149,34 @@ async function execute(
   );
   const done = asPlanned.map(({ target }): TargetOutcome => ({ target, outcome: 'done', state: states.get(target) ?? 'gone' }));
   return { done: true, action, partial, targets: [...done, ...drifted.map((one): TargetOutcome => ({ ...one, outcome: 'drifted' }))] };
+}
+
+/** The door locks what it changes and looks again; what was shown is compared before. */
+async function executeFlow(
+  dependencies: RepairDependencies,
+  tx: Sql,
+  { token, planHash }: PreviewRow,
+  planned: FlowPlan,
+  action: FlowAction,
+  event: Event,
+): Promise<RepairExecuted | RepairRefused> {
+  const { target } = planned;
+  const named = parseJobTarget(target) as JobName;
+  const now = await planFlow(dependencies, tx, action, named);
+  const drift = 'refusal' in now ? now.refusal : flowDrift(planned, now.plan);
+  const order = { actor: event.actor, reason: event.reason, detail: { token, planHash } };
+  const change =
+    drift === undefined ? await applyFlow(dependencies, tx, action, named, planned, order) : { done: false as const, moved: drift };
+  if (change.done)
+    return {
+      done: true,
+      action,
+      partial: false,
+      targets: change.jobs.map((job) => ({ target: job, outcome: 'done', state: planned.after })),
+    };
+  await endPreview(tx, token, 'drifted');
+  await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted: [{ target, drift: change.moved }] } });
+  return refuse('drifted', `${change.moved}: make a new preview`);
 }
 
 /** Read again under the lock: somebody may have used it a moment ago. */

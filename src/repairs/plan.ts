@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Policy } from '../actions/limits.ts';
 import type { Verdict } from '../executors/verdict.ts';
+import type { FlowPlan } from './flow-plan.ts';
 import type { JobBefore, JobPlan } from './job-plan.ts';
 import type { UnitPlan } from './unit-plan.ts';
 
@@ -18,17 +19,29 @@ export interface RepairPlan extends RepairRequest {
   jobs: JobPlan[];
   /** Of a unit's repair, and of stopping an executor. */
   unit: UnitPlan | null;
+  /** Of a workflow's repair. */
+  flow: FlowPlan | null;
   /** Targets that the action is not for, and why. */
   leftOut: { target: string; why: string }[];
 }
 
 /** Names the effects and everything that they rest on; not what is only told. */
-export function hashPlan({ action, targets, policy, executor, jobs, unit }: RepairPlan): string {
+export function hashPlan({ action, targets, policy, executor, jobs, unit, flow }: RepairPlan): string {
   const facts = jobs.map(({ target, change, before, after, policy: applied }) => [target, change, factsOf(before), after, applied]);
   const named = executor && [executor.id, executor.verdict];
   const life = unit && [unit.node, unit.unit, unit.command, unit.before.activeState, unit.before.invocation];
   return createHash('sha256')
-    .update(JSON.stringify([action, targets, policy, named, facts, life]))
+    .update(
+      JSON.stringify([
+        action,
+        targets,
+        policy,
+        named,
+        facts,
+        life,
+        flow && [flow.target, flow.state, flow.retryCount, flow.jobs, flow.after],
+      ]),
+    )
     .digest('hex');
 }
 

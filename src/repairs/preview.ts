@@ -8,6 +8,7 @@ import { importSessions } from '../executors/queries.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
+import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
 import { JOB_ACTIONS, type JobAction, type JobFacts, planJob, whyNotGone } from './job-plan.ts';
 import { hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
@@ -15,7 +16,7 @@ import { parseJobTarget } from './targets.ts';
 import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
 import { planStopOf, planUnitRepair } from './unit-repair.ts';
 
-export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'> {
+export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, FlowRepairDependencies {
   database: Database;
   clock: Clock;
   registry: ExecutorRegistry;
@@ -63,6 +64,7 @@ export const REPAIR_ACTIONS = [
   'executor_rescue',
   'executor_stop_and_rescue',
   ...UNIT_ACTIONS,
+  ...FLOW_ACTIONS,
 ] as const satisfies readonly Action[];
 export type RepairAction = (typeof REPAIR_ACTIONS)[number];
 
@@ -110,9 +112,8 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
   if (targets.length === 0) return refuse('target', `${action} needs a target`);
   if (targets.length > MOST_TARGETS)
     return refuse('target', `${targets.length} targets are too many for one repair: ${MOST_TARGETS} at most`);
-  if (!isJobAction(action)) {
-    if (targets.length > 1) return refuse('target', `${action} takes one target at a time`);
-  } else {
+  if (!isJobAction(action) && targets.length > 1) return refuse('target', `${action} takes one target at a time`);
+  if (isJobAction(action) || isFlowAction(action)) {
     const wrong = targets.find((target) => !parseJobTarget(target));
     if (wrong !== undefined) return refuse('target', `${action} is for jobs: ${wrong} is no QUEUE/JOB-ID`);
   }
@@ -123,6 +124,7 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
 }
 
 const isJobAction = (action: string): action is JobAction => (JOB_ACTIONS as readonly string[]).includes(action);
+export const isFlowAction = (action: string): action is FlowAction => (FLOW_ACTIONS as readonly string[]).includes(action);
 const isUnitAction = (action: string): action is UnitAction => (UNIT_ACTIONS as readonly string[]).includes(action);
 const isRepairAction = (action: string): action is RepairAction => (REPAIR_ACTIONS as readonly string[]).includes(action);
 const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
@@ -135,7 +137,11 @@ async function planRepair(
   actor: string,
 ): Promise<RepairPlan | RepairRefused> {
   const { action } = request;
-  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, leftOut: [] };
+  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, flow: null, leftOut: [] };
+  if (isFlowAction(action)) {
+    const planned = await planFlow(dependencies, sql, action, parseJobTarget(request.targets[0] as string) as JobName);
+    return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, flow: planned.plan };
+  }
   if (isUnitAction(action)) {
     const planned = await planUnitRepair(dependencies, action, request.targets[0] as string, actor);
     return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, unit: planned.plan };
@@ -210,8 +216,11 @@ export async function findDenial(authorize: Authorize, actor: string, plan: Repa
   return null;
 }
 
-function resourcesOf({ executor, jobs, unit }: RepairPlan): Resource[] {
+const queuesOf = (targets: readonly string[]) => [...new Set(targets.map((target) => (parseJobTarget(target) as JobName).queue))];
+
+function resourcesOf({ executor, jobs, unit, flow }: RepairPlan): Resource[] {
   if (unit) return [{ kind: 'unit', node: unit.node, name: unit.unit }];
+  if (flow) return queuesOf([flow.target, ...flow.jobs]).map((name): Resource => ({ kind: 'queue', name }));
   const queues = [...new Set(jobs.map(({ queue }) => queue))];
   return executor ? [{ kind: 'executor', id: executor.id, queues }] : queues.map((name): Resource => ({ kind: 'queue', name }));
 }

@@ -1,0 +1,77 @@
+import { expect, test } from 'vitest';
+import { executeRepair } from '../../src/repairs/execute.ts';
+import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
+import { chainOfThree, createFlows } from '../support/flows.ts';
+
+const ANN = 'ann@desk';
+
+async function setUp() {
+  const fleet = await createFlows({}, {});
+  const ids = (await chainOfThree(fleet.boss)) as Record<string, string>;
+  const dependencies = fleet.context.repairDependencies();
+  return {
+    ...fleet,
+    child: `child/${ids['child']}`,
+    grandchild: `grandchild/${ids['grandchild']}`,
+    preview: (action: string, target: string) => previewRepair(dependencies, { action, targets: [target], actor: ANN }),
+    execute: (token: string) => executeRepair(dependencies, { token, actor: ANN, reason: 'the file is there now' }),
+    audit: () => fleet.database.query('SELECT actor, action, target, outcome FROM audit ORDER BY seq'),
+  };
+}
+
+function tokenOf(result: RepairPreview | RepairRefused): string {
+  if (!result.done || result.token === null) throw new Error(JSON.stringify(result));
+  return result.token;
+}
+
+test('the parent is tried again, as it was shown, and audited once', async () => {
+  const { run, preview, execute, stateOf, audit } = await setUp();
+  const parent = await run('parent', 'fail');
+  const shown = await preview('workflow_retry_parent', `parent/${parent}`);
+  expect(shown).toMatchObject({
+    plan: { flow: { state: 'failed', jobs: [`parent/${parent}`], after: 'retry', warnings: ['2 jobs wait behind it'] } },
+  });
+  expect(await execute(tokenOf(shown))).toMatchObject({
+    done: true,
+    targets: [{ target: `parent/${parent}`, outcome: 'done', state: 'retry' }],
+  });
+  expect(await stateOf(parent)).toMatchObject({ state: 'retry' });
+  expect(await audit()).toEqual([{ actor: ANN, action: 'workflow_retry_parent', target: `parent/${parent}`, outcome: 'done' }]);
+});
+
+test('everything behind a parent is cancelled, or nothing where it has changed meanwhile', async () => {
+  const { boss, run, child, grandchild, preview, execute, stateOf, audit } = await setUp();
+  const parent = await run('parent', 'fail');
+  const shown = await preview('workflow_cancel_descendants', `parent/${parent}`);
+  expect(shown).toMatchObject({ plan: { flow: { jobs: [child, grandchild], after: 'cancelled' } } });
+  await boss.retry('parent', parent);
+  expect(await execute(tokenOf(shown))).toMatchObject({ refused: 'drifted', message: expect.stringContaining('nothing waits in vain') });
+  expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ state: 'created' });
+  await run('parent', 'fail');
+  expect(await execute(tokenOf(await preview('workflow_cancel_descendants', `parent/${parent}`)))).toMatchObject({
+    done: true,
+    targets: [{ target: child }, { target: grandchild }],
+  });
+  expect(await stateOf(grandchild.split('/')[1] ?? '')).toMatchObject({ state: 'cancelled' });
+  expect((await audit()).map((event) => (event as { outcome: string }).outcome)).toEqual(['drifted', 'done']);
+});
+
+test('one child runs without its parent', async () => {
+  const { run, child, preview, execute, stateOf } = await setUp();
+  expect(await preview('workflow_unblock', child)).toMatchObject({
+    refused: 'impossible',
+    message: expect.stringContaining('not waiting in vain'),
+  });
+  await run('parent', 'fail');
+  expect(await execute(tokenOf(await preview('workflow_unblock', child)))).toMatchObject({ done: true });
+  expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ blocked: false });
+});
+
+test.each([
+  ['workflow_retry_parent', 'parent/00000000-0000-0000-0000-000000000000', 'nothing waits in vain'],
+  ['workflow_retry_parent', 'parent', 'no QUEUE/JOB-ID'],
+  ['workflow_unblock', 'child/00000000-0000-0000-0000-000000000000', 'is gone'],
+])('%s of %s is refused: %s', async (action, target, why) => {
+  const { preview } = await setUp();
+  expect(await preview(action, target)).toMatchObject({ done: false, message: expect.stringContaining(why) });
+});
