@@ -78,9 +78,12 @@ export function withUnits<T>(
   surroundings: Surroundings,
   run: (context: Context, dependencies: HealDependencies) => Promise<T>,
 ): Promise<T> {
-  return withReadyContext(surroundings, async (context) => {
-    const dependencies = context.healDependencies();
-    if (!dependencies) throw new UsageError('there is no systemd to be asked here: RECLAIMD_SYSTEMD=system insists on one');
-    return run(context, dependencies);
-  });
+  return withReadyContext(surroundings, (context) => run(context, requireUnits(context)));
+}
+
+/** What healing on this host stands on. */
+export function requireUnits(context: Context): HealDependencies {
+  const dependencies = context.healDependencies();
+  if (!dependencies) throw new UsageError('there is no systemd to be asked here: RECLAIMD_SYSTEMD=system insists on one');
+  return dependencies;
 }

@@ -1,7 +1,18 @@
+import { awaitCommand } from '../commands/caller.ts';
+import { saveCommand } from '../commands/queries.ts';
 import type { Context } from '../context.ts';
 import { completeUnitName } from '../healing/allowlist.ts';
-import { type HealDependencies, type HealEvent, type HealSummary, healAll, listBroken, summary } from '../healing/heal.ts';
-import { EXIT, type Surroundings, withUnits } from './command.ts';
+import {
+  type HealDependencies,
+  type HealEvent,
+  type HealListener,
+  type HealSummary,
+  healAll,
+  listBroken,
+  summary,
+} from '../healing/heal.ts';
+import { parseUnitTarget, TAKE_WITHIN_SECONDS } from '../repairs/unit-repair.ts';
+import { EXIT, requireUnits, type Surroundings, withReadyContext } from './command.ts';
 import { whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -11,54 +22,103 @@ export interface HealOptions {
   json?: true;
 }
 
-/** Heals the named units of this host, or all that need it; events as they happen, then one line that sums up. */
-export async function heal(surroundings: Surroundings, names: readonly string[], options: HealOptions): Promise<number> {
-  return withUnits(surroundings, (context, dependencies) => runHeal(surroundings, context, dependencies, names, options));
+interface Target {
+  node: string;
+  unit: string;
+}
+
+/** Heals the named units, of whatever node, or all of this host that need it; events as they happen, then one line that sums up. */
+export function heal(surroundings: Surroundings, names: readonly string[], options: HealOptions): Promise<number> {
+  return withReadyContext(surroundings, (context) => runHeal(surroundings, context, names, options));
 }
 
 export async function runHeal(
   surroundings: Pick<Surroundings, 'out'>,
   context: Context,
-  dependencies: HealDependencies,
   names: readonly string[],
   options: HealOptions,
 ): Promise<number> {
-  const { config } = context;
+  const { config, database } = context;
   if (config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is healed; `reclaimd units` shows what is broken');
-  const named = names.length > 0 ? names.map((name) => ofThisNode(name, config.node)) : undefined;
   const emit = (event: HealEvent) => {
     if (options.json) surroundings.out(JSON.stringify(event));
-    else if (event.unit !== null) surroundings.out(`${event.unit}: ${event.phase}${event.error === undefined ? '' : `: ${event.error}`}`);
+    else if (event.unit !== null)
+      surroundings.out(`${labelOf(event)}: ${event.phase}${event.error === undefined ? '' : `: ${event.error}`}`);
   };
+  const labelOf = ({ node, unit }: HealEvent) => (node === config.node ? unit : `${node}:${unit}`);
+  const targets = await Promise.all(names.map((name) => parseUnitTarget(database, name, config.node)));
+  const isHere = ({ node }: Target) => node === config.node;
+  const wanted = names.length > 0 ? targets : (await listBroken(requireUnits(context))).map((unit) => ({ node: config.node, unit }));
+  const { allowed, denied } = await sortByRight(context, wanted, options, emit);
+  const here = allowed.filter(isHere).map(({ unit }) => completeUnitName(unit));
+  const results = await Promise.all([
+    here.length > 0 ? healHere(requireUnits(context), here, options, emit) : undefined,
+    ...allowed.filter((target) => !isHere(target)).map((target) => healThere(context, target, options, emit)),
+  ]);
+  const result = merge([...results.filter((one) => one !== undefined), { ...NOTHING, refused: denied }]);
+  if (options.json) emit({ phase: 'done', node: config.node, unit: null });
+  else surroundings.out(summary(result));
+  return exitCodeOf(result);
+}
+
+const NOTHING: HealSummary = { healed: [], failed: [], notNeeded: [], refused: [] };
+
+/** The end of all is told once, for every node together. */
+function healHere(
+  dependencies: HealDependencies,
+  units: readonly string[],
+  options: HealOptions,
+  emit: HealListener,
+): Promise<HealSummary> {
   const healer = { actor: options.actor, automatic: false, reason: options.reason ?? null };
+  return healAll(dependencies, healer, (event) => event.phase !== 'done' && emit(event), units);
+}
+
+/** Left to the daemon of that node, within its own limits. */
+async function healThere(context: Context, { node, unit }: Target, options: HealOptions, emit: HealListener): Promise<HealSummary> {
+  const { database } = context;
+  const request = { node, action: 'unit_heal', unit, actor: options.actor, reason: options.reason ?? null, expected: null } as const;
+  const id = await database.transaction((tx) => saveCommand(tx, request, TAKE_WITHIN_SECONDS));
+  let told: string | undefined;
+  const command = await awaitCommand<HealEvent>(context, id, (event) => {
+    told = event.phase;
+    emit(event);
+  });
+  const name = `${node}:${unit}`;
+  const why = command.error ?? 'nobody can tell';
+  if (command.outcome === 'done') return { ...NOTHING, healed: [name] };
+  if (command.outcome === 'not_needed') return { ...NOTHING, notNeeded: [{ unit: name, why }] };
+  if (told !== 'failed') emit({ phase: 'failed', node, unit, error: why });
+  return command.outcome === 'refused'
+    ? { ...NOTHING, refused: [{ unit: name, why }] }
+    : { ...NOTHING, failed: [{ unit: name, error: why }] };
+}
+
+async function sortByRight(context: Context, targets: readonly Target[], { actor, reason }: HealOptions, emit: HealListener) {
+  const allowed: Target[] = [];
   const denied: HealSummary['refused'] = [];
-  const allowed: string[] = [];
-  for (const unit of named ?? (await listBroken(dependencies))) {
-    const wish = { actor: options.actor, action: 'unit_heal', reason: options.reason } as const;
-    const why = await whyDenied(context, {
-      ...wish,
-      resource: { kind: 'unit', node: config.node, name: unit },
-      target: `${config.node}:${unit}`,
-    });
-    if (why === undefined) allowed.push(unit);
+  for (const { node, unit } of targets) {
+    const target = `${node}:${unit}`;
+    const why = await whyDenied(context, { actor, action: 'unit_heal', reason, resource: { kind: 'unit', node, name: unit }, target });
+    if (why === undefined) allowed.push({ node, unit });
     else {
-      emit({ phase: 'failed', node: config.node, unit, error: why });
-      denied.push({ unit, why });
+      emit({ phase: 'failed', node, unit, error: why });
+      denied.push({ unit: node === context.config.node ? unit : target, why });
     }
   }
-  const healed = await healAll(dependencies, healer, emit, allowed);
-  const result = { ...healed, refused: [...denied, ...healed.refused] };
-  if (!options.json) surroundings.out(summary(result));
-  return exitCodeOf(result);
+  return { allowed, denied };
+}
+
+function merge(results: readonly HealSummary[]): HealSummary {
+  return {
+    healed: results.flatMap(({ healed }) => healed),
+    failed: results.flatMap(({ failed }) => failed),
+    notNeeded: results.flatMap(({ notNeeded }) => notNeeded),
+    refused: results.flatMap(({ refused }) => refused),
+  };
 }
 
 function exitCodeOf({ failed, refused }: HealSummary): number {
   if (failed.length > 0) return EXIT.failed;
   return refused.length > 0 ? EXIT.refused : EXIT.done;
-}
-
-/** `UNIT` or `NODE:UNIT`; a unit's own name may hold a colon, too. */
-function ofThisNode(target: string, node: string): string {
-  if (target.startsWith(`${node}:`)) return completeUnitName(target.slice(node.length + 1));
-  return completeUnitName(target);
 }

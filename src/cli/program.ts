@@ -98,8 +98,8 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
   command('units', 'the allowed units of this host: state, why, last error')
     .option(...json)
     .action((options: { json?: true }) => units(surroundings, options));
-  command('heal', 'reset and start failed units of this host, and watch that they stay up')
-    .argument('[unit...]', 'these; default: all that need it')
+  command('heal', 'reset and start failed units, and watch that they stay up')
+    .argument('[unit...]', 'UNIT or NODE:UNIT; default: all of this host that need it')
     .option(...actor)
     .option('--reason <text>', 'why, for the audit')
     .option('--json', 'print a JSON line for each event')

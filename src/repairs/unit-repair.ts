@@ -14,7 +14,7 @@ export interface UnitRepairDependencies {
 }
 
 /** A daemon takes its commands at once; a node that has not beaten for so long has none. */
-const TAKE_WITHIN_SECONDS = 10;
+export const TAKE_WITHIN_SECONDS = 10;
 const SILENT_AFTER_SECONDS = 10;
 const GIVEN_BACK_PATIENCE_MS = 10_000;
 const POLL_MS = 100;

@@ -21,7 +21,7 @@ async function setUp(env: Record<string, string> = {}) {
     lines,
     show: (options: { json?: true }) => showUnits(surroundings, context, dependencies, options),
     heal: (names: string[], options: { json?: true; reason?: string } = {}) =>
-      runHeal(surroundings, context, dependencies, names, { actor: 'ann@desk', ...options }),
+      runHeal(surroundings, context, names, { actor: 'ann@desk', ...options }),
   };
 }
 

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { heal } from '../../src/cli/heal.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
 import { openTestContext } from '../support/executor.ts';
@@ -68,6 +69,22 @@ describeWithMachine('repairs of units on another node', () => {
       { actor: ANN, action: 'unit_heal', target: 'far:app.service', outcome: 'done', reason: REASON },
       { actor: ANN, action: 'unit_restart', target: 'far:app.service', outcome: 'done', reason: REASON },
     ]);
+  });
+
+  test('heal NODE:UNIT, without a preview: told and audited the same', async () => {
+    const { machine, url, audit } = await setUp();
+    await fail(machine, 'app');
+    const lines: string[] = [];
+    const surroundings = {
+      env: { DATABASE_URL: url, RECLAIMD_NODE: 'desk', RECLAIMD_SYSTEMD: 'off' },
+      out: (text: string) => lines.push(text),
+      signal: new AbortController().signal,
+    };
+    expect(await heal(surroundings, ['far:app'], { actor: ANN, reason: REASON })).toBe(0);
+    expect(lines).toEqual(['far:app.service: starting', 'far:app.service: healed', 'healed far:app.service']);
+    expect(await heal(surroundings, ['far:secret'], { actor: ANN })).toBe(3);
+    expect(await machine.property('app', 'ActiveState')).toBe('active');
+    expect(await audit()).toEqual([{ actor: ANN, action: 'unit_heal', target: 'far:app.service', outcome: 'done', reason: REASON }]);
   });
 
   test('refused early: what is well, what is not on the list there, what has no daemon', async () => {
