@@ -8,6 +8,7 @@ import { benchIncidents } from './incidents.ts';
 import { printVersions } from './support.ts';
 import { benchSweep } from './sweep.ts';
 import { benchThroughput } from './throughput.ts';
+import { benchUnits } from './units.ts';
 
 const benches: Record<string, (quick: boolean) => Promise<void>> = {
   detection: benchDetection,
@@ -17,6 +18,7 @@ const benches: Record<string, (quick: boolean) => Promise<void>> = {
   incidents: benchIncidents,
   flows: benchFlows,
   audit: benchAudit,
+  units: benchUnits,
 };
 const quick = process.argv.includes('--quick');
 const names = process.argv.slice(2).filter((argument) => argument !== '--quick');

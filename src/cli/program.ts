@@ -5,6 +5,7 @@ import * as audit from './audit.ts';
 import { checkConfig } from './check-config.ts';
 import type { Surroundings } from './command.ts';
 import { demo } from './demo.ts';
+import { doctor } from './doctor.ts';
 import { executors } from './executors.ts';
 import { type HealOptions, heal } from './heal.ts';
 import * as incidents from './incidents.ts';
@@ -48,6 +49,10 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
   command('grants', 'print the least privileges for a role that runs the daemon')
     .option('--role <name>', 'the role', 'reclaimd')
     .action((options: { role: string }) => runGrants(surroundings, options));
+  command('doctor', 'everything that the daemon stands on, and how to mend what is missing; run it as its user')
+    .option('--strict', 'what is doubtful fails, too')
+    .option(...json)
+    .action(async (options: { json?: true; strict?: true }) => exitWith(await doctor(surroundings, options)));
   command('polkit', 'print the polkit rule that lets the daemon heal the units of RECLAIMD_UNITS')
     .option('--user <name>', 'that the daemon runs as', 'reclaimd')
     .action((options: { user: string }) => printPolkitRules(surroundings, options));

@@ -7,7 +7,6 @@ import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { describe } from 'vitest';
 import { waitFor } from './wait.ts';
 
 const BOOT = fileURLToPath(new URL('./systemd-machine.sh', import.meta.url));
@@ -59,16 +58,8 @@ export interface Machine {
   stop(): Promise<void>;
 }
 
-/** Why no machine can be had here; never on CI, where a machine that does not boot is a failure. */
-export const whyNoMachine: string | undefined = process.env['CI'] === undefined ? findObstacle() : undefined;
-
-/** Tests that need a machine: skipped, with the reason in their name, where there can be none. */
-export function describeWithMachine(name: string, tests: () => void): void {
-  if (whyNoMachine === undefined) describe(name, tests);
-  else describe.skip(`${name} (skipped: ${whyNoMachine})`, tests);
-}
-
-function findObstacle(): string | undefined {
+/** Why no machine can be had here; undefined where it can. */
+export function findObstacle(): string | undefined {
   if (process.getuid?.() !== 0) return 'needs root';
   const missing = [SYSTEMD, '/usr/bin/dbus-daemon', '/usr/bin/unshare', '/usr/bin/nsenter'].filter((path) => !existsSync(path));
   if (missing.length > 0) return `${missing.join(', ')} missing`;

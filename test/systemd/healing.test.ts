@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
+import { describeWithMachine } from '../support/describe-with-machine.ts';
 import { createMachineFleet, type MachineFleet } from '../support/machine-fleet.ts';
-import { describeWithMachine, type Machine } from '../support/systemd-machine.ts';
+import type { Machine } from '../support/systemd-machine.ts';
 import { waitFor } from '../support/wait.ts';
 
 const heals = ({ database }: MachineFleet) =>

@@ -3,7 +3,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { describeWithMachine, startMachine } from '../support/systemd-machine.ts';
+import { describeWithMachine } from '../support/describe-with-machine.ts';
+import { startMachine } from '../support/systemd-machine.ts';
 import { waitFor } from '../support/wait.ts';
 
 async function machineNamed(name: string) {

@@ -2,9 +2,10 @@ import { expect, test } from 'vitest';
 import { heal } from '../../src/cli/heal.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
+import { describeWithMachine } from '../support/describe-with-machine.ts';
 import { openTestContext } from '../support/executor.ts';
 import { createMachineFleet, type MachineOptions, waitForAdopted } from '../support/machine-fleet.ts';
-import { describeWithMachine, type Machine } from '../support/systemd-machine.ts';
+import type { Machine } from '../support/systemd-machine.ts';
 import { waitFor } from '../support/wait.ts';
 
 const ANN = 'ann@desk';

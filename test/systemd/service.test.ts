@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { createFleetDatabase } from '../support/database.ts';
-import { describeWithMachine, type Machine, startMachine } from '../support/systemd-machine.ts';
+import { describeWithMachine } from '../support/describe-with-machine.ts';
+import { type Machine, startMachine } from '../support/systemd-machine.ts';
 import { waitFor } from '../support/wait.ts';
 
 const root = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
@@ -84,6 +85,10 @@ describeWithMachine("the daemon's own unit", () => {
       return rows[0]?.evidence.lastError?.includes('it begins');
     });
     await waitFor('its status to tell', async () => /executors: .*1 dead/.test(await machine.property('reclaimd', 'StatusText')), 30_000);
+
+    const env = { DATABASE_URL: url, RECLAIMD_UNITS: 'app' };
+    const { stdout: said } = await machine.try(NODE, [MAIN, 'doctor'], { user: 'reclaimd', env });
+    for (const name of ['systemd', 'journal', 'polkit', 'processes', 'daemon']) expect(said).toMatch(new RegExp(`^ok +${name}: `, 'm'));
 
     await machine.run('systemctl', ['stop', 'reclaimd']);
     expect(await machine.property('reclaimd', 'Result')).toBe('success');

@@ -7,7 +7,8 @@ import type { UnitChange } from '../../src/actions/unit-manager.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { createUnitManager } from '../../src/systemd/unit-manager.ts';
 import { silentLog } from '../support/database.ts';
-import { describeWithMachine, type Machine, startMachine } from '../support/systemd-machine.ts';
+import { describeWithMachine } from '../support/describe-with-machine.ts';
+import { type Machine, startMachine } from '../support/systemd-machine.ts';
 import { waitFor } from '../support/wait.ts';
 
 const LIMITS = { callMs: 2_000, jobMs: 10_000, backoffMs: 200 };

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
+import { describeWithMachine } from '../support/describe-with-machine.ts';
 import { createMachineFleet, waitForAdopted } from '../support/machine-fleet.ts';
-import { describeWithMachine } from '../support/systemd-machine.ts';
 import { waitFor } from '../support/wait.ts';
 
 describeWithMachine('workers that are units', () => {

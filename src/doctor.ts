@@ -1,0 +1,202 @@
+import { hostname } from 'node:os';
+import { readActorsFile } from './authorization/actors-file.ts';
+import type { Context } from './context.ts';
+import { createAllowlist } from './healing/allowlist.ts';
+import { ownershipState } from './ownership/install.ts';
+import { ownershipTrouble } from './project-incidents.ts';
+import { lintQueues } from './supervision/lint.ts';
+
+/** One thing that was looked at; `mend`: what to do where it is not as it should be. */
+export interface Check {
+  name: string;
+  status: 'ok' | 'warn' | 'fail' | 'skipped';
+  detail: string;
+  mend?: string;
+}
+
+const LOOK_MS = 3_000;
+const ok = (name: string, detail: string): Check => ({ name, status: 'ok', detail });
+const warn = (name: string, detail: string, mend: string): Check => ({ name, status: 'warn', detail, mend });
+const fail = (name: string, detail: string, mend: string): Check => ({ name, status: 'fail', detail, mend });
+const skipped = (name: string, detail: string): Check => ({ name, status: 'skipped', detail });
+
+/** Looks at everything that the daemon stands on, with the rights of whoever asks: run it as the daemon's user. Changes nothing. */
+export async function* examine(context: Context): AsyncGenerator<Check> {
+  const database = await checkDatabase(context);
+  yield database;
+  if (database.status !== 'fail') {
+    const schema = await guarded('schema', 'run `reclaimd migrate` as the owner', () => checkSchema(context));
+    yield schema;
+    const pgboss = await guarded('pg-boss', 'see RECLAIMD_PGBOSS_SCHEMA', () => checkPgBoss(context));
+    yield pgboss;
+    if (schema.status === 'ok' && pgboss.status !== 'fail') {
+      for (const check of [checkPrivileges, checkOwnership, checkDaemon, checkSight, checkDenials])
+        yield await guarded(NAMES.get(check) ?? '', 'apply what `reclaimd grants` prints', () => check(context));
+      yield* lint(context);
+    }
+  }
+  yield await checkSystemd(context);
+  yield await checkJournal(context);
+  yield await checkActors(context);
+}
+
+async function guarded(name: string, mend: string, check: () => Promise<Check>): Promise<Check> {
+  return check().catch((error: unknown) => fail(name, error instanceof Error ? error.message : String(error), mend));
+}
+
+async function checkDatabase({ database, clock }: Context): Promise<Check> {
+  return guarded('database', 'see DATABASE_URL, and whether the server lets this host in', async () => {
+    await database.query('SELECT 1');
+    const startedAt = clock.now();
+    const [row] = await database.query<{ number: number; version: string }>(
+      `SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version`,
+    );
+    const answered = `Postgres ${row?.version}, answers in ${(clock.now() - startedAt).toFixed(1)} ms`;
+    return (row?.number ?? 0) >= 140_000 ? ok('database', answered) : fail('database', answered, 'Postgres 14 or newer is needed');
+  });
+}
+
+async function checkSchema({ checkSchema: check, config }: Context): Promise<Check> {
+  await check();
+  return ok('schema', `"${config.schema}" is up to date`);
+}
+
+async function checkPgBoss({ probePgBoss }: Context): Promise<Check> {
+  const { mode, detail } = await probePgBoss();
+  if (mode === 'act') return ok('pg-boss', detail);
+  return mode === 'wait'
+    ? warn('pg-boss', detail, 'start a worker once: it installs pg-boss')
+    : fail('pg-boss', detail, 'until then nothing is changed');
+}
+
+/** Those that every part stands on; the rest shows where it is used. */
+async function checkPrivileges({ database, pgbossSchema }: Context): Promise<Check> {
+  const rows = await database.query<{ what: string; granted: boolean }>(
+    `SELECT what, granted FROM (VALUES
+       ('change pg-boss''s jobs', has_table_privilege(format('%I.job', $1::text), 'SELECT, INSERT') AND has_table_privilege(format('%I.job', $1::text), 'UPDATE')
+         AND has_table_privilege(format('%I.job', $1::text), 'DELETE')),
+       ('write the audit', has_table_privilege('audit', 'INSERT')),
+       ('record recoveries', has_table_privilege('recovery', 'INSERT')),
+       ('rotate ownership', has_table_privilege('attempt_a', 'TRUNCATE')),
+       ('see other roles'' sessions', pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))
+     ) AS needed(what, granted)`,
+    [pgbossSchema],
+  );
+  const missing = rows.filter(({ granted }) => !granted).map(({ what }) => what);
+  if (missing.length === 0) return ok('privileges', 'everything that the daemon does');
+  return fail('privileges', `this role may not: ${missing.join(', ')}`, 'apply what `reclaimd grants --role ROLE` prints');
+}
+
+async function checkOwnership({ database, config, pgbossSchema }: Context): Promise<Check> {
+  const state = await ownershipState(database, { schema: config.schema, pgbossSchema });
+  const trouble = ownershipTrouble(state);
+  if (trouble !== undefined) return fail('ownership', trouble, 'run `reclaimd install-ownership`: without it no job can be given back');
+  if (state.missing.length > 0)
+    return warn(
+      'ownership',
+      `${state.missing.length} job tables are not covered`,
+      'the daemon covers them within seconds where it has the TRIGGER right',
+    );
+  return ok('ownership', `recorded on ${state.tables.length} job tables`);
+}
+
+async function checkDaemon({ database, config }: Context): Promise<Check> {
+  const [row] = await database.query<{ seconds: number; stopped: boolean; host: string }>(
+    'SELECT extract(epoch FROM now() - beat_at)::float8 AS seconds, stopped_at IS NOT NULL AS stopped, host FROM node WHERE node = $1',
+    [config.node],
+  );
+  const mend = 'systemctl start reclaimd, and look at `systemctl status reclaimd`';
+  if (!row) return warn('daemon', `no daemon has ever run as ${config.node}`, mend);
+  if (row.stopped || row.seconds > 10)
+    return warn(
+      'daemon',
+      `the daemon of ${config.node} ${row.stopped ? 'was stopped' : `has been silent for ${Math.round(row.seconds)} s`}`,
+      mend,
+    );
+  return ok('daemon', `${config.node} beats, from host ${row.host}`);
+}
+
+/** Workers of this host that beat but that nobody holds in sight. */
+async function checkSight({ database }: Context): Promise<Check> {
+  const [row] = await database.query<{ seen: number; unseen: number }>(
+    `SELECT count(*) FILTER (WHERE witness_node IS NOT NULL)::int AS seen, count(*) FILTER (WHERE witness_node IS NULL AND pid IS NOT NULL)::int AS unseen
+     FROM executor WHERE host = $1 AND stopped_at IS NULL AND proof IS NULL AND beat_at > now() - make_interval(secs => 2 * beat_seconds)`,
+    [hostname()],
+  );
+  const { seen = 0, unseen = 0 } = row ?? {};
+  if (unseen === 0)
+    return ok('processes', seen === 0 ? 'no living executor of this host is known yet' : `${seen} executors of this host are in sight`);
+  return warn(
+    'processes',
+    `${unseen} living executors of this host are not in sight: their deaths are noticed by silence alone`,
+    'the daemon must see their /proc entries (no hidepid), in the same pid namespace, under the same host name',
+  );
+}
+
+/** systemd says only on trial what polkit allows: the last heals tell. */
+async function checkDenials({ database, config }: Context): Promise<Check> {
+  if (config.units.length === 0) return skipped('polkit', 'RECLAIMD_UNITS is empty: no unit is ever touched');
+  const [row] = await database.query<{ unit: string; error: string; denied: boolean }>(
+    `SELECT unit, error, coalesce(error ~* '(access denied|interactive authentication|not authorized|permission denied)', false) AS denied
+     FROM unit_action WHERE host = $1 AND outcome IN ('done', 'failed') ORDER BY id DESC LIMIT 1`,
+    [hostname()],
+  );
+  if (!row) return skipped('polkit', 'no unit of this host has been healed yet');
+  if (!row.denied) return ok('polkit', `the last heal of this host (${row.unit}) was allowed`);
+  return fail('polkit', `${row.unit}: ${row.error}`, 'put what `reclaimd polkit` prints into /etc/polkit-1/rules.d/50-reclaimd.rules');
+}
+
+const NAMES = new Map<(context: Context) => Promise<Check>, string>([
+  [checkPrivileges, 'privileges'],
+  [checkOwnership, 'ownership'],
+  [checkDaemon, 'daemon'],
+  [checkSight, 'processes'],
+  [checkDenials, 'polkit'],
+]);
+
+async function* lint({ database, supervision, config }: Context): AsyncGenerator<Check> {
+  const findings = await lintQueues(database, supervision, { takenOver: config.pgbossSupervise });
+  if (findings.length === 0) yield ok('queues', 'their settings fit');
+  for (const { queue, message } of findings) {
+    const [what, mend = ''] = message.split(/: (?=[^:]*$)/);
+    yield warn(queue === null ? 'queues' : `queue ${queue}`, what ?? message, mend);
+  }
+}
+
+async function checkSystemd({ units, config }: Context): Promise<Check> {
+  const mend = 'see RECLAIMD_SYSTEMD and RECLAIMD_SYSTEMD_BUS, and whether dbus.service runs';
+  if (!units)
+    return config.units.length > 0
+      ? fail('systemd', 'RECLAIMD_UNITS names units, but there is no systemd to be asked', mend)
+      : skipped('systemd', 'not used');
+  return guarded('systemd', mend, async () => {
+    const allowlist = createAllowlist(config.units);
+    const listed =
+      allowlist.patterns.length === 0 ? [] : (await units.manager.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
+    if (allowlist.patterns.length === 0) await units.manager.read('dbus.service');
+    else if (listed.length === 0)
+      return warn('systemd', 'it answers, but knows no unit of RECLAIMD_UNITS', 'see whether the names and patterns are meant so');
+    return ok('systemd', allowlist.patterns.length === 0 ? 'it answers' : `it answers; ${listed.length} units may be healed`);
+  });
+}
+
+async function checkJournal({ units }: Context): Promise<Check> {
+  if (!units) return skipped('journal', 'not used');
+  const mend = 'make the user a member of systemd-journal';
+  return guarded('journal', mend, async () => {
+    const bus = await units.manager.read('dbus.service').catch(() => undefined);
+    const end = bus && (await units.journal.readLastLines(bus.invocationId, 1, AbortSignal.timeout(LOOK_MS)));
+    if (end && end.length > 0) return ok('journal', 'it can be read');
+    return warn('journal', 'nothing can be read of it: why units ended, and their last words, stay unknown', mend);
+  });
+}
+
+async function checkActors({ config }: Context): Promise<Check> {
+  const { actorsFile } = config;
+  if (actorsFile === undefined)
+    return warn('actors', 'whoever has the database credentials may execute every repair', 'name who may do what in RECLAIMD_ACTORS_FILE');
+  return guarded('actors', 'see RECLAIMD_ACTORS_FILE', async () => {
+    const { permissions } = readActorsFile(actorsFile);
+    return ok('actors', `${actorsFile}: rights for ${permissions.size} actors`);
+  });
+}
