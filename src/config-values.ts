@@ -1,4 +1,5 @@
 import { isIPv6 } from 'node:net';
+import { validate as isCronExpression } from 'node-cron';
 import { POLICIES, type Policy } from './actions/limits.ts';
 import { parseUnitPatterns } from './healing/allowlist.ts';
 import type { PolicyRule } from './recovery/policy.ts';
@@ -27,6 +28,35 @@ export function duration(leastMs: number): ValueType<number> {
     },
   };
 }
+
+/** How long something is kept: a duration of at least `least`, or `never` for no end. */
+export function period(least: string): ValueType<number> {
+  return {
+    allowed: `a duration of at least ${least}, such as 12h or 30d, or \`never\` to keep it`,
+    parse: (given) => {
+      if (given === 'never') return Number.POSITIVE_INFINITY;
+      const ms = parseDuration(given);
+      return ms !== undefined && ms >= (parseDuration(least) ?? 0) ? ms : undefined;
+    },
+  };
+}
+
+/** As node-cron reads it. */
+export const cronSchedule: ValueType<string> = {
+  allowed: 'a cron expression of five fields, such as `17 3 * * *`',
+  parse: (given) => (given.trim().split(/\s+/).length === 5 && isCronExpression(given) ? given.trim() : undefined),
+};
+
+export const timeZone: ValueType<string> = {
+  allowed: 'a name such as `Europe/Berlin`',
+  parse: (given) => {
+    try {
+      return new Intl.DateTimeFormat('en', { timeZone: given }).resolvedOptions().timeZone;
+    } catch {
+      return undefined;
+    }
+  },
+};
 
 export function integer(least: number, most: number): ValueType<number> {
   return {

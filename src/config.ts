@@ -4,6 +4,7 @@ import { POLICIES, type PoisonPolicy, type Policy } from './actions/limits.ts';
 import {
   boolean,
   closestName,
+  cronSchedule,
   databaseUrl,
   duration,
   flowPolicyRules,
@@ -13,10 +14,12 @@ import {
   maskUrl,
   oneOf,
   parseDuration,
+  period,
   pgbossName,
   policyRules,
   postgresName,
   text,
+  timeZone,
   unitPatterns,
 } from './config-values.ts';
 import type { PolicyRule } from './recovery/policy.ts';
@@ -63,6 +66,22 @@ export interface Config {
   healQuietMs: number;
   flapRestarts: number;
   flapWindowMs: number;
+  retentionSchedule: string;
+  retentionZone: string | undefined;
+  retentionBudgetMs: number;
+  retainRecoveriesMs: number;
+  retainExecutorsMs: number;
+  retainNodesMs: number;
+  retainIncidentsMs: number;
+  retainPreviewsMs: number;
+  retainHealsMs: number;
+  retainUnitLivesMs: number;
+  retainCrashesMs: number;
+  retainCommandsMs: number;
+  retainWorkflowsMs: number;
+  retainWorkflowActionsMs: number;
+  retainRunsMs: number;
+  retainArchiveMs: number;
   reconcileIntervalMs: number;
   workflowPolicies: readonly FlowPolicyRule[];
   replayAfterMs: number;
@@ -319,6 +338,97 @@ const variables: Variables = {
     default: '10',
     ...integer(1, 1000),
     meaning: "Times that one step's event is emitted again before it is an incident.",
+  },
+  retentionSchedule: {
+    name: 'RECLAIMD_RETENTION_SCHEDULE',
+    default: '17 3 * * *',
+    ...cronSchedule,
+    meaning: 'When what is due is pruned, by one node of the fleet.',
+  },
+  retentionZone: {
+    name: 'RECLAIMD_RETENTION_TIME_ZONE',
+    default: undefined,
+    ...timeZone,
+    meaning: "Time zone of the schedule; none: the host's.",
+  },
+  retentionBudgetMs: {
+    name: 'RECLAIMD_RETENTION_BUDGET',
+    default: '5m',
+    ...duration(1000),
+    meaning: 'A run ends after so long; the next goes on.',
+  },
+  retainRecoveriesMs: {
+    name: 'RECLAIMD_RETAIN_RECOVERIES',
+    default: '90d',
+    ...period('7d'),
+    meaning: 'Recoveries (the poison limit counts by them) are kept for so long, then archived.',
+  },
+  retainExecutorsMs: {
+    name: 'RECLAIMD_RETAIN_EXECUTORS',
+    default: '7d',
+    ...period('2d'),
+    meaning: 'Executors since their last sign are kept for so long.',
+  },
+  retainNodesMs: {
+    name: 'RECLAIMD_RETAIN_NODES',
+    default: '30d',
+    ...period('1d'),
+    meaning: 'Nodes since their last beat are kept for so long.',
+  },
+  retainIncidentsMs: {
+    name: 'RECLAIMD_RETAIN_INCIDENTS',
+    default: '90d',
+    ...period('1d'),
+    meaning: 'Resolved incidents with their occurrences are kept for so long, then archived.',
+  },
+  retainPreviewsMs: {
+    name: 'RECLAIMD_RETAIN_PREVIEWS',
+    default: '7d',
+    ...period('1h'),
+    meaning: 'Previews of repairs since their end are kept for so long.',
+  },
+  retainHealsMs: {
+    name: 'RECLAIMD_RETAIN_HEALS',
+    default: '90d',
+    ...period('1d'),
+    meaning: 'Heals and other changes of units are kept for so long, then archived.',
+  },
+  retainUnitLivesMs: {
+    name: 'RECLAIMD_RETAIN_UNIT_LIVES',
+    default: '7d',
+    ...period('1d'),
+    meaning: 'Lives of units, which flapping is judged by are kept for so long.',
+  },
+  retainCrashesMs: {
+    name: 'RECLAIMD_RETAIN_CRASHES',
+    default: '90d',
+    ...period('1d'),
+    meaning: 'Crashes of units are kept for so long, then archived.',
+  },
+  retainCommandsMs: {
+    name: 'RECLAIMD_RETAIN_COMMANDS',
+    default: '7d',
+    ...period('1h'),
+    meaning: 'Commands for other nodes are kept for so long.',
+  },
+  retainWorkflowsMs: {
+    name: 'RECLAIMD_RETAIN_WORKFLOWS',
+    default: '30d',
+    ...period('1h'),
+    meaning: 'Workflow instances that ended, with their steps are kept for so long.',
+  },
+  retainWorkflowActionsMs: {
+    name: 'RECLAIMD_RETAIN_WORKFLOW_ACTIONS',
+    default: '30d',
+    ...period('1d'),
+    meaning: 'Retries of parents, which their limit counts by are kept for so long.',
+  },
+  retainRunsMs: { name: 'RECLAIMD_RETAIN_RUNS', default: '90d', ...period('1d'), meaning: 'Runs of retention are kept for so long.' },
+  retainArchiveMs: {
+    name: 'RECLAIMD_RETAIN_ARCHIVE',
+    default: '365d',
+    ...period('1d'),
+    meaning: 'The archive itself are kept for so long.',
   },
 };
 

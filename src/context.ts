@@ -29,6 +29,7 @@ import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from '.
 import { listPolicies } from './recovery/policy-table.ts';
 import type { SweepDependencies } from './recovery/sweep.ts';
 import type { RepairDependencies } from './repairs/preview.ts';
+import type { PruneDependencies } from './retention/prune.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
@@ -182,6 +183,26 @@ export function openContext(options: ContextOptions) {
     return { database, flows, schema, node, replayAfterSeconds: replayAfterMs / 1000, replayMax };
   }
 
+  /** What pruning stands on; periods in seconds. */
+  function pruneDependencies(): PruneDependencies {
+    const periods = {
+      recoveries: config.retainRecoveriesMs / 1000,
+      executors: config.retainExecutorsMs / 1000,
+      nodes: config.retainNodesMs / 1000,
+      incidents: config.retainIncidentsMs / 1000,
+      previews: config.retainPreviewsMs / 1000,
+      heals: config.retainHealsMs / 1000,
+      unit_lives: config.retainUnitLivesMs / 1000,
+      crashes: config.retainCrashesMs / 1000,
+      commands: config.retainCommandsMs / 1000,
+      workflows: config.retainWorkflowsMs / 1000,
+      workflow_actions: config.retainWorkflowActionsMs / 1000,
+      runs: config.retainRunsMs / 1000,
+      archive: config.retainArchiveMs / 1000,
+    };
+    return { database, clock, periods, node: config.node, batch: config.batch, budgetMs: config.retentionBudgetMs };
+  }
+
   /** What a person's repairs stand on. */
   function repairDependencies(): RepairDependencies {
     return {
@@ -247,6 +268,7 @@ export function openContext(options: ContextOptions) {
     sweepDependencies,
     healDependencies,
     repairDependencies,
+    pruneDependencies,
     flowDependencies,
     reconcileDependencies,
     scope: { stack: config.stack ?? null, env: config.env ?? null },

@@ -18,6 +18,7 @@ import { createMetrics, labelOfResult } from './metrics/metrics.ts';
 import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
+import { scheduleRetention } from './retention/schedule.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
@@ -61,6 +62,10 @@ const SUPERVISE_INTERVAL_MS = 5_000;
 const SEAL_INTERVAL_MS = 5_000;
 /** Only what no notice told of. */
 const COMMANDS_INTERVAL_MS = 5_000;
+/** Counting what is due reads whole tables. */
+const RETENTION_LOOK_MS = 15 * 60_000;
+/** The schedules of a fleet come due within minutes of each other: one of them prunes. */
+const RETENTION_TURN_MS = 30 * 60_000;
 const GAUGES_INTERVAL_MS = 10_000;
 /** Only what a failed sweep left; a death wakes the loop at once. */
 const NOTICE_FALLBACK_MS = 1_000;
@@ -243,6 +248,17 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
 
+  const retention = scheduleRetention({ config, clock, log, onDue: () => wake('retention') });
+  definitions.push({
+    name: 'retention',
+    intervalMs: RETENTION_LOOK_MS,
+    pass: when(isReady, async () => {
+      if (retention.takeDue() && !config.dryRun) return turn('retention', RETENTION_TURN_MS, passes.retentionTurn)();
+      await passes.readRetention();
+      return undefined;
+    }),
+  });
+
   const commands = createCommandServer({
     database,
     clock,
@@ -265,6 +281,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       ? undefined
       : await startHttpServer({ listen: config.listen, registry: metrics.registry, livez, readyz }, { log });
 
+  retention.start();
   for (const definition of definitions) {
     loops.push(startLoop(definition, { clock, log, observe: observeLoop }));
     // The others begin once the first look at the database is over, whatever it said.
@@ -334,6 +351,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     stopping.abort();
     await Promise.all([listener.stop(), unitPasses?.stop(), commands.stop(), ...loops.map((loop) => loop.stop())]);
     adoption.close();
+    retention.stop();
     blame?.stop();
     if (isReady())
       await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) =>

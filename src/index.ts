@@ -34,6 +34,14 @@ export { type ExecuteRequest, executeRepair, type RepairExecuted, type TargetOut
 export type { JobPlan } from './repairs/job-plan.ts';
 export type { RepairPlan } from './repairs/plan.ts';
 export { type PreviewRequest, previewRepair, type RepairDependencies, type RepairPreview, type RepairRefused } from './repairs/preview.ts';
+export {
+  type ClassStatus,
+  type PruneDependencies,
+  type PruneResult,
+  type RetentionStatus,
+  retentionStatus,
+  runArchivePrune,
+} from './retention/prune.ts';
 export { systemClock } from './runtime/clock.ts';
 export { createLogger } from './runtime/logger.ts';
 export { type LintFinding, lintQueues } from './supervision/lint.ts';

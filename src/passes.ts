@@ -18,6 +18,8 @@ import { resolveReleasedHolds } from './recovery/holds.ts';
 import { projectHungExecutors } from './recovery/hung-executors.ts';
 import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './recovery/sweep.ts';
+import { projectBehind } from './retention/behind.ts';
+import { retentionStatus, runArchivePrune } from './retention/prune.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { superviseOnce } from './supervision/take-over.ts';
@@ -175,6 +177,24 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     }
   }
 
+  async function retentionTurn(): Promise<void> {
+    const result = await runArchivePrune(context.pruneDependencies(), { actor: `reclaimd@${config.node}`, reason: null });
+    for (const [name, { pruned, error }] of Object.entries(result)) {
+      metrics.pruned.inc({ class: name }, pruned);
+      if (error !== undefined) log.error({ class: name, error }, 'retention failed');
+    }
+    await readRetention();
+  }
+
+  async function readRetention(): Promise<void> {
+    const { classes } = await retentionStatus(context.pruneDependencies());
+    for (const { name, rows, due } of classes) {
+      metrics.retainedRows.set({ class: name }, rows);
+      metrics.retentionDue.set({ class: name }, due);
+    }
+    note(await projectBehind(database, config.node, classes));
+  }
+
   async function sealTurn(): Promise<void> {
     await sealAudit(database);
   }
@@ -230,6 +250,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     incidentsTurn,
     ownershipTurn,
     sealTurn,
+    retentionTurn,
+    readRetention,
     readGauges,
   };
 }

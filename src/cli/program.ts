@@ -13,6 +13,7 @@ import * as policies from './policies.ts';
 import { printPolkitRules } from './polkit.ts';
 import { reconcile } from './reconcile.ts';
 import * as repairs from './repairs.ts';
+import * as retention from './retention.ts';
 import { run } from './run.ts';
 import { runGrants, runInstallOwnership, runMigrate, runRemoveOwnership } from './schema.ts';
 import { status } from './status.ts';
@@ -169,6 +170,20 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--expect <head>', 'POSITION:HASH, as an earlier run printed it')
     .option(...json)
     .action(async (options: { expect?: string; json?: true }) => exitWith(await audit.verify(surroundings, options)));
+
+  const retained = command('retention', 'what is kept, for how long, and what is due');
+  retained
+    .command('status', { isDefault: true })
+    .description('each class: rows, size, oldest, due')
+    .option(...json)
+    .action((options: { json?: true }) => retention.showStatus(surroundings, options));
+  retained
+    .command('prune')
+    .description('archive and remove now what is due')
+    .requiredOption('--reason <text>', 'why; 8 characters or more')
+    .option(...actor)
+    .option(...json)
+    .action(async (options: { reason: string; actor: string; json?: true }) => exitWith(await retention.prune(surroundings, options)));
 
   const policy = command('policies', 'what happens to orphans, by queue');
   policy

@@ -1,0 +1,201 @@
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { prune, showStatus } from '../../src/cli/retention.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import type { Database } from '../../src/postgres/database.ts';
+import { projectBehind } from '../../src/retention/behind.ts';
+import { RECORD_CLASSES, type RecordName } from '../../src/retention/classes.ts';
+import { type PruneDependencies, retentionStatus, runArchivePrune } from '../../src/retention/prune.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext } from '../support/executor.ts';
+
+const ORDER = { actor: 'ann@desk', reason: 'the disk is full' };
+const DAY = 86_400;
+/** One row of each class that became history so many seconds ago. */
+const ROWS: Record<RecordName, string> = {
+  recoveries: `INSERT INTO recovery (queue, job_id, retry_count, verdict, policy, policy_source, outcome, reason, node, recovered_at)
+    VALUES ('q', gen_random_uuid(), 0, 'dead', 'fail', 'default', 'failed', 'r', 'n', AGO)`,
+  executors: `INSERT INTO executor (id, kind, beat_seconds, started_at, beat_at) VALUES (gen_random_uuid()::text, 'own', 1, AGO, AGO)`,
+  nodes: `INSERT INTO node (node, daemon_id, host, pid, version, beat_at) VALUES (gen_random_uuid()::text, gen_random_uuid(), 'h', 1, '0', AGO)`,
+  incidents: `INSERT INTO incident (class, fingerprint, summary, evidence, resolved_at) VALUES ('poison_job', gen_random_uuid()::text, 's', '{}', AGO)`,
+  previews: `INSERT INTO repair_preview (actor, action, request, plan, plan_hash, node, expires_at) VALUES ('a', 'job_retry', '{}', '{}', gen_random_uuid()::text, 'n', AGO)`,
+  heals: `INSERT INTO unit_action (host, unit, node, action, actor, automatic, lease_until, outcome, ended_at) VALUES ('h', 'u', 'n', 'unit_heal', 'a', true, AGO, 'done', AGO)`,
+  unit_lives: `INSERT INTO unit_life (host, unit, invocation, restarts, seen_at) VALUES ('h', 'u', gen_random_uuid()::text, 0, AGO)`,
+  crashes: `INSERT INTO unit_crash (executor_id, host, node, unit, invocation, result, exit_status, attempts, attempt_count, crashed_at)
+    VALUES (gen_random_uuid()::text, 'h', 'n', 'u', 'i', 'signal', 9, '[]', 0, AGO)`,
+  commands: `INSERT INTO node_command (node, action, unit, actor, take_by, outcome, ended_at) VALUES ('n', 'look', 'u', 'a', AGO, 'done', AGO)`,
+  workflows: `INSERT INTO workflow_instance (id, workflow, state, updated_at) VALUES (gen_random_uuid()::text, 'w', 'completed', AGO)`,
+  workflow_actions: `INSERT INTO workflow_action (queue, job_id, action, acted_at) VALUES ('q', gen_random_uuid(), 'retry', AGO)`,
+  runs: `INSERT INTO retention_run (node, actor, started_at) VALUES ('n', 'a', AGO)`,
+  archive: `INSERT INTO archive (class, record, archived_at) VALUES ('recoveries', '{}', AGO)`,
+};
+
+const add = (database: Database, name: RecordName, secondsAgo: number) =>
+  database.query(ROWS[name].replaceAll('AGO', `now() - make_interval(secs => ${secondsAgo})`));
+const count = async (database: Database, table: string) => (await database.query(`SELECT FROM ${table}`)).length;
+
+async function setUp(env: Record<string, string> = {}) {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'q' }] });
+  const context = await openTestContext(fleet.url, env);
+  return { ...fleet, dependencies: context.pruneDependencies() };
+}
+
+test.each(RECORD_CLASSES.map((recordClass) => [recordClass.name, recordClass] as const))(
+  '%s: a second past its period goes, archived where the class says so; a minute before it stays',
+  async (name, { table, archived }) => {
+    const { database, dependencies } = await setUp();
+    const seconds = dependencies.periods[name];
+    await add(database, name, seconds + 1);
+    await add(database, name, seconds - 60);
+    const before = await count(database, table);
+    const result = await runArchivePrune(dependencies, ORDER);
+    expect(result[name]).toEqual({ pruned: 1, archived: archived ? 1 : 0, left: false });
+    // The run itself is a row of its ledger.
+    expect(await count(database, table)).toBe(before - 1 + (name === 'runs' ? 1 : 0));
+    if (name !== 'archive') expect(await database.query('SELECT class FROM archive')).toEqual(archived ? [{ class: name }] : []);
+    const again = await runArchivePrune(dependencies, ORDER);
+    expect(again[name]?.pruned).toBe(0);
+    expect(await database.query(`SELECT actor, reason FROM audit WHERE action = 'retention_prune'`)).toEqual([ORDER]);
+  },
+);
+
+test('`never` keeps everything', async () => {
+  const { database, dependencies } = await setUp({ RECLAIMD_RETAIN_RECOVERIES: 'never' });
+  await add(database, 'recoveries', 10_000 * DAY);
+  await runArchivePrune(dependencies, ORDER);
+  expect(await count(database, 'recovery')).toBe(1);
+  const { classes } = await retentionStatus(dependencies);
+  expect(classes.find(({ name }) => name === 'recoveries')).toMatchObject({ keptSeconds: null, rows: 1, due: 0 });
+});
+
+test('what is not history does not go, however old: an open incident, a running workflow, a heal under way', async () => {
+  const { database, dependencies } = await setUp();
+  await database.query(
+    `INSERT INTO incident (class, fingerprint, summary, evidence, first_seen_at) VALUES ('poison_job', 'f', 's', '{}', now() - interval '10 years')`,
+  );
+  await database.query(`INSERT INTO workflow_instance (id, workflow, updated_at) VALUES ('i', 'w', now() - interval '10 years')`);
+  await database.query(
+    `INSERT INTO unit_action (host, unit, node, action, actor, automatic, started_at, lease_until) VALUES ('h', 'u', 'n', 'unit_heal', 'a', true, now() - interval '10 years', now())`,
+  );
+  const result = await runArchivePrune(dependencies, ORDER);
+  for (const name of ['incidents', 'workflows', 'heals'] as const) expect(result[name]?.pruned).toBe(0);
+});
+
+test('the evidence of an open incident stays until it is resolved', async () => {
+  const { database, dependencies } = await setUp();
+  await add(database, 'recoveries', 1_000 * DAY);
+  await add(database, 'crashes', 1_000 * DAY);
+  await add(database, 'executors', 1_000 * DAY);
+  const [recovery] = await database.query<{ job: string }>('SELECT job_id::text AS job FROM recovery');
+  const [crash] = await database.query<{ id: string }>('SELECT executor_id AS id FROM unit_crash');
+  const [executor] = await database.query<{ id: string }>('SELECT id FROM executor');
+  await database.query(`INSERT INTO incident (class, fingerprint, summary, evidence) VALUES ('poison_job', 'f', 's', $1)`, [
+    JSON.stringify({ jobId: recovery?.job, crashes: [crash?.id], executorId: executor?.id }),
+  ]);
+  await runArchivePrune(dependencies, ORDER);
+  expect([await count(database, 'recovery'), await count(database, 'unit_crash'), await count(database, 'executor')]).toEqual([1, 1, 1]);
+  await database.query('UPDATE incident SET resolved_at = now()');
+  await runArchivePrune(dependencies, ORDER);
+  expect([await count(database, 'recovery'), await count(database, 'unit_crash'), await count(database, 'executor')]).toEqual([0, 0, 0]);
+});
+
+test('an executor that still holds an attempt stays', async () => {
+  const { url, boss, database, dependencies } = await setUp();
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(url, database, 'worker');
+  await boss.send('q', {});
+  const [job] = await executor.fetch('q');
+  await executor.boss.stop({ graceful: false });
+  await executor.fallSilent(100 * DAY);
+  await runArchivePrune(dependencies, ORDER);
+  expect(await count(database, 'executor')).toBe(1);
+  await boss.complete('q', job?.id ?? '');
+  await runArchivePrune(dependencies, ORDER);
+  expect(await count(database, 'executor')).toBe(0);
+});
+
+test('an incident is archived with its history', async () => {
+  const { database, dependencies } = await setUp();
+  await add(database, 'incidents', 1_000 * DAY);
+  await database.query(
+    `INSERT INTO incident_occurrence (incident_id, number, opening, node, summary, affected, evidence) SELECT id, 1, 1, 'n', 'so it was', 1, '{}' FROM incident`,
+  );
+  await runArchivePrune(dependencies, ORDER);
+  expect(await database.query(`SELECT record->'summary' AS summary, record->'history'->0->'summary' AS history FROM archive`)).toEqual([
+    { summary: 's', history: 'so it was' },
+  ]);
+  expect(await count(database, 'incident_occurrence')).toBe(0);
+});
+
+test('batches: all that is due in one run, in many statements; out of time, the rest at the next', async () => {
+  const { database, dependencies } = await setUp();
+  for (let index = 0; index < 25; index++) await add(database, 'heals', 1_000 * DAY);
+  const rushed = await runArchivePrune({ ...dependencies, budgetMs: 0 }, ORDER);
+  expect(rushed.heals).toEqual({ pruned: 0, archived: 0, left: true });
+  const done = await runArchivePrune({ ...dependencies, batch: 10 }, ORDER);
+  expect(done.heals).toEqual({ pruned: 25, archived: 25, left: false });
+});
+
+test('a batch that cannot be archived is not deleted, and keeps no other class from its turn', async () => {
+  const { database, dependencies } = await setUp();
+  await add(database, 'heals', 1_000 * DAY);
+  await add(database, 'previews', 1_000 * DAY);
+  await database.query(`ALTER TABLE archive ADD CONSTRAINT full CHECK (class <> 'heals')`.replace('full', 'disk_full'));
+  const result = await runArchivePrune(dependencies, ORDER);
+  expect(result.heals).toMatchObject({ pruned: 0, left: true, error: expect.stringContaining('disk_full') });
+  expect(await count(database, 'unit_action')).toBe(1);
+  expect(result.previews).toMatchObject({ pruned: 1 });
+});
+
+test('two at once: each row goes once', async () => {
+  const { database, dependencies } = await setUp();
+  for (let index = 0; index < 40; index++) await add(database, 'heals', 1_000 * DAY);
+  const some: PruneDependencies = { ...dependencies, batch: 5 };
+  const results = await Promise.all([runArchivePrune(some, ORDER), runArchivePrune(some, ORDER)]);
+  const pruned = results.map(({ heals }) => heals?.pruned ?? 0);
+  const [rest] = [await runArchivePrune(some, ORDER)];
+  expect((pruned[0] ?? 0) + (pruned[1] ?? 0) + (rest.heals?.pruned ?? 0)).toBe(40);
+  expect(await count(database, 'archive')).toBe(40);
+});
+
+test('an incident says which class is behind, until it has caught up', async () => {
+  const { database, dependencies } = await setUp();
+  const look = async () => projectBehind(database, 'test', (await retentionStatus(dependencies)).classes);
+  await add(database, 'heals', 1.5 * dependencies.periods.heals);
+  await look();
+  expect(await count(database, 'incident WHERE resolved_at IS NULL')).toBe(0);
+  await add(database, 'heals', 2.5 * dependencies.periods.heals);
+  await look();
+  expect(await database.query('SELECT fingerprint, affected FROM incident WHERE resolved_at IS NULL')).toEqual([
+    { fingerprint: 'retention_behind:heals', affected: 2 },
+  ]);
+  await runArchivePrune(dependencies, ORDER);
+  await look();
+  expect(await count(database, 'incident WHERE resolved_at IS NULL')).toBe(0);
+});
+
+test('the commands: status shows each class, prune wants a reason, and is audited by the name of who asked', async () => {
+  const { url, database } = await setUp();
+  await add(database, 'heals', 1_000 * DAY);
+  const lines: string[] = [];
+  const surroundings = {
+    env: { DATABASE_URL: url, RECLAIMD_SYSTEMD: 'off' },
+    out: (text: string) => lines.push(text),
+    signal: new AbortController().signal,
+  };
+  await showStatus(surroundings, {});
+  expect(lines.join('\n')).toMatch(/^heals\s+90d\s+yes\s+1\s+\d+ kB\s+1000d\s+1$/m);
+  expect(lines.join('\n')).toContain('no run yet');
+  await expect(prune(surroundings, { actor: 'ann@desk', reason: 'short' })).rejects.toThrow('--reason');
+  lines.length = 0;
+  expect(await prune(surroundings, ORDER)).toBe(0);
+  expect(lines.join('\n')).toMatch(/^heals\s+1\s+1\s+done$/m);
+  expect(await database.query('SELECT actor, reason FROM audit')).toEqual([ORDER]);
+});
+
+test("the README's table of records is the code's", () => {
+  const rows = RECORD_CLASSES.map(
+    ({ name, archived }) => `| ${name.replace('_', ' ')} | \`RECLAIMD_RETAIN_${name.toUpperCase()}\` | ${archived ? 'yes' : 'no'} |`,
+  );
+  expect(readFileSync(new URL('../../README.md', import.meta.url), 'utf8')).toContain(rows.join('\n'));
+});
