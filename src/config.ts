@@ -59,6 +59,7 @@ export interface Config {
   healStopped: boolean;
   unitsDesired: readonly string[];
   unitsStopped: readonly string[];
+  hungAfterMs: number | undefined;
   healSettleMs: number;
   healBackoffMs: number;
   healMax: number;
@@ -274,6 +275,13 @@ const variables: Variables = {
     default: undefined,
     ...unitPatterns,
     meaning: 'Units of RECLAIMD_UNITS that are down on purpose: neither reported nor healed.',
+  },
+  hungAfterMs: {
+    name: 'RECLAIMD_HUNG_AFTER',
+    default: undefined,
+    ...duration(10_000),
+    meaning:
+      'Restart the unit of a worker whose process is there but silent for so long; its jobs come back once it is proven gone. None: never.',
   },
   healSettleMs: {
     name: 'RECLAIMD_HEAL_SETTLE',
@@ -511,7 +519,7 @@ function describeValue(value: unknown, { name, secret }: Variable<unknown>): str
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '(none)';
   if (secret) return maskUrl(String(value));
   if (typeof value === 'object' && value !== null && 'port' in value) return formatAddress(value as { host: string; port: number });
-  if (/_(DELAY|GRACE|INTERVAL|SETTLE|BACKOFF|WINDOW|QUIET|AFTER)$/.test(name)) return `${Number(value) / 1000}s`;
+  if (/_(DELAY|GRACE|INTERVAL|AFTER|SETTLE|BACKOFF|WINDOW|QUIET|AFTER)$/.test(name)) return `${Number(value) / 1000}s`;
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 

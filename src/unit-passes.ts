@@ -1,4 +1,5 @@
 import type { Config } from './config.ts';
+import { listExecutorHealth } from './executors/health.ts';
 import { readBudgets } from './healing/budgets.ts';
 import type { UnitHealth } from './healing/detect.ts';
 import { needsHealing } from './healing/detect.ts';
@@ -6,6 +7,7 @@ import { enrich } from './healing/enrich.ts';
 import { findFailed, findFlapping, type UnitCircumstances } from './healing/findings.ts';
 import { type HealDependencies, healUnit } from './healing/heal.ts';
 import { countRestarts, saveLives } from './healing/queries.ts';
+import { restartUnit } from './healing/restart.ts';
 import { type Finding, project } from './incidents/incident.ts';
 import { countIncidents, type Metrics } from './metrics/metrics.ts';
 import type { Database } from './postgres/database.ts';
@@ -55,6 +57,7 @@ export function createUnitPasses({ config, database, dependencies, metrics, cloc
         else againInMs = Math.min(againInMs ?? Number.POSITIVE_INFINITY, seconds * 1000 + BACKOFF_SLACK_MS);
       }
     }
+    await fenceHung();
     await noteLives(units);
     const circumstances: UnitCircumstances = {
       node,
@@ -71,6 +74,38 @@ export function createUnitPasses({ config, database, dependencies, metrics, cloc
     countIncidents(metrics, await project(database, node, 'unit_flapping', flapping));
     setGauges(units, flapping.length, [...budgets.values()].filter(({ breaker }) => breaker === 'open').length);
     return againInMs === undefined ? undefined : { againInMs: Math.min(againInMs, UNITS_INTERVAL_MS) };
+  }
+
+  /**
+   * A process that is there but silent holds its attempts for ever: with the operator's leave its unit is restarted, under its
+   * budget. Its attempts come back when the process is proven gone, not before.
+   */
+  async function fenceHung(): Promise<void> {
+    const { hungAfterMs } = config;
+    if (hungAfterMs === undefined || config.heal === 'off' || config.dryRun) return;
+    const executors = await listExecutorHealth(database);
+    const hung = executors.filter(
+      ({ verdict, witnessNode, silentSeconds }) => verdict === 'hung' && witnessNode === node && silentSeconds * 1000 > hungAfterMs,
+    );
+    for (const unit of new Set(hung.map((executor) => executor.unit)))
+      if (unit !== null && allowlist.allows(unit) && !healing.has(unit)) beginRestart(unit);
+  }
+
+  function beginRestart(unit: string): void {
+    if (healing.size >= HEALS_AT_ONCE || stopping.signal.aborted) return;
+    log.warn({ unit }, 'restarting it: its worker is there, but silent');
+    const asked = { actor: `reclaimd@${node}`, automatic: true, reason: null };
+    const work = restartUnit(dependencies, unit, asked)
+      .then((acted) => {
+        if (acted.refused) log.info({ unit, why: acted.message }, 'not restarted');
+        else log.info({ unit, outcome: acted.outcome, error: acted.error }, 'restarted');
+      })
+      .catch((error: unknown) => log.error({ unit, ...errorFields(error) }, 'restart broke off'))
+      .finally(() => {
+        healing.delete(unit);
+        onChange();
+      });
+    healing.set(unit, work);
   }
 
   function beginHeal({ unit, condition, reason }: UnitHealth): void {

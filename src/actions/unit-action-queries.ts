@@ -95,13 +95,13 @@ export interface PastHealRow {
   healed: boolean;
 }
 
-/** Heals of the last `seconds`, of one unit or of all of the host; what touched nothing is none. */
+/** Heals and restarts of the last `seconds`, of one unit or of all of the host; what touched nothing is none. */
 export function listHeals(sql: Sql, host: string, seconds: number, unit: string | null = null): Promise<PastHealRow[]> {
   return sql.query<PastHealRow>(
     `SELECT unit, extract(epoch FROM clock_timestamp() - started_at)::float8 AS "startedSecondsAgo",
        extract(epoch FROM clock_timestamp() - ended_at)::float8 AS "endedSecondsAgo", automatic, coalesce(outcome = 'done', false) AS healed
      FROM unit_action
-     WHERE host = $1 AND ($3::text IS NULL OR unit = $3) AND action = 'unit_heal' AND outcome IS DISTINCT FROM 'not_needed'
+     WHERE host = $1 AND ($3::text IS NULL OR unit = $3) AND action IN ('unit_heal', 'unit_restart') AND outcome IS DISTINCT FROM 'not_needed'
        AND started_at > clock_timestamp() - make_interval(secs => $2)
      ORDER BY started_at`,
     [host, seconds, unit],

@@ -7,9 +7,9 @@ import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
 const EMPTY_PATIENCE_MS = 5_000;
 const EMPTY_POLL_MS = 50;
 
-type Asked = Omit<Healer, 'automatic'>;
+type Asked = Omit<Healer, 'automatic'> & Partial<Pick<Healer, 'automatic'>>;
 
-/** Stops and starts a unit, whatever its state, and watches that it stays up; a person asks for it. */
+/** Stops and starts a unit, whatever its state, and watches that it stays up. Without a person behind it the unit's budget applies. */
 export function restartUnit(
   dependencies: HealDependencies,
   unit: string,
@@ -17,7 +17,7 @@ export function restartUnit(
   emit: HealListener = () => undefined,
 ): Promise<UnitActed | UnitRefusal> {
   const { door, units, detector, clock, node, settleMs } = dependencies;
-  return door.change({ unit, action: 'unit_restart', automatic: false, ...asked }, async () => {
+  return door.change({ automatic: false, ...asked, unit, action: 'unit_restart' }, async () => {
     const before = await detector.look(unit);
     const end = (outcome: UnitActionResult['outcome'], error: string | null) => resultOf(before, outcome, error);
     if (before?.loadState !== 'loaded')
@@ -40,7 +40,7 @@ export function stopUnit(
   emit: HealListener = () => undefined,
 ): Promise<UnitActed | UnitRefusal> {
   const { door, units, detector, clock, node } = dependencies;
-  return door.change({ unit, action: 'unit_stop', automatic: false, ...asked }, async () => {
+  return door.change({ automatic: false, ...asked, unit, action: 'unit_stop' }, async () => {
     const before = await detector.look(unit);
     emit({ phase: 'starting', node, unit });
     const job = await units.stop(unit).finally(() => detector.invalidate());

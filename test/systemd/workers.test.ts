@@ -115,4 +115,22 @@ describeWithMachine('workers that are units', () => {
     await waitFor('the job to be back', async () => (await fleet.boss.findJobs('mail'))[0]?.state === 'retry', 30_000);
     expect(await fleet.database.query('SELECT proof FROM executor WHERE id = $1', [life?.id])).toEqual([{ proof: 'host_rebooted' }]);
   });
+
+  test('RECLAIMD_HUNG_AFTER: the unit of a worker that hangs is restarted, and only then are its jobs given back', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', { env: { RECLAIMD_HUNG_AFTER: '10s' } });
+    await fleet.boss.send('mail', {});
+    await machine.run('systemctl', ['start', 'worker@1']);
+    const [life] = await waitForAdopted(fleet, 'alpha', 1);
+    await waitFor('the job to be active', async () => (await fleet.boss.findJobs('mail'))[0]?.state === 'active');
+    await machine.run('kill', ['-STOP', String(life?.pid)]);
+    await waitFor('another life to run it', async () => (await fleet.boss.findJobs('mail'))[0]?.retryCount === 1, 50_000);
+    // systemd wakes what it stops: the old life says goodbye, or is killed after its time.
+    expect(
+      await fleet.database.query('SELECT proof IS NOT NULL OR stopped_at IS NOT NULL AS ended FROM executor WHERE id = $1', [life?.id]),
+    ).toEqual([{ ended: true }]);
+    expect(await fleet.database.query('SELECT action, actor, automatic FROM unit_action')).toEqual([
+      { action: 'unit_restart', actor: 'reclaimd@alpha', automatic: true },
+    ]);
+  });
 });
