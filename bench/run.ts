@@ -5,6 +5,7 @@ import { benchDetection } from './detection.ts';
 import { benchFlows } from './flows.ts';
 import { benchIdle } from './idle.ts';
 import { benchIncidents } from './incidents.ts';
+import { benchRetention } from './retention.ts';
 import { printVersions } from './support.ts';
 import { benchSweep } from './sweep.ts';
 import { benchThroughput } from './throughput.ts';
@@ -19,6 +20,7 @@ const benches: Record<string, (quick: boolean) => Promise<void>> = {
   flows: benchFlows,
   audit: benchAudit,
   units: benchUnits,
+  retention: benchRetention,
 };
 const quick = process.argv.includes('--quick');
 const names = process.argv.slice(2).filter((argument) => argument !== '--quick');

@@ -29,7 +29,7 @@ import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from '.
 import { listPolicies } from './recovery/policy-table.ts';
 import type { SweepDependencies } from './recovery/sweep.ts';
 import type { RepairDependencies } from './repairs/preview.ts';
-import type { PruneDependencies } from './retention/prune.ts';
+import { PRUNE_BATCH, type PruneDependencies } from './retention/prune.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
@@ -200,7 +200,7 @@ export function openContext(options: ContextOptions) {
       runs: config.retainRunsMs / 1000,
       archive: config.retainArchiveMs / 1000,
     };
-    return { database, clock, periods, node: config.node, batch: config.batch, budgetMs: config.retentionBudgetMs };
+    return { database, clock, periods, node: config.node, batch: PRUNE_BATCH, budgetMs: config.retentionBudgetMs };
   }
 
   /** What a person's repairs stand on. */

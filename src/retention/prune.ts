@@ -33,10 +33,12 @@ export interface ClassResult {
 export type PruneResult = Partial<Record<RecordName, ClassResult>>;
 
 /** So that others get at the database in between. */
-const PAUSE_MS = 20;
+const PAUSE_MS = 5;
 /** A slow database is given less at a time. */
-const SLOW_MS = 300;
-const LEAST_BATCH = 50;
+const SLOW_MS = 250;
+const LEAST_BATCH = 100;
+/** Rows of one statement, to begin with. */
+export const PRUNE_BATCH = 10_000;
 
 /**
  * Archives and removes what is due, class by class, in bounded batches: each is one statement that archives and deletes, and
@@ -74,14 +76,18 @@ async function pruneClass(dependencies: PruneDependencies, recordClass: RecordCl
   const seconds = periods[recordClass.name];
   if (!Number.isFinite(seconds)) return result;
   let batch = dependencies.batch;
+  let after = '(0,0)';
   try {
     for (;;) {
       if (clock.now() >= deadline) return { ...result, left: (await countDue(database, recordClass, seconds)) > 0 };
       const startedAt = clock.now();
-      const { pruned, archived } = await database.transaction((tx) => pruneBatch(tx, recordClass, seconds, batch));
+      const from = after;
+      const size = batch;
+      const { pruned, archived, last } = await database.transaction((tx) => pruneBatch(tx, recordClass, seconds, size, from));
+      after = last ?? after;
       result.pruned += pruned;
       result.archived += archived;
-      if (pruned < batch) return result;
+      if (pruned < size) return result;
       if (clock.now() - startedAt > SLOW_MS) batch = Math.max(LEAST_BATCH, Math.floor(batch / 2));
       await clock.sleep(PAUSE_MS);
     }
@@ -92,22 +98,25 @@ async function pruneClass(dependencies: PruneDependencies, recordClass: RecordCl
 
 const dueOf = ({ endedAt, unless }: RecordClass) => `${endedAt} < now() - make_interval(secs => $1)${unless ? ` AND ${unless}` : ''}`;
 
-async function pruneBatch(
-  tx: Sql,
-  recordClass: RecordClass,
-  seconds: number,
-  batch: number,
-): Promise<{ pruned: number; archived: number }> {
+interface Batch {
+  pruned: number;
+  archived: number;
+  /** Where in the table it ended; null where nothing was due. */
+  last: string | null;
+}
+
+/** `after`: where the batch before ended, so that a run reads the table once, not its dead rows again and again. */
+async function pruneBatch(tx: Sql, recordClass: RecordClass, seconds: number, batch: number, after: string): Promise<Batch> {
   const { name, table, archived, record = 'to_jsonb(gone)' } = recordClass;
   const keep = archived ? `INSERT INTO archive (class, record) SELECT '${name}', ${record} FROM gone RETURNING 1` : 'SELECT 1 WHERE false';
-  const [row] = await tx.query<{ pruned: number; archived: number }>(
-    `WITH due AS (SELECT r.ctid AS at FROM ${table} r WHERE ${dueOf(recordClass)} LIMIT $2 FOR UPDATE OF r SKIP LOCKED),
-     gone AS (DELETE FROM ${table} t USING due WHERE t.ctid = due.at RETURNING t.*),
+  const [row] = await tx.query<Batch>(
+    `WITH due AS (SELECT r.ctid AS at FROM ${table} r WHERE r.ctid > $3::tid AND ${dueOf(recordClass)} LIMIT $2 FOR UPDATE OF r SKIP LOCKED),
+     gone AS (DELETE FROM ${table} t WHERE t.ctid = ANY (ARRAY(SELECT at FROM due)) RETURNING ${archived ? 't.*' : '1'}),
      kept AS (${keep})
-     SELECT (SELECT count(*)::int FROM gone) AS pruned, (SELECT count(*)::int FROM kept) AS archived`,
-    [seconds, batch],
+     SELECT (SELECT count(*)::int FROM gone) AS pruned, (SELECT count(*)::int FROM kept) AS archived, (SELECT max(at)::text FROM due) AS last`,
+    [seconds, batch, after],
   );
-  const counts = row ?? { pruned: 0, archived: 0 };
+  const counts = row ?? { pruned: 0, archived: 0, last: null };
   if (archived && counts.archived !== counts.pruned)
     throw new Error(`${counts.archived} of ${counts.pruned} ${name} were archived: the batch was rolled back`);
   return counts;
