@@ -130,6 +130,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     });
   const adoption = createAdoption({
     onAdopted: (executorId, pid) => void blame?.learn(executorId, pid),
+    onReleased: (executorId) => blame?.forget(executorId),
     database,
     clock,
     log,

@@ -47,6 +47,8 @@ export interface AdoptionDependencies {
   onDeath(executorId: string, proof: Proof): void;
   /** Told of each process that is held in sight from now on. */
   onAdopted?(executorId: string, pid: number): void;
+  /** Told when it is let go, whatever became of it; after `onDeath` where it died. */
+  onReleased?(executorId: string): void;
 }
 
 /** The registration may carry a slightly older time than the process by rounding of both clocks' ticks. */
@@ -70,7 +72,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
 
   function release(id: string): void {
     adopted.get(id)?.handle.close();
-    adopted.delete(id);
+    if (adopted.delete(id)) dependencies.onReleased?.(id);
   }
 
   /** Finds new executors, and the end of those adopted in an earlier life of this daemon. */

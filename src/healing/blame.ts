@@ -44,6 +44,8 @@ export function createBlame(dependencies: BlameDependencies) {
   const lives = new Map<string, Life>();
   const ends = new Map<string, UnitStatus>();
   const draining = new Set<string>();
+  /** Crashes being looked into: their units are still listened to. */
+  const recording = new Set<string>();
   const wanted = (unit: string) => [...lives.values()].some((life) => life.unit === unit);
   const unwatch = units.watch(wanted, (change) => void note(change));
 
@@ -79,10 +81,11 @@ export function createBlame(dependencies: BlameDependencies) {
     });
   }
 
-  /** Called once a death is recorded. */
+  /** Called once a death is recorded, before the executor is forgotten. */
   async function record(executorId: string): Promise<void> {
     const life = lives.get(executorId);
     if (!life) return;
+    recording.add(executorId);
     try {
       const end = await findEnd(life);
       const words = await enrich([end], { journal, clock });
@@ -93,7 +96,8 @@ export function createBlame(dependencies: BlameDependencies) {
     } catch (error) {
       log.error({ executor: executorId, ...errorFields(error) }, 'a crash could not be recorded');
     } finally {
-      lives.delete(executorId);
+      recording.delete(executorId);
+      forget(executorId);
     }
   }
 
@@ -120,7 +124,15 @@ export function createBlame(dependencies: BlameDependencies) {
     return [...new Map(all.map((attempt) => [`${attempt.queue}/${attempt.jobId}:${attempt.retryCount}`, attempt])).values()];
   }
 
-  return { learn, record, stop: unwatch };
+  /** Called once an executor is out of sight. */
+  function forget(executorId: string): void {
+    if (recording.has(executorId)) return;
+    const life = lives.get(executorId);
+    lives.delete(executorId);
+    if (life && !wanted(life.unit)) draining.delete(life.unit);
+  }
+
+  return { learn, record, forget, stop: unwatch };
 }
 
 function unknownEnd(unit: string): UnitStatus {
