@@ -188,6 +188,14 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   // A node sweeps its own scope only, so each scope has its own turns.
   const { env, stack } = identity;
   const ofScope = (name: string) => (env === null && stack === null ? name : `${name} ${JSON.stringify({ env, stack })}`);
+  let hasLooked = false;
+  /** Processes first, silence second: what a reboot proves is never told as mere silence. */
+  const adoptPass = async () => {
+    await adoption.adopt().finally(() => {
+      if (!hasLooked) wake('sweep');
+      hasLooked = true;
+    });
+  };
   let hasSwept = false;
   const sweepTurn = turn(ofScope('sweep'), config.sweepIntervalMs, passes.sweepTurn);
   /** Once, by whichever node: then what its sweep ended is known to those who reconcile. */
@@ -200,7 +208,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const definitions: LoopDefinition[] = [
     { name: 'setup', intervalMs: SETUP_INTERVAL_MS, pass: passes.setUp },
     { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, pass: when(isReady, () => beat(database)) },
-    { name: 'adopt', intervalMs: ADOPT_INTERVAL_MS, pass: when(canSee, adoption.adopt) },
+    { name: 'adopt', intervalMs: ADOPT_INTERVAL_MS, pass: when(canSee, adoptPass) },
     { name: 'watch', intervalMs: WATCH_INTERVAL_MS, jitter: 0, pass: adoption.watch },
     { name: 'deaths', intervalMs: NOTICE_FALLBACK_MS, pass: when(canAct, sweepDeaths) },
     {
@@ -211,7 +219,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     {
       name: 'sweep',
       intervalMs: config.sweepIntervalMs,
-      pass: when(canAct, sweepPass),
+      pass: when(() => canAct() && hasLooked, sweepPass),
     },
     {
       name: 'incidents',

@@ -182,11 +182,13 @@ async function executeFlow(
 /** Read again under the lock: somebody may have used it a moment ago. */
 async function explainUnusable(tx: Sql, token: string, event: Event): Promise<RepairRefused> {
   const now = await readPreview(tx, token);
-  if (now?.status === 'consumed') return refuse('used', 'that token has been used: `reclaimd audit list` says what it did');
-  if (now?.status === 'drifted') return refuse('drifted', 'that preview has drifted: make a new one');
-  if (now?.overdue) {
-    await endPreview(tx, token, 'expired');
-  }
+  const deny = async (refused: 'used' | 'drifted', message: string) => {
+    await appendAudit(tx, { ...event, outcome: 'denied', detail: { ...event.detail, denial: message } });
+    return refuse(refused, message);
+  };
+  if (now?.status === 'consumed') return deny('used', 'that token has been used: `reclaimd audit list` says what it did');
+  if (now?.status === 'drifted') return deny('drifted', 'that preview has drifted: make a new one');
+  if (now?.overdue) await endPreview(tx, token, 'expired');
   await appendAudit(tx, { ...event, outcome: 'expired' });
   return refuse('expired', 'that preview has expired after 15 minutes: make a new one');
 }

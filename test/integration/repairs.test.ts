@@ -233,6 +233,7 @@ describe('a token', () => {
     expect(results.filter((result) => !result.done && result.refused === 'used')).toHaveLength(times - 1);
     expect(await database.query('SELECT FROM recovery')).toHaveLength(1);
     expect((await audit()).filter(({ outcome }) => outcome === 'done')).toHaveLength(1);
+    expect((await audit()).filter(({ outcome }) => outcome === 'denied')).toHaveLength(times - 1);
   });
 
   test("unknown, expired, somebody else's, or without a reason: refused, and nothing is done", async () => {

@@ -68,6 +68,7 @@ describeWithMachine('repairs of units on another node', () => {
     expect(await machine.property('app', 'InvocationID')).not.toBe(life);
     expect(await audit()).toEqual([
       { actor: ANN, action: 'unit_heal', target: 'far:app.service', outcome: 'done', reason: REASON },
+      { actor: ANN, action: 'unit_heal', target: 'far:app.service', outcome: 'denied', reason: REASON },
       { actor: ANN, action: 'unit_restart', target: 'far:app.service', outcome: 'done', reason: REASON },
     ]);
   });

@@ -111,6 +111,12 @@ describeWithMachine('workers that are units', () => {
     const [life] = await waitForAdopted(fleet, 'alpha', 1);
     await waitFor('the job to be active', async () => (await fleet.boss.findJobs('mail'))[0]?.state === 'active');
     await machine.reboot();
+    // So slow a boot that its silence alone would do: the boot is told all the same.
+    await waitFor(
+      'a long silence',
+      async () => (await fleet.database.query(`SELECT FROM executor WHERE beat_at < now() - interval '16 s'`)).length === 1,
+      30_000,
+    );
     await machine.run('systemctl', ['start', 'reclaimd']);
     await waitFor('the job to be back', async () => (await fleet.boss.findJobs('mail'))[0]?.state === 'retry', 30_000);
     expect(await fleet.database.query('SELECT proof FROM executor WHERE id = $1', [life?.id])).toEqual([{ proof: 'host_rebooted' }]);
