@@ -1,11 +1,31 @@
 import type { Database, Sql } from '../postgres/database.ts';
+import { findCheckpoint } from './checkpoint.ts';
 import { hashChain, hashRow } from './hash.ts';
-import { type ChainHead, listOutside, listSealed, listUnsealed, lockHead, readHead, type Seal, saveHead, saveSeals } from './queries.ts';
+import {
+  type ChainHead,
+  listOutside,
+  listSealed,
+  listUnsealed,
+  lockHead,
+  readHead,
+  readLastSeq,
+  type Seal,
+  saveHead,
+  saveSeals,
+} from './queries.ts';
 
 /** Rows sealed in one transaction, and read at once when the chain is verified. */
 const PAGE = 1_000;
 /** Named at most; their count is exact up to this. */
 const MOST_PROBLEMS = 100;
+
+/** The row that holds the end of the chain is gone: nothing can be chained any more. */
+export class ChainEndLost extends Error {
+  override readonly name = 'ChainEndLost';
+  constructor() {
+    super('the audit has lost the end of its chain: the row of audit_head is gone');
+  }
+}
 
 /**
  * Chains every row that has committed since the last time: each seal holds the hash of its row, and of the whole chain up to
@@ -21,10 +41,14 @@ export async function sealAudit(database: Database): Promise<number> {
 }
 
 async function sealPage(tx: Sql): Promise<number> {
+  const lastSeq = await readLastSeq(tx);
   const head = await lockHead(tx);
-  if (!head) return 0;
+  if (!head) {
+    if (!(await readHead(tx))) throw new ChainEndLost();
+    return 0;
+  }
   const rows = await listUnsealed(tx, head.settledSeq, PAGE);
-  if (rows.length === 0 && head.settledNextSeq === head.settledSeq) return 0;
+  if (rows.length === 0 && head.settledNextSeq === head.settledSeq && lastSeq === head.settledSeq) return 0;
   const seals: Seal[] = [];
   let { position, chainHash } = head;
   for (const row of rows) {
@@ -35,7 +59,11 @@ async function sealPage(tx: Sql): Promise<number> {
   }
   const all = rows.length < PAGE;
   await saveSeals(tx, seals);
-  await saveHead(tx, { position, chainHash, settledSeq: all ? head.settledNextSeq : head.settledSeq }, all);
+  await saveHead(
+    tx,
+    { position, chainHash, settledSeq: all ? head.settledNextSeq : head.settledSeq },
+    all ? { seq: lastSeq, transactionId: head.transactionId } : undefined,
+  );
   return rows.length;
 }
 
@@ -48,6 +76,8 @@ export interface AuditProblem {
 
 export interface AuditVerification {
   intact: boolean;
+  /** Where the chain begins: events before this position are in the archive. */
+  begins: number;
   /** Seals that were looked at. */
   checked: number;
   /** Committed a moment ago and not chained yet. */
@@ -63,54 +93,77 @@ export interface ExpectedHead {
   hash: string;
 }
 
-/** Goes through the whole chain and names every row that was changed, removed, inserted or reordered. Reads only. */
+/** Goes through what is left of the chain and names every row that was changed, removed, inserted or reordered. Reads only. */
 export async function verifyAudit(sql: Sql, expected?: ExpectedHead): Promise<AuditVerification> {
-  const head = await readHead(sql);
   const problems: AuditProblem[] = [];
   const report = (what: string, position: number | null = null, seq: string | null = null) => {
     if (problems.length < MOST_PROBLEMS) problems.push({ seq, position, what });
   };
-  let position = 0;
-  let chainHash: Buffer = Buffer.alloc(32);
-  let checked = 0;
-  for (;;) {
-    const page = await listSealed(sql, position, PAGE);
-    for (const seal of page) {
-      if (seal.position !== position + 1) report(`the seals ${position + 1} to ${seal.position - 1} are gone`, position + 1);
-      else if (!hashChain(chainHash, seal.rowHash).equals(seal.chainHash)) report('the seal was changed', seal.position, seal.seq);
-      if (!seal.row) report('the row was removed', seal.position, seal.seq);
-      else if (!hashRow(seal.row).equals(seal.rowHash)) report('the row was changed', seal.position, seal.seq);
-      if (expected?.position === seal.position && expected.hash !== seal.chainHash.toString('hex'))
-        report('the chain is not the one that was noted: it was written anew', seal.position, seal.seq);
-      // From here on with what is there, so that one change is told once.
-      ({ position, chainHash } = seal);
-      checked += 1;
-    }
-    if (page.length < PAGE) break;
-  }
-  checkEnd(head, { position, chainHash }, expected, report);
+  const start = await findCheckpoint(sql);
+  const walked: Walk = { position: start?.position ?? 0, chainHash: start?.chainHash ?? GENESIS, checked: 0 };
+  for (const { position, seq } of await listSealed(sql, 0, 1))
+    if (position <= walked.position)
+      report(`the seal lies before the checkpoint ${walked.position}, where the chain begins`, position, seq);
+  if (expected?.position === walked.position && expected.hash !== walked.chainHash.toString('hex')) report(REWRITTEN, walked.position);
+  const before = await readHead(sql);
+  await walk(sql, walked, expected, report);
+  const after = await readHead(sql);
+  checkEnd(walked, { before, after }, report);
+  if (expected && expected.position > walked.position)
+    report(`the chain ends before ${expected.position}, which was noted`, expected.position);
   const outside = await listOutside(sql, MOST_PROBLEMS);
   for (const { seq, forged } of outside) if (forged) report('the row was inserted behind the chain', null, seq);
   return {
     intact: problems.length === 0,
-    checked,
+    begins: (start?.position ?? 0) + 1,
+    checked: walked.checked,
     unsealed: outside.filter(({ forged }) => !forged).length,
-    head: { position, hash: chainHash.toString('hex') },
+    head: { position: walked.position, hash: walked.chainHash.toString('hex') },
     problems,
   };
 }
 
+/** Sealing may go on while we read: what was the end before must be there, and the end after may be further on. */
 function checkEnd(
-  head: ChainHead,
-  found: Pick<ChainHead, 'position' | 'chainHash'>,
-  expected: ExpectedHead | undefined,
-  report: (what: string, position: number) => void,
+  { position, chainHash }: Walk,
+  { before, after }: { before: ChainHead | undefined; after: ChainHead | undefined },
+  report: (what: string, position?: number) => void,
 ): void {
-  // Sealing may go on while we read: more than the head of before is no fault.
-  if (found.position < head.position)
-    report(`the chain ends at ${found.position}, not at ${head.position}: its end was cut off`, head.position);
-  else if (found.position === head.position && !found.chainHash.equals(head.chainHash))
-    report('the end of the chain was changed', head.position);
-  if (expected && expected.position > found.position)
-    report(`the chain ends before ${expected.position}, which was noted`, expected.position);
+  if (!before || !after) report('the end of the chain was removed: the row of audit_head is gone');
+  else if (position < before.position)
+    report(`the chain ends at ${position}, not at ${before.position}: its end was cut off`, before.position);
+  else if (after.position < position) report(`the end of the chain was moved back to ${after.position}`, after.position);
+  else if (after.position === position && !after.chainHash.equals(chainHash)) report('the end of the chain was changed', position);
+}
+
+const GENESIS: Buffer = Buffer.alloc(32);
+const REWRITTEN = 'the chain is not the one that was noted: it was written anew';
+
+/** How far a verification has come. */
+interface Walk {
+  position: number;
+  chainHash: Buffer;
+  checked: number;
+}
+
+type Report = (what: string, position: number, seq: string) => void;
+
+async function walk(sql: Sql, walked: Walk, expected: ExpectedHead | undefined, report: Report): Promise<void> {
+  for (;;) {
+    const page = await listSealed(sql, walked.position, PAGE);
+    for (const seal of page) {
+      const next = walked.position + 1;
+      if (seal.position !== next) report(`the seals ${next} to ${seal.position - 1} are gone`, next, seal.seq);
+      else if (!hashChain(walked.chainHash, seal.rowHash).equals(seal.chainHash)) report('the seal was changed', seal.position, seal.seq);
+      if (!seal.row) report('the row was removed', seal.position, seal.seq);
+      else if (!hashRow(seal.row).equals(seal.rowHash)) report('the row was changed', seal.position, seal.seq);
+      if (expected?.position === seal.position && expected.hash !== seal.chainHash.toString('hex'))
+        report(REWRITTEN, seal.position, seal.seq);
+      // From here on with what is there, so that one change is told once.
+      walked.position = seal.position;
+      walked.chainHash = seal.chainHash;
+      walked.checked += 1;
+    }
+    if (page.length < PAGE) return;
+  }
 }

@@ -14,16 +14,26 @@ export interface ChainHead {
 export interface LockedHead extends ChainHead {
   /** What is settled once everything that is visible now is sealed. */
   settledNextSeq: string;
+  /** Of this transaction, given to it just now: every transaction that had an id before has a smaller one. */
+  transactionId: string;
+}
+
+/** The last number that is visible; asked before this transaction has an id. */
+export async function readLastSeq(tx: Sql): Promise<string> {
+  const [row] = await tx.query<{ seq: string }>('SELECT coalesce(max(seq), 0)::text AS seq FROM audit');
+  return row?.seq ?? '0';
 }
 
 /** Holds the end of the chain until the transaction ends; undefined while another does. */
 export async function lockHead(tx: Sql): Promise<LockedHead | undefined> {
-  // Once every transaction that was under way at the last look has ended, all of its rows are visible, or will never be.
+  // Once every transaction that had an id at the last look has ended, all of its rows are visible, or will never be. Not by
+  // pg_snapshot_xmax: that is the end of what has completed, and transactions that are under way may lie beyond it.
   const [head] = await tx.query<LockedHead>(
     `SELECT position::float8 AS position, chain_hash AS "chainHash",
        settled_seq::text AS "settledSeq",
-       (CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) >= seen_xmax THEN greatest(settled_seq, seen_seq) ELSE settled_seq END)::text
-         AS "settledNextSeq"
+       (CASE WHEN pg_snapshot_xmin(pg_current_snapshot()) > seen_xid THEN greatest(settled_seq, seen_seq) ELSE settled_seq END)::text
+         AS "settledNextSeq",
+       pg_current_xact_id()::text AS "transactionId"
      FROM audit_head FOR UPDATE SKIP LOCKED`,
   );
   return head;
@@ -52,22 +62,35 @@ export async function saveSeals(tx: Sql, seals: readonly Seal[]): Promise<void> 
   );
 }
 
-/** `all`: nothing was left unsealed, so that what is settled can move on to what has been seen now. */
-export async function saveHead(tx: Sql, { position, chainHash, settledSeq }: ChainHead, all: boolean): Promise<void> {
+/** What was seen in this look, when nothing was left unsealed: it is settled once every transaction up to `transactionId` has ended. */
+export interface Seen {
+  seq: string;
+  transactionId: string;
+}
+
+export async function saveHead(tx: Sql, { position, chainHash, settledSeq }: ChainHead, seen: Seen | undefined): Promise<void> {
   await tx.query(
     `UPDATE audit_head SET position = $1, chain_hash = $2, settled_seq = $3,
-       seen_seq = CASE WHEN $4 THEN coalesce((SELECT max(seq) FROM audit_seal), 0) ELSE seen_seq END,
-       seen_xmax = CASE WHEN $4 THEN pg_snapshot_xmax(pg_current_snapshot()) ELSE seen_xmax END`,
-    [position, chainHash, settledSeq, all],
+       seen_seq = coalesce(greatest(seen_seq, $4::bigint), seen_seq), seen_xid = coalesce($5::text::xid8, seen_xid)`,
+    [position, chainHash, settledSeq, seen?.seq ?? null, seen?.transactionId ?? null],
   );
 }
 
-export async function readHead(sql: Sql): Promise<ChainHead> {
+/** Undefined where somebody took it away. */
+export async function readHead(sql: Sql): Promise<ChainHead | undefined> {
   const [head] = await sql.query<ChainHead>(
     `SELECT position::float8 AS position, chain_hash AS "chainHash", settled_seq::text AS "settledSeq" FROM audit_head`,
   );
-  if (!head) throw new Error('the audit has lost the end of its chain: its row in audit_head is gone');
   return head;
+}
+
+/** For how long the oldest event has been waiting to be chained, in seconds; null where none waits. */
+export async function readSealBacklog(sql: Sql): Promise<number | null> {
+  const [row] = await sql.query<{ seconds: number | null }>(
+    `SELECT extract(epoch FROM now() - min(a.at))::float8 AS seconds FROM audit a
+     WHERE a.seq > coalesce((SELECT min(settled_seq) FROM audit_head), 0) AND NOT EXISTS (SELECT FROM audit_seal s WHERE s.seq = a.seq)`,
+  );
+  return row?.seconds ?? null;
 }
 
 export interface SealedRow extends Seal {
@@ -95,7 +118,7 @@ export async function listSealed(sql: Sql, after: number, limit: number): Promis
 /** Rows that are in no chain: `forged` where they turned up among those that were settled. */
 export function listOutside(sql: Sql, limit: number): Promise<{ seq: string; forged: boolean }[]> {
   return sql.query(
-    `SELECT a.seq::text, a.seq <= h.settled_seq AS forged FROM audit a, audit_head h
+    `SELECT a.seq::text, a.seq <= coalesce((SELECT settled_seq FROM audit_head), 0) AS forged FROM audit a
      WHERE NOT EXISTS (SELECT FROM audit_seal s WHERE s.seq = a.seq) ORDER BY a.seq LIMIT $1`,
     [limit],
   );

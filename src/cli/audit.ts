@@ -64,10 +64,14 @@ function cellsOf({ at, actor, action, target, outcome, reason }: AuditRow): stri
 export async function verify(surroundings: Surroundings, options: { expect?: string; json?: true }): Promise<number> {
   const expected = readExpected(options.expect);
   return withReadyContext(surroundings, async ({ database }) => {
-    await sealAudit(database);
+    // What cannot be chained is found by the verification, which goes on.
+    const notChained = await sealAudit(database).then(() => undefined, String);
     const result = await verifyAudit(database, expected);
-    if (options.json) printJson(surroundings, result);
-    else surroundings.out(describe(result));
+    if (options.json) printJson(surroundings, { ...result, notChained });
+    else
+      surroundings.out(
+        [...(notChained === undefined ? [] : [`what came last cannot be chained: ${notChained}`]), describe(result)].join('\n'),
+      );
     return result.intact ? EXIT.done : EXIT.failed;
   });
 }

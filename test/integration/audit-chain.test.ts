@@ -29,12 +29,13 @@ const append = (database: Database, count: number) =>
     for (let index = 0; index < count; index++) await appendAudit(tx, event(`mail/${index}`));
   });
 
-/** What somebody with the owner's rights can do, who knows of the trigger. */
+/** What somebody with the owner's rights can do, who knows of the triggers. */
 async function tamper(database: Database, ...statements: string[]): Promise<void> {
+  const tables = ['audit', 'audit_seal', 'audit_head'];
   await database.transaction(async (tx: Sql) => {
-    for (const table of ['audit', 'audit_seal']) await tx.query(`ALTER TABLE ${table} DISABLE TRIGGER append_only`);
+    for (const table of tables) await tx.query(`ALTER TABLE ${table} DISABLE TRIGGER USER`);
     for (const statement of statements) await tx.query(statement);
-    for (const table of ['audit', 'audit_seal']) await tx.query(`ALTER TABLE ${table} ENABLE ALWAYS TRIGGER append_only`);
+    for (const table of tables) await tx.query(`ALTER TABLE ${table} ENABLE TRIGGER USER`);
   });
 }
 
@@ -142,6 +143,62 @@ test('a transaction that commits late is chained late, never lost and never an a
   expect(await verifyAudit(database)).toMatchObject({ intact: true, unsealed: 1 });
   expect(await sealAudit(database)).toBe(1);
   expect(await verifyAudit(database)).toMatchObject({ intact: true, checked: 5, unsealed: 0 });
+});
+
+test('a transaction that began before the last one that has ended, and commits after the look, is not taken for forged', async () => {
+  const { url, connect } = await createFleetDatabase();
+  const database = connect({ url });
+  const early = Promise.withResolvers<void>();
+  const earlyMay = Promise.withResolvers<void>();
+  const late = Promise.withResolvers<void>();
+  const lateMay = Promise.withResolvers<void>();
+  // Its transaction has the smaller id and the greater number; the other is under way beyond everything that has ended.
+  const first = database.transaction(async (tx) => {
+    await tx.query('SELECT pg_current_xact_id()');
+    early.resolve();
+    await earlyMay.promise;
+    await appendAudit(tx, event('greater number'));
+  });
+  await early.promise;
+  const second = database.transaction(async (tx) => {
+    await appendAudit(tx, event('smaller number'));
+    late.resolve();
+    await lateMay.promise;
+  });
+  await late.promise;
+  earlyMay.resolve();
+  await first;
+  for (let look = 0; look < 3; look++) await sealAudit(database);
+  lateMay.resolve();
+  await second;
+  await sealAudit(database);
+  expect(await verifyAudit(database)).toMatchObject({ intact: true, checked: 2, unsealed: 0 });
+});
+
+test.each([
+  ['moved back', `UPDATE audit_head SET position = 0, chain_hash = decode(repeat('00', 32), 'hex')`],
+  ['removed', 'DELETE FROM audit_head'],
+  ['emptied', 'TRUNCATE audit_head'],
+  ['given another hash', `UPDATE audit_head SET chain_hash = sha256('x')`],
+  ['settled less', 'UPDATE audit_head SET settled_seq = settled_seq - 1'],
+])('the end of the chain cannot be %s; who takes the trigger away is found', async (_, statement) => {
+  const { url, database } = await createAudit(5);
+  await sealAudit(database);
+  await sealAudit(database);
+  await expect(database.query(statement)).rejects.toThrow('moves forward along its seals only');
+  if (statement.includes('settled_seq')) return;
+  await tamper(database, statement);
+  expect(await verifyAudit(database)).toMatchObject({
+    intact: false,
+    problems: [{ what: expect.stringContaining('the end of the chain was') }],
+  });
+  const lines: string[] = [];
+  const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: new AbortController().signal };
+  await append(database, 1);
+  expect(await verify(surroundings, {})).toBe(1);
+  expect(lines.join('\n')).toMatch(
+    statement.startsWith('UPDATE audit_head SET chain_hash') ? /the end of the chain|the seal was changed/ : /cannot be chained/,
+  );
 });
 
 test('five who seal at once, while others append: one chain', async () => {
