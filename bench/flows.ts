@@ -63,6 +63,7 @@ async function explain({ database }: Bench): Promise<void> {
       plans.push(...rows.map((row) => row['QUERY PLAN']));
       return [];
     },
+    execute: database.execute,
   };
   const flows = createFlowStore(() => {
     throw new Error('nothing is resolved here');

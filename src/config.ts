@@ -70,6 +70,8 @@ export interface Config {
   retentionSchedule: string;
   retentionZone: string | undefined;
   retentionBudgetMs: number;
+  archiveDirectory: string | undefined;
+  retainAttemptsMs: number;
   retainRecoveriesMs: number;
   retainExecutorsMs: number;
   retainNodesMs: number;
@@ -81,7 +83,9 @@ export interface Config {
   retainCommandsMs: number;
   retainWorkflowsMs: number;
   retainWorkflowActionsMs: number;
+  retainAuditMs: number;
   retainRunsMs: number;
+  retainRestoredMs: number;
   retainArchiveMs: number;
   reconcileIntervalMs: number;
   workflowPolicies: readonly FlowPolicyRule[];
@@ -365,6 +369,18 @@ const variables: Variables = {
     ...duration(1000),
     meaning: 'A run ends after so long; the next goes on.',
   },
+  archiveDirectory: {
+    name: 'RECLAIMD_ARCHIVE_DIR',
+    default: undefined,
+    ...text,
+    meaning: 'Directory, there already, that what is archived goes to as compressed files; none: it goes to the table `archive`.',
+  },
+  retainAttemptsMs: {
+    name: 'RECLAIMD_RETAIN_ATTEMPTS',
+    default: '5m',
+    ...period('1m'),
+    meaning: 'Finished attempts stay in the record of ownership for so long at least, then go by rotation.',
+  },
   retainRecoveriesMs: {
     name: 'RECLAIMD_RETAIN_RECOVERIES',
     default: '90d',
@@ -431,12 +447,24 @@ const variables: Variables = {
     ...period('1d'),
     meaning: 'Retries of parents, which their limit counts by are kept for so long.',
   },
+  retainAuditMs: {
+    name: 'RECLAIMD_RETAIN_AUDIT',
+    default: '365d',
+    ...period('30d'),
+    meaning: 'Events of the audit are kept for so long, then archived; the chain goes on from a checkpoint.',
+  },
   retainRunsMs: { name: 'RECLAIMD_RETAIN_RUNS', default: '90d', ...period('1d'), meaning: 'Runs of retention are kept for so long.' },
+  retainRestoredMs: {
+    name: 'RECLAIMD_RETAIN_RESTORED',
+    default: '7d',
+    ...period('1h'),
+    meaning: 'What `retention restore` read back is kept for so long.',
+  },
   retainArchiveMs: {
     name: 'RECLAIMD_RETAIN_ARCHIVE',
     default: '365d',
     ...period('1d'),
-    meaning: 'The archive itself are kept for so long.',
+    meaning: 'The archive itself, table and files, is kept for so long.',
   },
 };
 

@@ -29,7 +29,8 @@ import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from '.
 import { listPolicies } from './recovery/policy-table.ts';
 import type { SweepDependencies } from './recovery/sweep.ts';
 import type { RepairDependencies } from './repairs/preview.ts';
-import { PRUNE_BATCH, type PruneDependencies } from './retention/prune.ts';
+import type { PruneDependencies } from './retention/prune.ts';
+import type { Schedule } from './retention/status.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
@@ -183,9 +184,10 @@ export function openContext(options: ContextOptions) {
     return { database, flows, schema, node, replayAfterSeconds: replayAfterMs / 1000, replayMax };
   }
 
-  /** What pruning stands on; periods in seconds. */
-  function pruneDependencies(): PruneDependencies {
+  /** What pruning and its status stand on; periods in seconds. */
+  function pruneDependencies(): PruneDependencies & { schedule: Schedule } {
     const periods = {
+      attempts: config.retainAttemptsMs / 1000,
       recoveries: config.retainRecoveriesMs / 1000,
       executors: config.retainExecutorsMs / 1000,
       nodes: config.retainNodesMs / 1000,
@@ -197,10 +199,20 @@ export function openContext(options: ContextOptions) {
       commands: config.retainCommandsMs / 1000,
       workflows: config.retainWorkflowsMs / 1000,
       workflow_actions: config.retainWorkflowActionsMs / 1000,
+      audit: config.retainAuditMs / 1000,
       runs: config.retainRunsMs / 1000,
+      restored: config.retainRestoredMs / 1000,
       archive: config.retainArchiveMs / 1000,
     };
-    return { database, clock, periods, node: config.node, batch: PRUNE_BATCH, budgetMs: config.retentionBudgetMs };
+    return {
+      database,
+      clock,
+      periods,
+      node: config.node,
+      budgetMs: config.retentionBudgetMs,
+      archiveDirectory: config.archiveDirectory,
+      schedule: { expression: config.retentionSchedule, timeZone: config.retentionZone },
+    };
   }
 
   /** What a person's repairs stand on. */

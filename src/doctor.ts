@@ -1,4 +1,7 @@
+import { constants } from 'node:fs';
+import { access, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
+import { readHead, readSealBacklog } from './audit/queries.ts';
 import { readActorsFile } from './authorization/actors-file.ts';
 import type { Context } from './context.ts';
 import { createAllowlist } from './healing/allowlist.ts';
@@ -15,6 +18,8 @@ export interface Check {
 }
 
 const LOOK_MS = 3_000;
+/** A daemon chains every five seconds. */
+const LONGEST_UNSEALED_SECONDS = 60;
 const ok = (name: string, detail: string): Check => ({ name, status: 'ok', detail });
 const warn = (name: string, detail: string, mend: string): Check => ({ name, status: 'warn', detail, mend });
 const fail = (name: string, detail: string, mend: string): Check => ({ name, status: 'fail', detail, mend });
@@ -30,7 +35,7 @@ export async function* examine(context: Context): AsyncGenerator<Check> {
     const pgboss = await guarded('pg-boss', 'see RECLAIMD_PGBOSS_SCHEMA', () => checkPgBoss(context));
     yield pgboss;
     if (schema.status === 'ok' && pgboss.status !== 'fail') {
-      for (const check of [checkPrivileges, checkOwnership, checkDaemon, checkSight, checkDenials])
+      for (const check of [checkPrivileges, checkOwnership, checkDaemon, checkSight, checkDenials, checkAudit, checkArchive])
         yield await guarded(NAMES.get(check) ?? '', 'apply what `reclaimd grants` prints', () => check(context));
       yield* lint(context);
     }
@@ -146,12 +151,34 @@ async function checkDenials({ database, config }: Context): Promise<Check> {
   return fail('polkit', `${row.unit}: ${row.error}`, 'put what `reclaimd polkit` prints into /etc/polkit-1/rules.d/50-reclaimd.rules');
 }
 
+/** Events that are not chained are protected by a trigger alone. */
+async function checkAudit({ database }: Context): Promise<Check> {
+  const mend = 'see the loop "audit" in the log of the daemons, and `reclaimd audit verify`';
+  if (!(await readHead(database))) return fail('audit', 'the end of its chain is gone: nothing is chained any more', mend);
+  const seconds = await readSealBacklog(database);
+  if (seconds !== null && seconds > LONGEST_UNSEALED_SECONDS)
+    return warn('audit', `events of the last ${Math.round(seconds)} s are not chained yet`, mend);
+  return ok('audit', 'its chain is up to date; whether it is whole, `reclaimd audit verify` tells');
+}
+
+async function checkArchive({ config: { archiveDirectory } }: Context): Promise<Check> {
+  if (archiveDirectory === undefined) return ok('archive', 'in the database');
+  const mend = 'RECLAIMD_ARCHIVE_DIR must be there and writable for the user of the daemon; under systemd /var/lib/reclaimd is';
+  return guarded('archive', mend, async () => {
+    if (!(await stat(archiveDirectory)).isDirectory()) return fail('archive', `${archiveDirectory} is no directory`, mend);
+    await access(archiveDirectory, constants.R_OK | constants.W_OK | constants.X_OK);
+    return ok('archive', `files in ${archiveDirectory}`);
+  });
+}
+
 const NAMES = new Map<(context: Context) => Promise<Check>, string>([
   [checkPrivileges, 'privileges'],
   [checkOwnership, 'ownership'],
   [checkDaemon, 'daemon'],
   [checkSight, 'processes'],
   [checkDenials, 'polkit'],
+  [checkAudit, 'audit'],
+  [checkArchive, 'archive'],
 ]);
 
 async function* lint({ database, supervision, config }: Context): AsyncGenerator<Check> {

@@ -1,5 +1,8 @@
 export type { Policy } from './actions/limits.ts';
-export { type AuditProblem, type AuditVerification, type ExpectedHead, verifyAudit } from './audit/chain.ts';
+export { type ArchiveVerification, verifyArchive } from './audit/archived.ts';
+export { type AuditVerification, type ExpectedHead, verifyAudit } from './audit/chain.ts';
+export type { AuditProblem } from './audit/problem.ts';
+export type { ArchivedEvent } from './audit/unit.ts';
 export type { Action, Decision, Resource } from './authorization/action.ts';
 export type { HostAuthorize } from './authorization/authorize.ts';
 export type { Config } from './config.ts';
@@ -34,14 +37,10 @@ export { type ExecuteRequest, executeRepair, type RepairExecuted, type TargetOut
 export type { JobPlan } from './repairs/job-plan.ts';
 export type { RepairPlan } from './repairs/plan.ts';
 export { type PreviewRequest, previewRepair, type RepairDependencies, type RepairPreview, type RepairRefused } from './repairs/preview.ts';
-export {
-  type ClassStatus,
-  type PruneDependencies,
-  type PruneResult,
-  type RetentionStatus,
-  retentionStatus,
-  runArchivePrune,
-} from './retention/prune.ts';
+export { type ClassResult, type PruneDependencies, type PruneResult, runArchivePrune } from './retention/prune.ts';
+export { createUnitReader } from './retention/read-unit.ts';
+export { type Restored, restoreFile } from './retention/restore.ts';
+export { type ClassStatus, type RetentionStatus, retentionStatus } from './retention/status.ts';
 export { systemClock } from './runtime/clock.ts';
 export { createLogger } from './runtime/logger.ts';
 export { type LintFinding, lintQueues } from './supervision/lint.ts';

@@ -19,7 +19,9 @@ import { projectHungExecutors } from './recovery/hung-executors.ts';
 import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './recovery/sweep.ts';
 import { projectBehind } from './retention/behind.ts';
-import { retentionStatus, runArchivePrune } from './retention/prune.ts';
+import { runArchivePrune } from './retention/prune.ts';
+import { retentionStatus } from './retention/status.ts';
+import { tidyArchive } from './retention/tidy.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { superviseOnce } from './supervision/take-over.ts';
@@ -173,26 +175,46 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
     if (!config.dryRun) {
       await coverNewTables(database, target);
-      await rotateOwnership(database);
+      await rotateOwnership(database, { afterSeconds: config.retainAttemptsMs / 1000 });
     }
   }
 
   async function retentionTurn(): Promise<void> {
-    const result = await runArchivePrune(context.pruneDependencies(), { actor: `reclaimd@${config.node}`, reason: null });
-    for (const [name, { pruned, error }] of Object.entries(result)) {
-      metrics.pruned.inc({ class: name }, pruned);
-      if (error !== undefined) log.error({ class: name, error }, 'retention failed');
-    }
+    const run = await runArchivePrune(context.pruneDependencies(), { actor: `reclaimd@${config.node}`, reason: null });
+    if ('underWay' in run) log.info(run.underWay, 'retention: a run is under way already');
+    else
+      for (const [name, { pruned, archived, error }] of Object.entries(run.classes)) {
+        metrics.pruned.inc({ class: name }, pruned);
+        metrics.archived.inc({ class: name }, archived);
+        if (error !== undefined) log.error({ class: name, error }, 'retention failed');
+      }
     await readRetention();
   }
 
   async function readRetention(): Promise<void> {
-    const { classes } = await retentionStatus(context.pruneDependencies());
-    for (const { name, rows, due } of classes) {
+    const { classes, lastRun, nextRunAt } = await retentionStatus(context.pruneDependencies());
+    for (const { name, rows, bytes, due, oldestAt } of classes) {
       metrics.retainedRows.set({ class: name }, rows);
+      metrics.retainedBytes.set({ class: name }, bytes);
       metrics.retentionDue.set({ class: name }, due);
+      metrics.retentionOldest.set({ class: name }, oldestAt === null ? 0 : Date.parse(oldestAt) / 1000);
     }
+    if (lastRun && lastRun.endedAt !== null) {
+      const endedAt = Date.parse(lastRun.endedAt) / 1000;
+      metrics.retentionLastRun.set(endedAt);
+      if (Object.values(lastRun.result).every(({ error }) => error === undefined)) metrics.retentionLastSuccess.set(endedAt);
+    }
+    if (nextRunAt !== null) metrics.retentionNextRun.set(Date.parse(nextRunAt) / 1000);
     note(await projectBehind(database, config.node, classes));
+    await tidy();
+  }
+
+  async function tidy(): Promise<void> {
+    const { archiveDirectory: directory, node, retainArchiveMs } = config;
+    if (directory === undefined || config.dryRun) return;
+    const { expired, abandoned } = await tidyArchive(database, { node, directory, keptSeconds: retainArchiveMs / 1000 });
+    if (expired.length > 0) log.info({ files: expired.length }, 'archived files past their period were removed');
+    if (abandoned.length > 0) log.warn({ files: abandoned }, 'files of batches that never came to be were removed');
   }
 
   async function sealTurn(): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Database, Sql } from '../postgres/database.ts';
 import { findCheckpoint } from './checkpoint.ts';
-import { hashChain, hashRow } from './hash.ts';
+import { GENESIS, hashChain, hashRow } from './hash.ts';
+import type { AuditProblem } from './problem.ts';
 import {
   type ChainHead,
   listOutside,
@@ -67,13 +68,6 @@ async function sealPage(tx: Sql): Promise<number> {
   return rows.length;
 }
 
-export interface AuditProblem {
-  /** Of the audit row; null where the chain itself is damaged. */
-  seq: string | null;
-  position: number | null;
-  what: string;
-}
-
 export interface AuditVerification {
   intact: boolean;
   /** Where the chain begins: events before this position are in the archive. */
@@ -136,7 +130,6 @@ function checkEnd(
   else if (after.position === position && !after.chainHash.equals(chainHash)) report('the end of the chain was changed', position);
 }
 
-const GENESIS: Buffer = Buffer.alloc(32);
 const REWRITTEN = 'the chain is not the one that was noted: it was written anew';
 
 /** How far a verification has come. */

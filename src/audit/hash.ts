@@ -25,3 +25,6 @@ export function hashRow({ seq, at, actor, action, target, outcome, reason, node,
 
 /** Each link covers everything before it. */
 export const hashChain = (before: Uint8Array, rowHash: Uint8Array): Buffer => sha256(before, rowHash);
+
+/** The chain before its first event. */
+export const GENESIS: Buffer = Buffer.alloc(32);

@@ -16,6 +16,7 @@ export const ACTIONS = [
   'incident_snooze',
   'reconcile',
   'retention_prune',
+  'retention_restore',
   'sweep',
   'policy_set',
   'policy_remove',

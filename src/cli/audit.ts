@@ -1,8 +1,11 @@
 import { OUTCOMES } from '../audit/append.ts';
+import { type ArchiveVerification, verifyArchive } from '../audit/archived.ts';
 import { type AuditVerification, type ExpectedHead, sealAudit, verifyAudit } from '../audit/chain.ts';
+import type { AuditProblem } from '../audit/problem.ts';
 import { type AuditFilter, type AuditRow, listAudit } from '../audit/queries.ts';
 import { parseDuration } from '../config.ts';
 import type { Sql } from '../postgres/database.ts';
+import { createUnitReader } from '../retention/read-unit.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
 import { paint, printJson, table } from './output.ts';
@@ -61,18 +64,26 @@ function cellsOf({ at, actor, action, target, outcome, reason }: AuditRow): stri
 }
 
 /** Exit code 1 when anything was tampered with. */
-export async function verify(surroundings: Surroundings, options: { expect?: string; json?: true }): Promise<number> {
+export async function verify(surroundings: Surroundings, options: { expect?: string; archive?: true; json?: true }): Promise<number> {
   const expected = readExpected(options.expect);
-  return withReadyContext(surroundings, async ({ database }) => {
+  return withReadyContext(surroundings, async ({ database, config }) => {
     // What cannot be chained is found by the verification, which goes on.
     const notChained = await sealAudit(database).then(() => undefined, String);
-    const result = await verifyAudit(database, expected);
-    if (options.json) printJson(surroundings, { ...result, notChained });
+    const chain = await verifyAudit(database, expected);
+    const directory = config.archiveDirectory;
+    const archive = options.archive
+      ? await verifyArchive(database, createUnitReader(database, { directory, keptSeconds: config.retainArchiveMs / 1000 }))
+      : undefined;
+    if (options.json) printJson(surroundings, { ...chain, notChained, archive });
     else
       surroundings.out(
-        [...(notChained === undefined ? [] : [`what came last cannot be chained: ${notChained}`]), describe(result)].join('\n'),
+        [
+          ...(notChained === undefined ? [] : [`what came last cannot be chained: ${notChained}`]),
+          ...(archive ? [describeArchive(archive)] : []),
+          describe(chain),
+        ].join('\n'),
       );
-    return result.intact ? EXIT.done : EXIT.failed;
+    return chain.intact && (archive?.intact ?? true) ? EXIT.done : EXIT.failed;
   });
 }
 
@@ -84,11 +95,22 @@ function readExpected(given: string | undefined): ExpectedHead | undefined {
   return { position: Number(position), hash };
 }
 
-function describe({ intact, checked, unsealed, head, problems }: AuditVerification): string {
-  const lines = problems.map(
-    ({ seq, position, what }) => `${seq === null ? '' : `event ${seq}`}${position === null ? '' : ` (position ${position})`}: ${what}`,
-  );
-  const verdict = intact ? paint(`intact: ${checked} events`, 'green') : paint(`NOT INTACT: ${checked} events looked at`, 'red');
+const line = ({ seq, position, what }: AuditProblem) =>
+  `${seq === null ? '' : `event ${seq}`}${position === null ? '' : ` (position ${position})`}: ${what}`;
+const verdictOf = (intact: boolean, checked: number) =>
+  intact ? paint(`intact: ${checked} events`, 'green') : paint(`NOT INTACT: ${checked} events looked at`, 'red');
+
+function describeArchive({ intact, checked, begins, problems }: ArchiveVerification): string {
+  const from = begins === null ? '' : `, from position ${begins}`;
+  return [...problems.map(line), `in the archive: ${verdictOf(intact, checked)}${from}`].join('\n');
+}
+
+function describe({ intact, begins, checked, unsealed, head, problems }: AuditVerification): string {
   const waiting = unsealed === 0 ? '' : `, ${unsealed} not chained yet`;
-  return [...lines, `${verdict}${waiting}`, `end of the chain, to be noted elsewhere: ${head.position}:${head.hash}`].join('\n');
+  const from = begins === 1 ? '' : `, from position ${begins}: those before are in the archive`;
+  return [
+    ...problems.map(line),
+    `${verdictOf(intact, checked)}${from}${waiting}`,
+    `end of the chain, to be noted elsewhere: ${head.position}:${head.hash}`,
+  ].join('\n');
 }

@@ -15,6 +15,8 @@ export function grantStatements({ role, schema, pgbossSchema }: { role: string; 
     `GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ${own} TO ${to};`,
     '-- The audit is only added to',
     `REVOKE UPDATE, DELETE ON ${own}.audit, ${own}.audit_seal FROM ${to};`,
+    `REVOKE INSERT, DELETE ON ${own}.audit_head FROM ${to};`,
+    `REVOKE INSERT, UPDATE, DELETE ON ${own}.audit_checkpoint FROM ${to};`,
     '-- Rotation empties the older half of the ownership record',
     `GRANT TRUNCATE ON ${own}.attempt_a, ${own}.attempt_b TO ${to};`,
     '-- pg-boss: read everything, change jobs',

@@ -168,13 +168,14 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .command('verify')
     .description('go through the whole chain: was anything changed, removed or inserted?')
     .option('--expect <head>', 'POSITION:HASH, as an earlier run printed it')
+    .option('--archive', 'the part that is in the archive, too')
     .option(...json)
-    .action(async (options: { expect?: string; json?: true }) => exitWith(await audit.verify(surroundings, options)));
+    .action(async (options: { expect?: string; archive?: true; json?: true }) => exitWith(await audit.verify(surroundings, options)));
 
   const retained = command('retention', 'what is kept, for how long, and what is due');
   retained
     .command('status', { isDefault: true })
-    .description('each class: rows, size, oldest, due')
+    .description('each class: rows, size, oldest, due; the last run, and the next')
     .option(...json)
     .action((options: { json?: true }) => retention.showStatus(surroundings, options));
   retained
@@ -184,6 +185,15 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option(...actor)
     .option(...json)
     .action(async (options: { reason: string; actor: string; json?: true }) => exitWith(await retention.prune(surroundings, options)));
+
+  retained
+    .command('restore <file>')
+    .description('read a file of the archive back into the table `restored`, for an investigation')
+    .option(...actor)
+    .option(...json)
+    .action(async (file: string, options: { actor: string; json?: true }) =>
+      exitWith(await retention.restore(surroundings, file, options)),
+    );
 
   const policy = command('policies', 'what happens to orphans, by queue');
   policy

@@ -1,8 +1,10 @@
-import type { ClassStatus, RetentionStatus } from '../retention/prune.ts';
-import { retentionStatus, runArchivePrune } from '../retention/prune.ts';
+import { type ClassResult, runArchivePrune } from '../retention/prune.ts';
+import { restoreFile } from '../retention/restore.ts';
+import { type ClassStatus, type RetentionStatus, retentionStatus } from '../retention/status.ts';
+import { tidyArchive } from '../retention/tidy.ts';
 import { EXIT, refused, type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
-import { whyDenied } from './rights.ts';
+import { auditWish, whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
 
 const LEAST_REASON = 8;
@@ -26,27 +28,47 @@ export async function prune(
     const wish = { actor, action: 'retention_prune', resource: { kind: 'fleet' }, target: 'retention', reason } as const;
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
-    const result = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim() });
-    const entries = Object.entries(result);
-    if (json) printJson(surroundings, result);
+    const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim() });
+    if ('underWay' in run) {
+      const { actor: other, node, startedAt } = run.underWay;
+      return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`);
+    }
+    const { archiveDirectory, node, retainArchiveMs } = context.config;
+    if (archiveDirectory !== undefined)
+      await tidyArchive(context.database, { node, directory: archiveDirectory, keptSeconds: retainArchiveMs / 1000 });
+    const entries = Object.entries(run.classes);
+    if (json) printJson(surroundings, run.classes);
     else
       surroundings.out(
         table(
           ['CLASS', 'PRUNED', 'ARCHIVED', 'OUTCOME'],
-          entries.map(([name, { pruned, archived, left, error }]) => [
-            name,
-            String(pruned),
-            String(archived),
-            error ?? (left ? 'more is due' : 'done'),
-          ]),
+          entries.map(([name, result]) => [name, String(result.pruned), String(result.archived), outcomeOf(result)]),
         ),
       );
     return entries.some(([, { left, error }]) => left || error !== undefined) ? EXIT.failed : EXIT.done;
   });
 }
 
-function describe({ classes, lastRun }: RetentionStatus): string {
-  const cells = ({ name, keptSeconds, archivedFirst, rows, bytes, due, oldestSeconds }: ClassStatus) => [
+const outcomeOf = ({ left, error }: ClassResult) => error ?? (left ? 'more is due' : 'done');
+
+/** Reads one file of the archive back into the table `restored`. */
+export async function restore(surroundings: Surroundings, path: string, { actor, json }: { actor: string; json?: true }): Promise<number> {
+  return withReadyContext(surroundings, async (context) => {
+    const wish = { actor, action: 'retention_restore', resource: { kind: 'fleet' }, target: 'retention' } as const;
+    const denial = await whyDenied(context, wish);
+    if (denial !== undefined) return refused(surroundings, denial);
+    const restored = await restoreFile(context.database, path, (tx, detail) => auditWish(tx, context, wish, detail));
+    if (json) printJson(surroundings, restored);
+    else
+      surroundings.out(
+        `${restored.rows} ${restored.class} are in "${context.config.schema}".restored, where file = '${restored.file}', for ${formatSeconds(context.config.retainRestoredMs / 1000)}`,
+      );
+    return EXIT.done;
+  });
+}
+
+function describe({ classes, files, lastRun, nextRunAt }: RetentionStatus): string {
+  const cells = ({ name, keptSeconds, archivedFirst, rows, bytes, due, oldestSeconds, lastResult }: ClassStatus) => [
     name,
     keptSeconds === null ? 'for ever' : formatSeconds(keptSeconds),
     archivedFirst ? 'yes' : 'no',
@@ -54,9 +76,15 @@ function describe({ classes, lastRun }: RetentionStatus): string {
     `${(bytes / 1024).toFixed(0)} kB`,
     oldestSeconds === null ? '-' : formatSeconds(oldestSeconds),
     due > 0 ? paint(String(due), 'yellow') : '0',
+    lastResult === null ? '-' : `${lastResult.pruned} pruned${lastResult.left ? `, ${outcomeOf(lastResult)}` : ''}`,
   ];
   const last = lastRun
-    ? `last run: ${lastRun.startedAt} by ${lastRun.actor}, ${lastRun.endedAt === null ? 'which broke off' : `ended ${lastRun.endedAt}`}`
+    ? `last run: ${lastRun.startedAt} by ${lastRun.actor}, ${lastRun.endedAt === null ? lastRun.state : `ended ${lastRun.endedAt}`}`
     : 'no run yet';
-  return `${table(['CLASS', 'KEPT', 'ARCHIVED', 'ROWS', 'SIZE', 'OLDEST', 'DUE'], classes.map(cells))}\n${last}`;
+  return [
+    table(['CLASS', 'KEPT', 'ARCHIVED', 'ROWS', 'SIZE', 'OLDEST', 'DUE', 'LAST RUN'], classes.map(cells)),
+    ...(files.count > 0 ? [`files of the archive: ${files.count}, with ${files.rows} rows in ${(files.bytes / 1024).toFixed(0)} kB`] : []),
+    last,
+    `next run: ${nextRunAt ?? 'never'}`,
+  ].join('\n');
 }

@@ -4,6 +4,7 @@ import { countBatch, createMetrics, observeSweep } from './metrics.ts';
 
 /** What dashboards and alerts are built on: changing a line here breaks somebody's. */
 const CONTRACT = [
+  'reclaimd_archived_rows_total counter class',
   'reclaimd_brake_active gauge',
   'reclaimd_build_info gauge version node_version',
   'reclaimd_claims_total counter result',
@@ -32,8 +33,13 @@ const CONTRACT = [
   'reclaimd_policy_errors_total counter',
   'reclaimd_pruned_rows_total counter class',
   'reclaimd_recoveries_total counter policy outcome',
+  'reclaimd_retained_bytes gauge class',
   'reclaimd_retained_rows gauge class',
   'reclaimd_retention_due_rows gauge class',
+  'reclaimd_retention_last_run_timestamp_seconds gauge',
+  'reclaimd_retention_last_success_timestamp_seconds gauge',
+  'reclaimd_retention_next_run_timestamp_seconds gauge',
+  'reclaimd_retention_oldest_timestamp_seconds gauge class',
   'reclaimd_steps_replayed_total counter',
   'reclaimd_supervision_held gauge',
   'reclaimd_sweep_duration_seconds histogram',

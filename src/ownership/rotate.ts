@@ -3,7 +3,7 @@ import { LockNotAvailable } from '../postgres/errors.ts';
 
 /** Rotating smaller or younger records costs more than it frees. */
 const ROTATE_PAGES = 64;
-const ROTATE_AFTER_MINUTES = 5;
+const ROTATE_AFTER_SECONDS = 300;
 
 export type Rotation = 'idle' | 'switched' | 'emptied' | 'busy';
 
@@ -11,17 +11,21 @@ export type Rotation = 'idle' | 'switched' | 'emptied' | 'busy';
  * Drops finished attempts without a DELETE per job: the triggers are switched to the empty table, and in a later pass the
  * other one is emptied after its attempts that still run have been copied. A crash leaves a state that the next pass
  * completes; a transaction that still writes to the old table makes the emptying wait for a later pass.
+ * @param afterSeconds since the last switch that the next may come; Infinity: never.
  * @param pages of the current table from which on a switch is worth while.
  */
-export async function rotateOwnership(database: Database, { pages = ROTATE_PAGES } = {}): Promise<Rotation> {
+export async function rotateOwnership(
+  database: Database,
+  { afterSeconds = ROTATE_AFTER_SECONDS, pages = ROTATE_PAGES } = {},
+): Promise<Rotation> {
   try {
     return await database.transaction(async (tx) => {
       const [turn] = await tx.query<{ current: 'a' | 'b'; emptied: boolean; due: boolean }>(
         `SELECT current, emptied,
-           switched_at < now() - make_interval(mins => $1)
+           $1::float8 < 'infinity' AND extract(epoch FROM now() - switched_at) > $1
              AND pg_relation_size('attempt_' || current) > $2 * current_setting('block_size')::int AS due
          FROM attempt_turn FOR UPDATE`,
-        [ROTATE_AFTER_MINUTES, pages],
+        [afterSeconds, pages],
       );
       if (!turn) return 'idle';
       const other = turn.current === 'a' ? 'b' : 'a';

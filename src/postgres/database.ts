@@ -8,6 +8,8 @@ import { keepListening } from './listen.ts';
 /** Something that runs statements: the pool, or one transaction. Rows come back as the driver parses them. */
 export interface Sql {
   query<Row extends object>(text: string, values?: readonly unknown[]): Promise<Row[]>;
+  /** For one statement whose rows nobody wants: how many it changed. */
+  execute(text: string, values?: readonly unknown[]): Promise<number>;
 }
 
 export interface Database extends Sql {
@@ -99,6 +101,13 @@ function sqlOn(runner: pg.Pool | pg.PoolClient): Sql {
         // Several statements in one text have an answer each.
         const answer = (await runner.query<Row>(text, [...values])) as pg.QueryResult<Row> | pg.QueryResult<Row>[];
         return Array.isArray(answer) ? answer.flatMap(({ rows }) => rows) : answer.rows;
+      } catch (cause) {
+        throw toDatabaseError(cause);
+      }
+    },
+    execute: async (text, values = []) => {
+      try {
+        return (await runner.query(text, [...values])).rowCount ?? 0;
       } catch (cause) {
         throw toDatabaseError(cause);
       }

@@ -1,6 +1,6 @@
 import { type IncidentChanges, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
-import type { ClassStatus } from './prune.ts';
+import type { ClassStatus } from './status.ts';
 
 /** Due rows may wait for the next run, but not for another whole period. */
 const BEHIND_PERIODS = 2;

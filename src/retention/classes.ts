@@ -2,16 +2,24 @@
 export interface RecordClass {
   name: RecordName;
   table: string;
-  /** When a row became history; null while it is not. */
+  /** When a row, `r`, became history; null while it is not. */
   endedAt: string;
-  /** Further conditions under which a row may go; `r` is the row. */
+  /** Further conditions under which a row may go. */
   unless?: string;
   archived: boolean;
   /** What is archived of `gone`, the deleted row. */
   record?: string;
+  /**
+   * How it goes: row by row, along the pages of its table; as the beginning of the audit's chain; or all at once, when
+   * ownership turns to its other table.
+   */
+  removal: 'rows' | 'chain' | 'rotation';
+  /** The tables behind a view. */
+  parts?: readonly string[];
 }
 
 export const RECORD_NAMES = [
+  'attempts',
   'recoveries',
   'executors',
   'nodes',
@@ -23,46 +31,86 @@ export const RECORD_NAMES = [
   'commands',
   'workflows',
   'workflow_actions',
+  'audit',
   'runs',
+  'restored',
   'archive',
 ] as const;
 export type RecordName = (typeof RECORD_NAMES)[number];
 
+/** Everything that open incidents name: by now, and in the occurrences that are kept of them. */
+const CITED = `SELECT cited #>> '{}' AS name FROM (
+    SELECT i.evidence FROM incident i WHERE i.resolved_at IS NULL
+    UNION ALL SELECT o.evidence FROM incident_occurrence o JOIN incident i ON i.id = o.incident_id WHERE i.resolved_at IS NULL
+  ) AS open, jsonb_path_query(open.evidence, 'strict $.** ? (@.type() == "string")') AS cited`;
+
 /** Evidence behind an open incident stays. */
-const NOT_IN_OPEN_EVIDENCE = (column: string) =>
-  `NOT EXISTS (SELECT FROM incident i WHERE i.resolved_at IS NULL AND i.evidence::text LIKE '%' || ${column} || '%')`;
+const notCited = (name: string) => `NOT EXISTS (SELECT FROM (${CITED}) AS c WHERE c.name = ${name})`;
 
 export const RECORD_CLASSES: readonly RecordClass[] = [
-  { name: 'recoveries', table: 'recovery', endedAt: 'r.recovered_at', unless: NOT_IN_OPEN_EVIDENCE('r.job_id::text'), archived: true },
+  {
+    name: 'attempts',
+    table: 'attempt',
+    endedAt: 'r.started_on',
+    // Those that a rotation has left behind for longer than it should take.
+    unless: 'EXISTS (SELECT FROM attempt_turn t WHERE NOT t.emptied AND t.switched_at < now() - make_interval(secs => $1))',
+    archived: false,
+    removal: 'rotation',
+    parts: ['attempt_a', 'attempt_b'],
+  },
+  {
+    name: 'recoveries',
+    table: 'recovery',
+    endedAt: 'r.recovered_at',
+    unless: `${notCited('r.job_id::text')} AND ${notCited(`r.queue || '/' || r.job_id`)}`,
+    archived: true,
+    removal: 'rows',
+  },
   {
     name: 'executors',
     table: 'executor',
     endedAt: 'greatest(r.beat_at, r.session_at, r.stopped_at, r.dead_at)',
     // Whoever still holds an attempt is not history.
     unless: `NOT EXISTS (SELECT FROM attempt a JOIN job j ON j.name = a.queue AND j.id = a.job_id WHERE a.application_name = r.application_name
-       AND j.state = 'active' AND j.retry_count = a.retry_count) AND ${NOT_IN_OPEN_EVIDENCE('r.id')}`,
+       AND j.state = 'active' AND j.retry_count = a.retry_count) AND ${notCited('r.id')}`,
     archived: false,
+    removal: 'rows',
   },
-  { name: 'nodes', table: 'node', endedAt: 'r.beat_at', archived: false },
+  { name: 'nodes', table: 'node', endedAt: 'r.beat_at', archived: false, removal: 'rows' },
   {
     name: 'incidents',
     table: 'incident',
     endedAt: 'r.resolved_at',
     archived: true,
     record: `to_jsonb(gone) || jsonb_build_object('history', (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.number) FROM incident_occurrence o WHERE o.incident_id = gone.id))`,
+    removal: 'rows',
   },
-  { name: 'previews', table: 'repair_preview', endedAt: 'coalesce(r.ended_at, r.expires_at)', archived: false },
-  { name: 'heals', table: 'unit_action', endedAt: 'r.ended_at', archived: true },
-  { name: 'unit_lives', table: 'unit_life', endedAt: 'r.seen_at', archived: false },
-  { name: 'crashes', table: 'unit_crash', endedAt: 'r.crashed_at', unless: NOT_IN_OPEN_EVIDENCE('r.executor_id'), archived: true },
-  { name: 'commands', table: 'node_command', endedAt: 'coalesce(r.ended_at, r.take_by)', archived: false },
+  { name: 'previews', table: 'repair_preview', endedAt: 'coalesce(r.ended_at, r.expires_at)', archived: false, removal: 'rows' },
+  { name: 'heals', table: 'unit_action', endedAt: 'r.ended_at', archived: true, removal: 'rows' },
+  { name: 'unit_lives', table: 'unit_life', endedAt: 'r.seen_at', archived: false, removal: 'rows' },
+  {
+    name: 'crashes',
+    table: 'unit_crash',
+    endedAt: 'r.crashed_at',
+    unless: notCited('r.executor_id'),
+    archived: true,
+    removal: 'rows',
+  },
+  { name: 'commands', table: 'node_command', endedAt: 'coalesce(r.ended_at, r.take_by)', archived: false, removal: 'rows' },
   {
     name: 'workflows',
     table: 'workflow_instance',
     endedAt: `CASE WHEN r.state IN ('completed', 'failed', 'cancelled') THEN r.updated_at END`,
     archived: false,
+    removal: 'rows',
   },
-  { name: 'workflow_actions', table: 'workflow_action', endedAt: 'r.acted_at', archived: false },
-  { name: 'runs', table: 'retention_run', endedAt: 'r.started_at', archived: false },
-  { name: 'archive', table: 'archive', endedAt: 'r.archived_at', archived: false },
+  { name: 'workflow_actions', table: 'workflow_action', endedAt: 'r.acted_at', archived: false, removal: 'rows' },
+  { name: 'audit', table: 'audit', endedAt: 'r.at', archived: true, removal: 'chain' },
+  { name: 'runs', table: 'retention_run', endedAt: 'r.started_at', archived: false, removal: 'rows' },
+  { name: 'restored', table: 'restored', endedAt: 'r.restored_at', archived: false, removal: 'rows' },
+  { name: 'archive', table: 'archive', endedAt: 'r.archived_at', archived: false, removal: 'rows' },
 ];
+
+/** `$1` is the period in seconds. */
+export const isDue = ({ endedAt, unless }: RecordClass) =>
+  `${endedAt} < now() - make_interval(secs => $1)${unless ? ` AND ${unless}` : ''}`;

@@ -232,6 +232,10 @@ test('a thousand new conditions are one write, not a thousand', async () => {
       statements += 1;
       return sql.query(...args);
     },
+    execute: (...args) => {
+      statements += 1;
+      return sql.execute(...args);
+    },
   });
   const counting: Database = { ...database, ...count(database), transaction: (work) => database.transaction((tx) => work(count(tx))) };
   expect(await project(counting, 'n', 'hung_executor', findings)).toEqual({

@@ -370,6 +370,10 @@ function failAt(database: Database, breaks: () => boolean): Database {
             if (breaks()) throw new Error('the line was cut');
             return tx.query(text, values);
           },
+          execute: async (text, values) => {
+            if (breaks()) throw new Error('the line was cut');
+            return tx.execute(text, values);
+          },
         };
         return work(breaking);
       }),

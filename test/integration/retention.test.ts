@@ -1,18 +1,22 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { prune, showStatus } from '../../src/cli/retention.ts';
+import { sealAudit } from '../../src/audit/chain.ts';
+import * as command from '../../src/cli/retention.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
+import { rotateOwnership } from '../../src/ownership/rotate.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import { projectBehind } from '../../src/retention/behind.ts';
 import { RECORD_CLASSES, type RecordName } from '../../src/retention/classes.ts';
-import { type PruneDependencies, retentionStatus, runArchivePrune } from '../../src/retention/prune.ts';
+import { type PruneDependencies, type PruneOrder, type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
+import { retentionStatus } from '../../src/retention/status.ts';
+import { systemClock } from '../../src/runtime/clock.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
 
 const ORDER = { actor: 'ann@desk', reason: 'the disk is full' };
 const DAY = 86_400;
 /** One row of each class that became history so many seconds ago. */
-const ROWS: Record<RecordName, string> = {
+const ROWS: Record<Exclude<RecordName, 'attempts'>, string> = {
   recoveries: `INSERT INTO recovery (queue, job_id, retry_count, verdict, policy, policy_source, outcome, reason, node, recovered_at)
     VALUES ('q', gen_random_uuid(), 0, 'dead', 'fail', 'default', 'failed', 'r', 'n', AGO)`,
   executors: `INSERT INTO executor (id, kind, beat_seconds, started_at, beat_at) VALUES (gen_random_uuid()::text, 'own', 1, AGO, AGO)`,
@@ -27,12 +31,21 @@ const ROWS: Record<RecordName, string> = {
   workflows: `INSERT INTO workflow_instance (id, workflow, state, updated_at) VALUES (gen_random_uuid()::text, 'w', 'completed', AGO)`,
   workflow_actions: `INSERT INTO workflow_action (queue, job_id, action, acted_at) VALUES ('q', gen_random_uuid(), 'retry', AGO)`,
   runs: `INSERT INTO retention_run (node, actor, started_at) VALUES ('n', 'a', AGO)`,
+  audit: `INSERT INTO audit (at, actor, action, target, outcome, node, detail) VALUES (AGO, 'a', 'job_retry', 'q/1', 'done', 'n', '{}')`,
+  restored: `INSERT INTO restored (file, line, class, record, restored_at) VALUES (gen_random_uuid()::text, 1, 'heals', '{}', AGO)`,
   archive: `INSERT INTO archive (class, record, archived_at) VALUES ('recoveries', '{}', AGO)`,
 };
 
-const add = (database: Database, name: RecordName, secondsAgo: number) =>
+const add = (database: Database, name: Exclude<RecordName, 'attempts'>, secondsAgo: number) =>
   database.query(ROWS[name].replaceAll('AGO', `now() - make_interval(secs => ${secondsAgo})`));
 const count = async (database: Database, table: string) => (await database.query(`SELECT FROM ${table}`)).length;
+
+/** One run that nothing keeps from running. */
+async function prune(dependencies: PruneDependencies, order: PruneOrder = ORDER): Promise<PruneResult> {
+  const run = await runArchivePrune(dependencies, order);
+  if ('underWay' in run) throw new Error('another run is under way');
+  return run.classes;
+}
 
 async function setUp(env: Record<string, string> = {}) {
   const fleet = await createFleetDatabase({ queues: [{ name: 'q' }] });
@@ -40,29 +53,53 @@ async function setUp(env: Record<string, string> = {}) {
   return { ...fleet, dependencies: context.pruneDependencies() };
 }
 
-test.each(RECORD_CLASSES.map((recordClass) => [recordClass.name, recordClass] as const))(
+const PRUNED = RECORD_CLASSES.flatMap((recordClass) => (recordClass.name === 'attempts' ? [] : [[recordClass.name, recordClass] as const]));
+
+test.each(PRUNED)(
   '%s: a second past its period goes, archived where the class says so; a minute before it stays',
   async (name, { table, archived }) => {
     const { database, dependencies } = await setUp();
     const seconds = dependencies.periods[name];
     await add(database, name, seconds + 1);
     await add(database, name, seconds - 60);
+    await sealAudit(database);
     const before = await count(database, table);
-    const result = await runArchivePrune(dependencies, ORDER);
+    const result = await prune(dependencies);
     expect(result[name]).toEqual({ pruned: 1, archived: archived ? 1 : 0, left: false });
-    // The run itself is a row of its ledger.
-    expect(await count(database, table)).toBe(before - 1 + (name === 'runs' ? 1 : 0));
+    // The run itself is a row of its ledger, and an event of the audit.
+    expect(await count(database, table)).toBe(before - 1 + (name === 'runs' || name === 'audit' ? 1 : 0));
     if (name !== 'archive') expect(await database.query('SELECT class FROM archive')).toEqual(archived ? [{ class: name }] : []);
-    const again = await runArchivePrune(dependencies, ORDER);
+    const again = await prune(dependencies);
     expect(again[name]?.pruned).toBe(0);
     expect(await database.query(`SELECT actor, reason FROM audit WHERE action = 'retention_prune'`)).toEqual([ORDER]);
   },
 );
 
+test('finished attempts go by rotation, as soon as their period has passed', async () => {
+  const { database, dependencies } = await setUp();
+  await database.query(
+    `INSERT INTO attempt_a (queue, job_id, retry_count, application_name, started_on)
+     SELECT 'q', gen_random_uuid(), 0, 'w', now() - interval '1 hour' FROM generate_series(1, 10000)`,
+  );
+  const attempts = async () => (await retentionStatus(dependencies)).classes.find(({ name }) => name === 'attempts');
+  const afterSeconds = dependencies.periods.attempts;
+  await database.query(`UPDATE attempt_turn SET switched_at = now() - make_interval(secs => $1)`, [afterSeconds - 30]);
+  expect(await rotateOwnership(database, { afterSeconds })).toBe('idle');
+  await database.query(`UPDATE attempt_turn SET switched_at = now() - make_interval(secs => $1)`, [afterSeconds + 1]);
+  expect(await rotateOwnership(database, { afterSeconds: Number.POSITIVE_INFINITY })).toBe('idle');
+  expect(await rotateOwnership(database, { afterSeconds })).toBe('switched');
+  expect(await attempts()).toMatchObject({ rows: 10_000, due: 0 });
+  // A rotation that does not get on is due.
+  await database.query(`UPDATE attempt_turn SET switched_at = now() - make_interval(secs => $1)`, [afterSeconds + 1]);
+  expect(await attempts()).toMatchObject({ rows: 10_000, due: 10_000 });
+  expect(await rotateOwnership(database, { afterSeconds })).toBe('emptied');
+  expect(await attempts()).toMatchObject({ rows: 0, due: 0, oldestAt: null });
+});
+
 test('`never` keeps everything', async () => {
   const { database, dependencies } = await setUp({ RECLAIMD_RETAIN_RECOVERIES: 'never' });
   await add(database, 'recoveries', 10_000 * DAY);
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   expect(await count(database, 'recovery')).toBe(1);
   const { classes } = await retentionStatus(dependencies);
   expect(classes.find(({ name }) => name === 'recoveries')).toMatchObject({ keptSeconds: null, rows: 1, due: 0 });
@@ -77,7 +114,7 @@ test('what is not history does not go, however old: an open incident, a running 
   await database.query(
     `INSERT INTO unit_action (host, unit, node, action, actor, automatic, started_at, lease_until) VALUES ('h', 'u', 'n', 'unit_heal', 'a', true, now() - interval '10 years', now())`,
   );
-  const result = await runArchivePrune(dependencies, ORDER);
+  const result = await prune(dependencies);
   for (const name of ['incidents', 'workflows', 'heals'] as const) expect(result[name]?.pruned).toBe(0);
 });
 
@@ -92,10 +129,10 @@ test('the evidence of an open incident stays until it is resolved', async () => 
   await database.query(`INSERT INTO incident (class, fingerprint, summary, evidence) VALUES ('poison_job', 'f', 's', $1)`, [
     JSON.stringify({ jobId: recovery?.job, crashes: [crash?.id], executorId: executor?.id }),
   ]);
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   expect([await count(database, 'recovery'), await count(database, 'unit_crash'), await count(database, 'executor')]).toEqual([1, 1, 1]);
   await database.query('UPDATE incident SET resolved_at = now()');
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   expect([await count(database, 'recovery'), await count(database, 'unit_crash'), await count(database, 'executor')]).toEqual([0, 0, 0]);
 });
 
@@ -107,10 +144,10 @@ test('an executor that still holds an attempt stays', async () => {
   const [job] = await executor.fetch('q');
   await executor.boss.stop({ graceful: false });
   await executor.fallSilent(100 * DAY);
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   expect(await count(database, 'executor')).toBe(1);
   await boss.complete('q', job?.id ?? '');
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   expect(await count(database, 'executor')).toBe(0);
 });
 
@@ -120,20 +157,48 @@ test('an incident is archived with its history', async () => {
   await database.query(
     `INSERT INTO incident_occurrence (incident_id, number, opening, node, summary, affected, evidence) SELECT id, 1, 1, 'n', 'so it was', 1, '{}' FROM incident`,
   );
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   expect(await database.query(`SELECT record->'summary' AS summary, record->'history'->0->'summary' AS history FROM archive`)).toEqual([
     { summary: 's', history: 'so it was' },
   ]);
   expect(await count(database, 'incident_occurrence')).toBe(0);
 });
 
-test('batches: all that is due in one run, in many statements; out of time, the rest at the next', async () => {
+const DUE_ACTIONS = `INSERT INTO workflow_action (queue, job_id, action, acted_at)
+  SELECT 'q', gen_random_uuid(), 'retry', now() - interval '1 year' FROM generate_series(1, $1)`;
+
+test('all that is due goes in one run, in many batches; out of time, the rest goes at the next', async () => {
   const { database, dependencies } = await setUp();
-  for (let index = 0; index < 25; index++) await add(database, 'heals', 1_000 * DAY);
-  const rushed = await runArchivePrune({ ...dependencies, budgetMs: 0 }, ORDER);
-  expect(rushed.heals).toEqual({ pruned: 0, archived: 0, left: true });
-  const done = await runArchivePrune({ ...dependencies, batch: 10 }, ORDER);
-  expect(done.heals).toEqual({ pruned: 25, archived: 25, left: false });
+  await database.query(DUE_ACTIONS, [30_000]);
+  const rushed = await prune({ ...dependencies, budgetMs: 0 });
+  expect(rushed.workflow_actions).toEqual({ pruned: 0, archived: 0, left: true });
+  // By the clock of who prunes each batch takes seconds: a few of them fit, smaller ones each time.
+  let calls = 0;
+  const clock = { ...systemClock, now: () => calls++ * 1_000 };
+  const some = await prune({ ...dependencies, clock, budgetMs: 22_000 });
+  const early = some.workflow_actions?.pruned ?? 0;
+  expect(some.workflow_actions?.left).toBe(true);
+  expect(early).toBeGreaterThan(0);
+  expect(early).toBeLessThan(30_000);
+  const done = await prune(dependencies);
+  expect(done.workflow_actions).toEqual({ pruned: 30_000 - early, archived: 0, left: false });
+});
+
+test('a row that somebody holds is left for the next run, and keeps no other', async () => {
+  const { database, dependencies } = await setUp();
+  for (let index = 0; index < 10; index++) await add(database, 'heals', 1_000 * DAY);
+  const held = Promise.withResolvers<void>();
+  const enough = Promise.withResolvers<void>();
+  const holding = database.transaction(async (tx) => {
+    await tx.query('SELECT FROM unit_action ORDER BY id LIMIT 3 FOR UPDATE');
+    held.resolve();
+    await enough.promise;
+  });
+  await held.promise;
+  expect((await prune(dependencies)).heals).toEqual({ pruned: 7, archived: 7, left: false });
+  enough.resolve();
+  await holding;
+  expect((await prune(dependencies)).heals).toEqual({ pruned: 3, archived: 3, left: false });
 });
 
 test('a batch that cannot be archived is not deleted, and keeps no other class from its turn', async () => {
@@ -141,21 +206,30 @@ test('a batch that cannot be archived is not deleted, and keeps no other class f
   await add(database, 'heals', 1_000 * DAY);
   await add(database, 'previews', 1_000 * DAY);
   await database.query(`ALTER TABLE archive ADD CONSTRAINT full CHECK (class <> 'heals')`.replace('full', 'disk_full'));
-  const result = await runArchivePrune(dependencies, ORDER);
+  const result = await prune(dependencies);
   expect(result.heals).toMatchObject({ pruned: 0, left: true, error: expect.stringContaining('disk_full') });
   expect(await count(database, 'unit_action')).toBe(1);
   expect(result.previews).toMatchObject({ pruned: 1 });
 });
 
-test('two at once: each row goes once', async () => {
+test('one run at a time: who comes meanwhile is told; a run that stood still for its lease gives way and does nothing more', async () => {
   const { database, dependencies } = await setUp();
-  for (let index = 0; index < 40; index++) await add(database, 'heals', 1_000 * DAY);
-  const some: PruneDependencies = { ...dependencies, batch: 5 };
-  const results = await Promise.all([runArchivePrune(some, ORDER), runArchivePrune(some, ORDER)]);
-  const pruned = results.map(({ heals }) => heals?.pruned ?? 0);
-  const [rest] = [await runArchivePrune(some, ORDER)];
-  expect((pruned[0] ?? 0) + (pruned[1] ?? 0) + (rest.heals?.pruned ?? 0)).toBe(40);
-  expect(await count(database, 'archive')).toBe(40);
+  await database.query(DUE_ACTIONS, [20_000]);
+  let told: unknown;
+  let stoodStill = false;
+  const clock = {
+    ...systemClock,
+    sleep: async () => {
+      if (stoodStill) return;
+      stoodStill = true;
+      told = await runArchivePrune(dependencies, { actor: 'bob@desk', reason: null });
+      await database.query(`UPDATE retention_run SET lease_until = now() - interval '1 second'`);
+      expect((await prune(dependencies)).workflow_actions).toMatchObject({ left: false });
+    },
+  };
+  await expect(runArchivePrune({ ...dependencies, clock }, ORDER)).rejects.toThrow('stood still for longer than its lease');
+  expect(told).toMatchObject({ underWay: { actor: 'ann@desk', node: 'test' } });
+  expect(await count(database, 'workflow_action')).toBe(0);
 });
 
 test('an incident says which class is behind, until it has caught up', async () => {
@@ -169,7 +243,7 @@ test('an incident says which class is behind, until it has caught up', async () 
   expect(await database.query('SELECT fingerprint, affected FROM incident WHERE resolved_at IS NULL')).toEqual([
     { fingerprint: 'retention_behind:heals', affected: 2 },
   ]);
-  await runArchivePrune(dependencies, ORDER);
+  await prune(dependencies);
   await look();
   expect(await count(database, 'incident WHERE resolved_at IS NULL')).toBe(0);
 });
@@ -183,12 +257,12 @@ test('the commands: status shows each class, prune wants a reason, and is audite
     out: (text: string) => lines.push(text),
     signal: new AbortController().signal,
   };
-  await showStatus(surroundings, {});
-  expect(lines.join('\n')).toMatch(/^heals\s+90d\s+yes\s+1\s+\d+ kB\s+1000d\s+1$/m);
-  expect(lines.join('\n')).toContain('no run yet');
-  await expect(prune(surroundings, { actor: 'ann@desk', reason: 'short' })).rejects.toThrow('--reason');
+  await command.showStatus(surroundings, {});
+  expect(lines.join('\n')).toMatch(/^heals\s+90d\s+yes\s+1\s+\d+ kB\s+1000d\s+1\s+-$/m);
+  expect(lines.join('\n')).toMatch(/no run yet\nnext run: \d{4}-\d\d-\d\dT\d\d:17:00\.000Z$/);
+  await expect(command.prune(surroundings, { actor: 'ann@desk', reason: 'short' })).rejects.toThrow('--reason');
   lines.length = 0;
-  expect(await prune(surroundings, ORDER)).toBe(0);
+  expect(await command.prune(surroundings, ORDER)).toBe(0);
   expect(lines.join('\n')).toMatch(/^heals\s+1\s+1\s+done$/m);
   expect(await database.query('SELECT actor, reason FROM audit')).toEqual([ORDER]);
 });

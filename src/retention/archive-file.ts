@@ -1,0 +1,109 @@
+import { createHash } from 'node:crypto';
+import { open, readFile, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { gunzip, gzip } from 'node:zlib';
+
+/** What a file of the archive says of itself, in the file beside it. */
+export interface Manifest {
+  file: string;
+  class: string;
+  rows: number;
+  /** Of the compressed file. */
+  bytes: number;
+  sha256: string;
+  node: string;
+  run: string;
+  /** Of reclaimd's schema, that the rows have their form from. */
+  schemaVersion: number;
+}
+
+export class ArchiveNotWritten extends Error {
+  override readonly name = 'ArchiveNotWritten';
+}
+
+/** A file of the archive that is not there, not whole, or not what its manifest says. */
+export class ArchiveDamaged extends Error {
+  override readonly name = 'ArchiveDamaged';
+}
+
+const ENDING = '.jsonl.gz';
+export const manifestName = (name: string) => `${name.slice(0, -ENDING.length)}.manifest.json`;
+
+/**
+ * Compressed JSON lines with a manifest beside them. Both are on disk, whole, under their names when this returns; a crash
+ * leaves at most a part under another name. What it could not finish it takes away.
+ * @throws ArchiveNotWritten, naming the directory and what was wrong with it.
+ */
+export async function writeArchiveFile(
+  directory: string,
+  name: string,
+  records: readonly string[],
+  about: Omit<Manifest, 'file' | 'bytes' | 'sha256'>,
+): Promise<Manifest> {
+  const content = await promisify(gzip)(`${records.join('\n')}\n`);
+  const manifest = { file: name, ...about, bytes: content.length, sha256: digest(content) };
+  try {
+    await writeWhole(directory, name, content);
+    await writeWhole(directory, manifestName(name), `${JSON.stringify(manifest, null, 2)}\n`);
+    await syncDirectory(directory);
+    return manifest;
+  } catch (cause) {
+    for (const file of [name, manifestName(name)])
+      for (const each of [file, partOf(file)]) await rm(join(directory, each), { force: true }).catch(() => undefined);
+    throw new ArchiveNotWritten(`nothing can be archived in ${directory}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    });
+  }
+}
+
+const partOf = (file: string) => `.${file}.part`;
+const digest = (content: Uint8Array) => createHash('sha256').update(content).digest('hex');
+
+async function writeWhole(directory: string, file: string, content: string | Uint8Array): Promise<void> {
+  const part = await open(join(directory, partOf(file)), 'w', 0o600);
+  try {
+    await part.writeFile(content);
+    await part.sync();
+  } finally {
+    await part.close();
+  }
+  await rename(join(directory, partOf(file)), join(directory, file));
+}
+
+/** A rename is on disk when its directory is. */
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  await handle.sync().finally(() => handle.close());
+}
+
+/**
+ * What a file holds, one JSON text a line, after its hash and its rows have been compared with its manifest.
+ * @throws ArchiveDamaged
+ */
+export async function readArchiveFile(path: string): Promise<{ manifest: Manifest; lines: string[] }> {
+  if (!path.endsWith(ENDING)) throw new ArchiveDamaged(`${path}: a file of the archive ends in ${ENDING}`);
+  const manifest = await readManifest(join(dirname(path), manifestName(basename(path))));
+  const content = await readFile(path).catch((cause: unknown) => Promise.reject(damaged(path, cause)));
+  if (digest(content) !== manifest.sha256) throw new ArchiveDamaged(`${path}: its hash is ${digest(content)}, not the manifest's`);
+  const text = await promisify(gunzip)(content).catch((cause: unknown) => Promise.reject(damaged(path, cause)));
+  const lines = text.toString('utf8').trimEnd().split('\n');
+  if (lines.length !== manifest.rows) throw new ArchiveDamaged(`${path}: it has ${lines.length} rows, its manifest says ${manifest.rows}`);
+  return { manifest, lines };
+}
+
+async function readManifest(path: string): Promise<Manifest> {
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => Promise.reject(damaged(path, cause)));
+  try {
+    const manifest = JSON.parse(text) as Partial<Manifest>;
+    if (typeof manifest.class === 'string' && typeof manifest.sha256 === 'string' && typeof manifest.rows === 'number')
+      return manifest as Manifest;
+  } catch {
+    // Said below: it is no manifest.
+  }
+  throw new ArchiveDamaged(`${path}: no manifest with class, rows and sha256`);
+}
+
+function damaged(path: string, cause: unknown): ArchiveDamaged {
+  return new ArchiveDamaged(`${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+}

@@ -1,0 +1,54 @@
+import type { Sql } from '../postgres/database.ts';
+import { manifestName, writeArchiveFile } from './archive-file.ts';
+import type { RecordName } from './classes.ts';
+import type { Run } from './runs.ts';
+
+/** Where what goes is kept: in the table `archive`, or in files of a directory of this node. */
+export type ArchiveTarget = { kind: 'table' } | FileArchive;
+
+export interface FileArchive {
+  kind: 'files';
+  directory: string;
+  /** Writes one file, whole and on disk, and registers it in the transaction of what it archives. @returns its name. */
+  write(tx: Sql, name: RecordName, records: readonly string[]): Promise<string>;
+}
+
+/** The archive of one run. Its files are named for the run, so that those that it never registered are known. */
+export function openArchive(run: Run, directory: string | undefined, schemaVersion: number): ArchiveTarget {
+  if (directory === undefined) return { kind: 'table' };
+  let number = 0;
+  return {
+    kind: 'files',
+    directory,
+    write: async (tx, recordName, records) => {
+      number += 1;
+      const name = fileName(recordName, run, number);
+      const { bytes, sha256 } = await writeArchiveFile(directory, name, records, {
+        class: recordName,
+        rows: records.length,
+        node: run.node,
+        run: run.id,
+        schemaVersion,
+      });
+      await tx.query(
+        'INSERT INTO archive_file (run_id, class, node, directory, name, rows, bytes, sha256) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)',
+        [run.id, recordName, run.node, directory, name, records.length, bytes, sha256],
+      );
+      return name;
+    },
+  };
+}
+
+const fileName = (recordName: RecordName, run: Run, number: number) =>
+  `${recordName}-${run.stamp}-${run.id}-${String(number).padStart(4, '0')}.jsonl.gz`;
+
+const OF_A_RUN = /^\.?[a-z_]+-(\d{8}T\d{6}Z)-(\d+)-\d{4,}\.(?:jsonl\.gz|manifest\.json)(?:\.part)?$/;
+
+/** The run that a file in an archive's directory was written by, half files among them; undefined: no file of ours. */
+export function runOfFile(file: string): { stamp: string; id: string } | undefined {
+  const [, stamp, id] = OF_A_RUN.exec(file) ?? [];
+  return stamp === undefined || id === undefined ? undefined : { stamp, id };
+}
+
+/** The files that a registered one consists of. */
+export const filesOf = (name: string): string[] => [name, manifestName(name)];

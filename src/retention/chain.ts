@@ -1,0 +1,73 @@
+import { findCheckpoint } from '../audit/checkpoint.ts';
+import { GENESIS } from '../audit/hash.ts';
+import { listSealed } from '../audit/queries.ts';
+import { type ArchivedEvent, checkUnit } from '../audit/unit.ts';
+import type { Sql } from '../postgres/database.ts';
+import type { ArchiveTarget } from './archive.ts';
+import type { Pruned } from './rows.ts';
+
+/** Events that go to the archive as one unit. */
+const UNIT_EVENTS = 2_000;
+
+/**
+ * Moves the beginning of the audit's chain into the archive, as one unit, and leaves a checkpoint that the rest is chained to.
+ * What does not fit its seals stays, for it is evidence. Events since a day before the oldest open incident stay too.
+ */
+export async function pruneChain(tx: Sql, seconds: number, archive: ArchiveTarget): Promise<Pruned> {
+  const start = await findCheckpoint(tx);
+  const cutoff = await readCutoff(tx, seconds);
+  const sealed = await listSealed(tx, start?.position ?? 0, UNIT_EVENTS);
+  const end = sealed.findIndex(({ row }) => row !== null && row.at >= cutoff);
+  const due = end === -1 ? sealed : sealed.slice(0, end);
+  const last = due.at(-1);
+  if (!last) return { pruned: 0, archived: 0 };
+  const beforeHash = start?.chainHash ?? GENESIS;
+  const events = due.map(({ position, rowHash, row, seq }): ArchivedEvent => {
+    if (!row) throw new Error(`event ${seq} of the audit is gone: nothing is archived before \`reclaimd audit verify\` is at peace`);
+    return { position, rowHash: rowHash.toString('hex'), ...row };
+  });
+  const [problem] = checkUnit(events, {
+    beforeHash,
+    chainHash: last.chainHash,
+    position: last.position,
+    firstPosition: (start?.position ?? 0) + 1,
+  });
+  if (problem)
+    throw new Error(`event ${problem.seq} of the audit: ${problem.what}: nothing is archived before \`reclaimd audit verify\` is at peace`);
+  const place = await keep(tx, events, archive);
+  const [removed] = await tx.query<{ count: number }>('SELECT prune_audit($1, $2, $3, $4) AS count', [
+    last.position,
+    last.chainHash,
+    place.archiveId,
+    place.archiveFile,
+  ]);
+  if (removed?.count !== events.length)
+    throw new Error(`${removed?.count} of ${events.length} archived events were removed: the batch was rolled back`);
+  return { pruned: events.length, archived: events.length };
+}
+
+/** Events before it may go: in the form of `at` in the chain, which sorts as text. */
+async function readCutoff(sql: Sql, seconds: number): Promise<string> {
+  const [row] = await sql.query<{ cutoff: string }>(
+    `SELECT to_char(least(now() - make_interval(secs => $1), (SELECT min(opened_at) - interval '1 day' FROM incident WHERE resolved_at IS NULL))
+       AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS cutoff`,
+    [seconds],
+  );
+  return row?.cutoff ?? '';
+}
+
+async function keep(tx: Sql, events: readonly ArchivedEvent[], archive: ArchiveTarget) {
+  if (archive.kind === 'files')
+    return {
+      archiveId: null,
+      archiveFile: await archive.write(
+        tx,
+        'audit',
+        events.map((event) => JSON.stringify(event)),
+      ),
+    };
+  const [row] = await tx.query<{ id: string }>(`INSERT INTO archive (class, record) VALUES ('audit', $1) RETURNING id::text`, [
+    JSON.stringify({ events }),
+  ]);
+  return { archiveId: row?.id ?? null, archiveFile: null };
+}

@@ -1,0 +1,59 @@
+import type { Database, Sql } from '../postgres/database.ts';
+
+/** One run of retention: a row of the ledger, held by a lease while it lasts. */
+export interface Run {
+  id: string;
+  node: string;
+  /** When it began, by the database's clock: `20260131T031700Z`. */
+  stamp: string;
+}
+
+export interface RunUnderWay {
+  node: string;
+  actor: string;
+  startedAt: string;
+}
+
+/** The run's lease has run out, and another may be at work. */
+export class RunLost extends Error {
+  override readonly name = 'RunLost';
+  constructor() {
+    super('this run stood still for longer than its lease: another may have begun');
+  }
+}
+
+const LEASE = `interval '2 minutes'`;
+export const STAMP = `to_char(started_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"')`;
+
+/** Begins a run, unless one is under way anywhere in the fleet. */
+export function beginRun(
+  database: Database,
+  { node, actor, reason }: { node: string; actor: string; reason: string | null },
+): Promise<{ run: Run } | { underWay: RunUnderWay }> {
+  return database.transaction(async (tx) => {
+    await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('reclaimd.retention.' || current_schema(), 0))`);
+    const [underWay] = await tx.query<RunUnderWay>(
+      `SELECT node, actor, started_at::text AS "startedAt" FROM retention_run WHERE ended_at IS NULL AND lease_until > now() LIMIT 1`,
+    );
+    if (underWay) return { underWay };
+    const [run] = await tx.query<Run>(
+      `INSERT INTO retention_run (node, actor, reason, lease_until) VALUES ($1, $2, $3, now() + ${LEASE}) RETURNING id::text, node, ${STAMP} AS stamp`,
+      [node, actor, reason],
+    );
+    if (!run) throw new Error('the run was not recorded');
+    return { run };
+  });
+}
+
+/** Renews the lease and holds the run's row until the transaction ends: nobody tidies up its files meanwhile. */
+export async function holdRun(tx: Sql, { id }: Run): Promise<void> {
+  const held = await tx.execute(
+    `UPDATE retention_run SET lease_until = now() + ${LEASE} WHERE id = $1 AND ended_at IS NULL AND lease_until > now()`,
+    [id],
+  );
+  if (held === 0) throw new RunLost();
+}
+
+export async function endRun(tx: Sql, { id }: Run, result: object): Promise<void> {
+  await tx.query('UPDATE retention_run SET ended_at = clock_timestamp(), result = $2 WHERE id = $1', [id, JSON.stringify(result)]);
+}

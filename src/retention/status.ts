@@ -1,0 +1,87 @@
+import { createTask } from 'node-cron';
+import { isDue, RECORD_CLASSES, type RecordName } from './classes.ts';
+import type { ClassResult, PruneDependencies, PruneResult } from './prune.ts';
+
+export interface ClassStatus {
+  name: RecordName;
+  /** Null: for ever. */
+  keptSeconds: number | null;
+  archivedFirst: boolean;
+  rows: number;
+  bytes: number;
+  due: number;
+  /** When the oldest row became history, ISO 8601 in UTC, and how long ago; null where there is none. */
+  oldestAt: string | null;
+  oldestSeconds: number | null;
+  /** What the last run that ended did to it; null before the first. */
+  lastResult: ClassResult | null;
+}
+
+export interface RetentionStatus {
+  classes: ClassStatus[];
+  /** The archive's files, of all nodes. */
+  files: { count: number; rows: number; bytes: number };
+  /** The latest, whether it has ended, is under way, or broke off. */
+  lastRun: {
+    node: string;
+    actor: string;
+    state: 'ended' | 'under way' | 'broke off';
+    /** ISO 8601 in UTC. */
+    startedAt: string;
+    endedAt: string | null;
+    result: PruneResult;
+  } | null;
+  /** By the schedule; ISO 8601 in UTC. Each node begins some minutes of its own later. */
+  nextRunAt: string | null;
+}
+
+export interface Schedule {
+  expression: string;
+  timeZone: string | undefined;
+}
+
+export type StatusDependencies = Pick<PruneDependencies, 'database' | 'periods'> & { schedule: Schedule };
+
+const iso = (time: string) => `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+
+/** What there is, how old it is and what is due. Counts whole tables: for a person, or once in a while. */
+export async function retentionStatus({ database, periods, schedule }: StatusDependencies): Promise<RetentionStatus> {
+  const [lastRun] = await database.query<NonNullable<RetentionStatus['lastRun']>>(
+    `SELECT node, actor, CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN lease_until > now() THEN 'under way' ELSE 'broke off' END AS state,
+       ${iso('started_at')} AS "startedAt", ${iso('ended_at')} AS "endedAt", result
+     FROM retention_run ORDER BY id DESC LIMIT 1`,
+  );
+  const [lastEnded] = await database.query<{ result: PruneResult }>(
+    'SELECT result FROM retention_run WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT 1',
+  );
+  const classes: ClassStatus[] = [];
+  for (const recordClass of RECORD_CLASSES) {
+    const { name, table, archived, endedAt, parts = [table] } = recordClass;
+    const seconds = periods[name];
+    const forever = !Number.isFinite(seconds);
+    const [row] = await database.query<{ rows: number; bytes: number; due: number; oldestAt: string | null; oldestSeconds: number | null }>(
+      `SELECT count(*)::float8 AS rows, (SELECT sum(pg_total_relation_size(part::regclass))::float8 FROM unnest($3::text[]) AS part) AS bytes,
+         (count(*) FILTER (WHERE NOT $2 AND ${isDue(recordClass)}))::float8 AS due,
+         ${iso(`min(${endedAt})`)} AS "oldestAt", extract(epoch FROM now() - min(${endedAt}))::float8 AS "oldestSeconds"
+       FROM ${table} r`,
+      [forever ? 0 : seconds, forever, parts],
+    );
+    const { rows = 0, bytes = 0, due = 0, oldestAt = null, oldestSeconds = null } = row ?? {};
+    const kept = { keptSeconds: forever ? null : seconds, archivedFirst: archived, lastResult: lastEnded?.result[name] ?? null };
+    classes.push({ name, ...kept, rows, bytes, due, oldestAt, oldestSeconds });
+  }
+  const [files = { count: 0, rows: 0, bytes: 0 }] = await database.query<RetentionStatus['files']>(
+    'SELECT count(*)::float8 AS count, coalesce(sum(rows), 0)::float8 AS rows, coalesce(sum(bytes), 0)::float8 AS bytes FROM archive_file',
+  );
+  return { classes, files, lastRun: lastRun ?? null, nextRunAt: nextRun(schedule)?.toISOString() ?? null };
+}
+
+/** When the schedule is next due; by this host's clock, like the schedule itself. */
+export function nextRun({ expression, timeZone }: Schedule): Date | undefined {
+  const task = createTask(expression, () => undefined, timeZone === undefined ? {} : { timezone: timeZone });
+  try {
+    return task.getNextRuns(1)[0];
+  } finally {
+    void task.destroy();
+  }
+}

@@ -1,0 +1,63 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Database, Sql } from '../postgres/database.ts';
+import { filesOf, runOfFile } from './archive.ts';
+import { STAMP } from './runs.ts';
+
+export interface TidyOptions {
+  node: string;
+  directory: string;
+  /** How long the archive keeps its files; Infinity: for ever. */
+  keptSeconds: number;
+}
+
+export interface Tidied {
+  /** Files past their period. */
+  expired: string[];
+  /** Files, and halves of files, of batches that never came to be: their rows are still in their tables. */
+  abandoned: string[];
+}
+
+/** Keeps this node's files to what the register says. Files of others, and of runs that this database knows nothing of, are left alone. */
+export async function tidyArchive(database: Database, options: TidyOptions): Promise<Tidied> {
+  const { directory } = options;
+  const files = await readdir(directory);
+  const runs = new Map<string, string>();
+  for (const file of files) {
+    const run = runOfFile(file);
+    if (run) runs.set(run.id, run.stamp);
+  }
+  const abandoned: string[] = [];
+  for (const [id, stamp] of runs) abandoned.push(...(await database.transaction((tx) => removeAbandoned(tx, { id, stamp, ...options }))));
+  return { abandoned, expired: Number.isFinite(options.keptSeconds) ? await removeExpired(database, options) : [] };
+}
+
+/** Nobody writes files of a run while its row is held, and the files are listed after that. */
+async function removeAbandoned(tx: Sql, { id, stamp, node, directory }: TidyOptions & { id: string; stamp: string }): Promise<string[]> {
+  const held = await tx.query(`SELECT FROM retention_run WHERE id = $1 AND node = $2 AND ${STAMP} = $3 FOR UPDATE SKIP LOCKED`, [
+    id,
+    node,
+    stamp,
+  ]);
+  if (held.length === 0) return [];
+  const registered = await tx.query<{ name: string }>('SELECT name FROM archive_file WHERE run_id = $1', [id]);
+  const known = new Set(registered.flatMap(({ name }) => filesOf(name)));
+  const abandoned = (await readdir(directory)).filter((file) => {
+    const run = runOfFile(file);
+    return run?.id === id && run.stamp === stamp && !known.has(file);
+  });
+  for (const file of abandoned) await rm(join(directory, file), { force: true });
+  return abandoned;
+}
+
+async function removeExpired(database: Database, { node, keptSeconds }: TidyOptions): Promise<string[]> {
+  const expired = await database.query<{ id: string; directory: string; name: string }>(
+    `SELECT id::text, directory, name FROM archive_file WHERE node = $1 AND archived_at < now() - make_interval(secs => $2) ORDER BY id LIMIT 1000`,
+    [node, keptSeconds],
+  );
+  for (const { id, directory, name } of expired) {
+    for (const file of filesOf(name)) await rm(join(directory, file), { force: true });
+    await database.query('DELETE FROM archive_file WHERE id = $1', [id]);
+  }
+  return expired.map(({ name }) => name);
+}

@@ -1,0 +1,148 @@
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import { expect, test } from 'vitest';
+import * as command from '../../src/cli/retention.ts';
+import { type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
+import { retentionStatus } from '../../src/retention/status.ts';
+import { tidyArchive } from '../../src/retention/tidy.ts';
+import { addDueRecoveries, createArchiveDirectory, createSmallDisk, filesIn } from '../support/archive.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { openTestContext } from '../support/executor.ts';
+
+const ORDER = { actor: 'ann@desk', reason: 'the disk is full' };
+
+async function setUp(directory: string) {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'q' }] });
+  const context = await openTestContext(fleet.url, { RECLAIMD_ARCHIVE_DIR: directory });
+  const prune = async (): Promise<PruneResult> => {
+    const run = await runArchivePrune(context.pruneDependencies(), ORDER);
+    if ('underWay' in run) throw new Error('another run is under way');
+    return run.classes;
+  };
+  const rows = async (table: string) => (await fleet.database.query(`SELECT FROM ${table}`)).length;
+  return { ...fleet, context, prune, rows };
+}
+
+test('what goes is in compressed JSON lines, with a manifest that says what is in them', async () => {
+  const directory = await createArchiveDirectory();
+  const { database, prune, rows, context } = await setUp(directory);
+  await addDueRecoveries(database, 50);
+  const [row] = await database.query<{ record: object }>('SELECT to_jsonb(r) AS record FROM recovery r ORDER BY id LIMIT 1');
+  expect((await prune()).recoveries).toEqual({ pruned: 50, archived: 50, left: false });
+  const [data = '', manifest = '', ...more] = await filesIn(directory);
+  expect(data).toMatch(/^recoveries-\d{8}T\d{6}Z-\d+-0001\.jsonl\.gz$/);
+  expect(more).toEqual([]);
+  const content = await readFile(join(directory, data));
+  const lines = gunzipSync(content).toString().trimEnd().split('\n');
+  expect(lines).toHaveLength(50);
+  expect(lines.map((line) => JSON.parse(line))).toContainEqual(row?.record);
+  const [version] = await database.query<{ version: number }>('SELECT max(version) AS version FROM migration');
+  expect(JSON.parse(await readFile(join(directory, manifest), 'utf8'))).toMatchObject({
+    file: data,
+    class: 'recoveries',
+    rows: 50,
+    bytes: content.length,
+    sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
+    node: 'test',
+    schemaVersion: version?.version,
+  });
+  expect([await rows('recovery'), await rows('archive'), await rows('archive_file')]).toEqual([0, 0, 1]);
+  expect((await retentionStatus(context.pruneDependencies())).files).toEqual({ count: 1, rows: 50, bytes: content.length });
+});
+
+test('restore reads a file back into a table, once however often; the command is audited', async () => {
+  const directory = await createArchiveDirectory();
+  const { url, database, prune } = await setUp(directory);
+  await addDueRecoveries(database, 6_000);
+  const before = await database.query('SELECT to_jsonb(r) AS record FROM recovery r ORDER BY id');
+  await prune();
+  const names = (await filesIn(directory)).filter((name) => name.endsWith('.gz'));
+  const lines: string[] = [];
+  const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: new AbortController().signal };
+  for (const name of [...names, ...names])
+    expect(await command.restore(surroundings, join(directory, name), { actor: 'ann@desk' })).toBe(0);
+  expect(lines[0]).toMatch(/^\d+ recoveries are in "reclaimd"\.restored, where file = 'recoveries-.*\.jsonl\.gz', for 7d$/);
+  expect(await database.query(`SELECT record FROM restored WHERE class = 'recoveries' ORDER BY (record->>'id')::int`)).toEqual(before);
+  expect(await database.query(`SELECT actor, detail->>'class' AS class FROM audit WHERE action = 'retention_restore' LIMIT 1`)).toEqual([
+    { actor: 'ann@desk', class: 'recoveries' },
+  ]);
+});
+
+test('a file that was changed, cut or has lost its manifest is not restored, and nothing of it is', async () => {
+  const directory = await createArchiveDirectory();
+  const { url, database, prune, rows } = await setUp(directory);
+  await addDueRecoveries(database, 20);
+  await prune();
+  const [name = '', manifest = ''] = await filesIn(directory);
+  const path = join(directory, name);
+  const content = await readFile(path);
+  const restore = (file: string) =>
+    command.restore({ env: { DATABASE_URL: url }, out: () => undefined, signal: new AbortController().signal }, file, {
+      actor: 'ann@desk',
+    });
+  await writeFile(path, content.subarray(0, content.length - 8));
+  await expect(restore(path)).rejects.toThrow("not the manifest's");
+  await writeFile(path, content);
+  const said = await readFile(join(directory, manifest), 'utf8');
+  await writeFile(join(directory, manifest), said.replace('"rows": 20', '"rows": 21'));
+  await expect(restore(path)).rejects.toThrow('it has 20 rows, its manifest says 21');
+  await writeFile(join(directory, manifest), '{');
+  await expect(restore(path)).rejects.toThrow('no manifest');
+  await rm(join(directory, manifest));
+  await expect(restore(path)).rejects.toThrow('ENOENT');
+  await expect(restore(join(directory, 'x.json'))).rejects.toThrow('ends in .jsonl.gz');
+  expect(await rows('restored')).toBe(0);
+});
+
+test('a directory that is not there, or is none: nothing is removed, it is said why, and what is not archived goes all the same', async () => {
+  const directory = await createArchiveDirectory();
+  await writeFile(join(directory, 'file'), '');
+  for (const bad of ['missing', 'file']) {
+    const { database, prune, rows } = await setUp(join(directory, bad));
+    await addDueRecoveries(database, 5);
+    await database.query(
+      `INSERT INTO workflow_action (queue, job_id, action, acted_at) VALUES ('q', gen_random_uuid(), 'retry', now() - interval '1 year')`,
+    );
+    const result = await prune();
+    expect(result.recoveries).toMatchObject({
+      pruned: 0,
+      left: true,
+      error: expect.stringContaining(`nothing can be archived in ${join(directory, bad)}`),
+    });
+    expect(result.workflow_actions).toMatchObject({ pruned: 1 });
+    expect(await rows('recovery')).toBe(5);
+  }
+});
+
+test.skipIf(process.getuid?.() !== 0)('a disk that fills up: what did not fit stays in its table, and no half file is left', async () => {
+  const directory = await createSmallDisk(256);
+  const { database, prune, rows } = await setUp(directory);
+  await addDueRecoveries(database, 12_000);
+  const result = await prune();
+  expect(result.recoveries?.error).toMatch(/nothing can be archived in .*ENOSPC/);
+  const pruned = result.recoveries?.pruned ?? 0;
+  expect(pruned).toBeGreaterThan(0);
+  expect(await rows('recovery')).toBe(12_000 - pruned);
+  const files = await filesIn(directory);
+  const registered = await database.query<{ name: string; rows: number }>('SELECT name, rows FROM archive_file ORDER BY name');
+  expect(files.filter((file) => file.endsWith('.gz'))).toEqual(registered.map(({ name }) => name));
+  expect(files).toHaveLength(2 * registered.length);
+  expect(registered.reduce((sum, file) => sum + file.rows, 0)).toBe(pruned);
+});
+
+test('files go after their period, those of this node only; what is not ours is left alone', async () => {
+  const directory = await createArchiveDirectory();
+  const { database, prune, rows } = await setUp(directory);
+  await addDueRecoveries(database, 5);
+  await prune();
+  await writeFile(join(directory, 'notes.txt'), 'of a person');
+  await writeFile(join(directory, 'recoveries-20200101T000000Z-1-0001.jsonl.gz'), 'of a run that this database never had');
+  const tidy = (node: string) => tidyArchive(database, { node, directory, keptSeconds: 86_400 });
+  expect(await tidy('test')).toEqual({ expired: [], abandoned: [] });
+  await database.query(`UPDATE archive_file SET archived_at = now() - interval '2 days'`);
+  expect(await tidy('another')).toEqual({ expired: [], abandoned: [] });
+  expect((await tidy('test')).expired).toHaveLength(1);
+  expect(await filesIn(directory)).toEqual(['notes.txt', 'recoveries-20200101T000000Z-1-0001.jsonl.gz']);
+  expect(await rows('archive_file')).toBe(0);
+});
