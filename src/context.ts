@@ -166,7 +166,7 @@ export function openContext(options: ContextOptions) {
       brakes: {
         percent: config.brakePercent,
         minimum: config.brakeMinimum,
-        startupDelaySeconds: daemonId === null ? 0 : config.startupDelayMs / 1000,
+        startupDelaySeconds: config.startupDelayMs / 1000,
         outageGraceSeconds: config.outageGraceMs / 1000,
       },
     };

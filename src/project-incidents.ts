@@ -29,12 +29,14 @@ export async function projectIncidents(context: Context, daemonId: string | null
     const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
     const { brakes } = context.sweepDependencies(daemonId, true);
     const look: Look = { jobs, executors, fleet, brakes };
+    // Whoever asks from outside of the fleet's beats sees the database now: that the nodes are silent is what it looks for.
+    const watched = daemonId === null ? { ...fleet, ownBeatFresh: true } : fleet;
     looks.push(
       () => projectHungExecutors(database, node, executors),
       () => projectMassStaleness(database, node, executors, brakes),
       () => projectDeadExecutors(database, node, look),
-      () => projectSilentNodes(database, node, fleet),
-      () => projectSupervision(database, node, fleet, { supervision, flows, takenOver: config.pgbossSupervise }),
+      () => projectSilentNodes(database, node, watched),
+      () => projectSupervision(database, node, watched, { supervision, flows, takenOver: config.pgbossSupervise }),
       () => resolveReleasedHolds(database, jobs),
       () => resolveMovedPoison(database, jobs),
       async () => projectOwnership(context, await ownershipState(database, { schema: config.schema, pgbossSchema })),

@@ -19,8 +19,12 @@ export async function status(surroundings: Surroundings, options: { json?: true 
     const nodes = await listNodes(database);
     const executors = Object.fromEntries((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
     const incidents = Object.fromEntries((await countOpen(database)).map((row) => [row.class, row.count]));
-    if (options.json) return printJson(surroundings, { pgboss, ownership, fleet, nodes, executors, incidents });
-    const { comebackSeconds, comebackReason } = fleet;
+    const { comebackSeconds, comebackReason, braked } = fleet;
+    if (options.json) {
+      const lastBeatSeconds = nodes.length === 0 ? null : Math.min(...nodes.map(({ beatSeconds }) => beatSeconds));
+      const shown = { comebackSeconds, comebackReason, braked, lastBeatSeconds };
+      return printJson(surroundings, { pgboss, ownership, fleet: shown, nodes, executors, incidents });
+    }
     const inGrace = comebackSeconds !== null && comebackSeconds * 1000 < config.outageGraceMs;
     surroundings.out(`pg-boss    ${pgboss.detail}`);
     surroundings.out(`ownership  ${describeOwnership(ownership)}`);

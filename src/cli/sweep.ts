@@ -1,4 +1,5 @@
 import type { Recovered } from '../actions/rescue.ts';
+import type { Restraint } from '../recovery/eligibility.ts';
 import { type SweepDependencies, type SweepReport, sweep } from '../recovery/sweep.ts';
 import { EXIT, refused, type Surroundings, withActingContext } from './command.ts';
 import { printJson, table } from './output.ts';
@@ -69,6 +70,16 @@ function describeOrphans(recovered: readonly Recovered[]): string {
   );
 }
 
-function describeRestraints(restraints: SweepReport['restraints']): string[] {
-  return restraints.map(({ reason, executors }) => `held back (${reason.replaceAll('_', ' ')}): ${executors.join(', ')}`);
+/** What may be done about it, where waiting is not the answer. */
+const WHAT_TO_DO: Partial<Record<Restraint['reason'], string>> = {
+  cut_off:
+    'no daemon of the fleet beats: what cut it off from the database may have silenced its workers, too. Start the daemons; to take one that is known to be dead, `reclaimd preview executor_rescue ID`',
+  mass_failure: 'to take one that is known to be dead, `reclaimd preview executor_rescue ID`',
+};
+
+function describeRestraints(restraints: readonly Restraint[]): string[] {
+  return restraints.flatMap(({ reason, executors }) => {
+    const advice = WHAT_TO_DO[reason];
+    return [`held back (${reason.replaceAll('_', ' ')}): ${executors.join(', ')}`, ...(advice === undefined ? [] : [`  ${advice}`])];
+  });
 }

@@ -29,8 +29,9 @@ export interface ProcessTable {
   bootId: string | undefined;
   pidNamespace: string | undefined;
   secondsSinceBoot(): number;
-  open(pid: number): ProcessHandle | undefined;
-  isPidAmbiguous(pid: number): boolean;
+  /** `unknown`: it cannot be told whether there is such a process. */
+  open(pid: number): ProcessHandle | 'gone' | 'unknown';
+  isPidAmbiguous(pid: number): boolean | 'unknown';
 }
 
 export interface AdoptionDependencies {
@@ -69,6 +70,8 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   const adopted = new Map<string, Adopted>();
   /** Executors that cannot be tied to a process: looked at once, then left to their beats. */
   const unverifiable = new Set<string>();
+  /** Executors of which nothing could be seen, for whatever hinders us. */
+  const doubted = new Set<string>();
 
   function release(id: string): void {
     adopted.get(id)?.handle.close();
@@ -83,7 +86,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     const rows = await listLocalExecutors(database, host, WITNESS_FRESH_SECONDS);
     const present = new Set(rows.map((row) => row.id));
     for (const id of [...adopted.keys()]) if (!present.has(id)) release(id);
-    for (const id of unverifiable) if (!present.has(id)) unverifiable.delete(id);
+    for (const known of [unverifiable, doubted]) for (const id of known) if (!present.has(id)) known.delete(id);
     for (const row of rows) {
       const held = adopted.get(row.id);
       if (held && !row.witnessed) await bearWitness(row.id, held.handle, bootId);
@@ -100,29 +103,45 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     });
     if (sighting === 'rebooted') return declareDead(row.id, 'host_rebooted', null);
     if (sighting === 'elsewhere' && row.witnessed) return undefined;
-    const handle = processes.open(row.pid);
+    const found = processes.open(row.pid);
     if (sighting === 'here') {
-      if (handle && String(handle.startTicks) === row.witnessStartTicks) return hold(row, handle, bootId);
-      handle?.close();
-      // Another daemon of this host has it in sight, and knows better when it was last alive.
-      if (row.witnessed && row.witnessNode !== node) return undefined;
-      if (await isContradicted(row.applicationName)) return giveUp(row.id, 'its process is gone, but its sessions live');
-      return declareDead(row.id, 'process_gone', null);
+      if (typeof found === 'object' && String(found.startTicks) === row.witnessStartTicks) return hold(row, found, bootId);
+      if (typeof found === 'object') found.close();
+      return found === 'unknown' ? doubt(row.id, 'whether its process is there cannot be seen') : judgeLost(row);
     }
-    if (!handle) return undefined;
-    const doubt = row.beatFresh ? doubtOf(row, handle) : 'beats are not fresh';
-    if (doubt === undefined) return hold(row, handle, bootId);
-    handle.close();
-    if (!row.beatFresh) return undefined;
-    unverifiable.add(row.id);
-    log.warn({ executor: row.id, pid: row.pid }, `${doubt}: not adopted, judged by its beats alone`);
+    if (typeof found === 'string') return undefined;
+    if (!row.beatFresh) return found.close();
+    if (found.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS)
+      return distrust(row.id, found, 'the pid belongs to a younger process (recycled, or of another pid namespace)');
+    const ambiguous = processes.isPidAmbiguous(row.pid);
+    if (ambiguous === true) return distrust(row.id, found, 'the pid is carried by several processes of this host');
+    if (ambiguous === false) return hold(row, found, bootId);
+    found.close();
+    return doubt(row.id, 'not every process of this host can be seen (hidepid on /proc, or no descriptors left)');
   }
 
-  /** Why the process of that pid may not be the one that registered. */
-  function doubtOf(row: LocalExecutorRow, handle: ProcessHandle): string | undefined {
-    if (handle.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS)
-      return 'the pid belongs to a younger process (recycled, or of another pid namespace)';
-    return processes.isPidAmbiguous(row.pid) ? 'the pid is carried by several processes of this host' : undefined;
+  /** Seen before on this boot, and nobody holds it now: the process is not there any more. */
+  async function judgeLost(row: LocalExecutorRow): Promise<void> {
+    // Another daemon of this host has it in sight, and knows better when it was last alive.
+    if (row.witnessed && row.witnessNode !== node) return;
+    // It was not in our sight when it ended: as long as its beats may yet come, our eyes may be what is wrong.
+    if (row.beatFresh) return;
+    if (await isContradicted(row.applicationName)) await giveUp(row.id, 'its process is gone, but its sessions live');
+    else await declareDead(row.id, 'process_gone', null);
+  }
+
+  /** The process of that pid is not the one that registered, or may not be. */
+  function distrust(id: string, handle: ProcessHandle, why: string): void {
+    handle.close();
+    unverifiable.add(id);
+    log.warn({ executor: id, pid: handle.pid }, `${why}: not adopted, judged by its beats alone`);
+  }
+
+  /** What cannot be seen now may be seen later: looked at again each time, told once. */
+  function doubt(id: string, why: string): void {
+    if (doubted.has(id)) return;
+    doubted.add(id);
+    log.warn({ executor: id }, `${why}: judged by its beats until it can`);
   }
 
   async function hold(row: LocalExecutorRow, handle: ProcessHandle, bootId: string): Promise<void> {
@@ -132,6 +151,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
       return;
     }
     adopted.set(row.id, { handle, applicationName: row.applicationName, seenAliveAt: clock.now() });
+    doubted.delete(row.id);
     log.info({ executor: row.id, pid: row.pid }, 'adopted');
     dependencies.onAdopted?.(row.id, row.pid);
   }

@@ -20,7 +20,11 @@ export interface BeatRow {
   rivalStopped: boolean | null;
 }
 
-export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRow> {
+/**
+ * One beat. Where the gap since the one before is longer than `cutOffSeconds`, the same statement voids the evidence of
+ * silence: nobody ever sees a fresh beat after an outage without the comeback.
+ */
+export async function saveBeat(sql: Sql, identity: NodeIdentity, cutOffSeconds: number): Promise<BeatRow> {
   const { node, daemonId, host, pid, bootId, version, stack, env } = identity;
   const [row] = await sql.query<BeatRow>(
     // Not FOR UPDATE: a row that the same statement has already changed would be skipped, and no gap ever seen.
@@ -32,6 +36,11 @@ export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRo
          boot_id = $5, version = $6, stack = $7, env = $8,
          started_at = CASE WHEN n.daemon_id = $2 THEN n.started_at ELSE now() END
        RETURNING 1
+     ),
+     comeback AS (
+       UPDATE fleet SET comeback_at = now(),
+         comeback_reason = format('node %s was cut off for %s s', $1, round(extract(epoch FROM now() - b.beat_at)))
+       FROM before b WHERE b.daemon_id = $2 AND b.beat_at < now() - make_interval(secs => $9)
      )
      SELECT
        CASE WHEN b.daemon_id = $2 THEN extract(epoch FROM now() - b.beat_at)::float8 END AS "gapSeconds",
@@ -39,7 +48,7 @@ export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRo
        CASE WHEN b.daemon_id <> $2 THEN extract(epoch FROM now() - b.beat_at)::float8 END AS "rivalAgeSeconds",
        CASE WHEN b.daemon_id <> $2 THEN b.stopped_at IS NOT NULL END AS "rivalStopped"
      FROM beat LEFT JOIN before b ON true`,
-    [node, daemonId, host, pid, bootId, version, stack, env],
+    [node, daemonId, host, pid, bootId, version, stack, env, cutOffSeconds],
   );
   if (!row) throw new Error('a beat returned no row');
   return row;
@@ -60,11 +69,6 @@ export async function claimFleet(sql: Sql, pgbossSchema: string): Promise<string
   return row.schema;
 }
 
-/** Voids the evidence of silence from now on, for every node. */
-export async function saveComeback(sql: Sql, reason: string): Promise<void> {
-  await sql.query('UPDATE fleet SET comeback_at = now(), comeback_reason = $1', [reason]);
-}
-
 export interface FleetState {
   /** Seconds since the last comeback of database, daemon or host, whichever was last; null when there was none. */
   comebackSeconds: number | null;
@@ -77,15 +81,22 @@ export interface FleetState {
   daemonAgeSeconds: number;
 }
 
-/** `node` null asks for a command, which has no beat of its own. */
+/**
+ * `node` null asks for a command, which has no beat of its own and goes by the fleet's: the freshest beat of any node, and
+ * the longest life among the nodes that beat. A fleet that has never had a daemon has none to go by.
+ */
 export async function readFleetState(sql: Sql, node: string | null, daemonId: string | null, freshSeconds: number): Promise<FleetState> {
   const [row] = await sql.query<FleetState>(
     `SELECT extract(epoch FROM now() - greatest(f.comeback_at, pg_postmaster_start_time()))::float8 AS "comebackSeconds",
        CASE WHEN f.comeback_at > pg_postmaster_start_time() THEN f.comeback_reason ELSE 'the database server started' END AS "comebackReason",
        f.braked_since IS NOT NULL AS braked,
-       $1::text IS NULL OR coalesce(n.beat_at > now() - make_interval(secs => $3), false) AS "ownBeatFresh",
-       coalesce(extract(epoch FROM now() - n.started_at)::float8, 0) AS "daemonAgeSeconds"
-     FROM fleet f LEFT JOIN node n ON n.node = $1 AND n.daemon_id = $2`,
+       coalesce(j.fresh, $1::text IS NULL) AS "ownBeatFresh",
+       coalesce(j.age, CASE WHEN j.fresh IS NULL AND $1::text IS NULL THEN 'infinity'::float8 ELSE 0 END) AS "daemonAgeSeconds"
+     FROM fleet f CROSS JOIN (
+       SELECT bool_or(n.fresh) AS fresh, max(extract(epoch FROM now() - n.started_at)::float8) FILTER (WHERE n.fresh) AS age
+       FROM (SELECT started_at, beat_at > now() - make_interval(secs => $3) AS fresh FROM node
+             WHERE $1::text IS NULL OR (node = $1 AND daemon_id = $2)) n
+     ) j`,
     [node, daemonId, freshSeconds],
   );
   if (!row) throw new Error('the fleet has no row: run `reclaimd migrate`');

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
 
 /** What identifies one life of a process on one boot of one host. */
 export interface ProcessIdentity {
@@ -44,19 +44,19 @@ export function secondsSinceBoot(): number {
 /**
  * Opens /proc/PID/stat and keeps it open. The open file belongs to that process, not to the number: after the exit it
  * reads ESRCH even when the pid has been given to another process. One small read a check, no lookup.
- * @returns undefined when there is no such process.
+ * @returns `gone` when there is no such process; `unknown` when that cannot be told, for want of rights or descriptors.
  */
-export function openProcess(pid: number): ProcessHandle | undefined {
+export function openProcess(pid: number): ProcessHandle | 'gone' | 'unknown' {
   let descriptor: number;
   try {
     descriptor = openSync(`/proc/${pid}/stat`, 'r');
-  } catch {
-    return undefined;
+  } catch (error) {
+    return isAbsence(error) && seesForeignProcesses() ? 'gone' : 'unknown';
   }
   const stat = readStat(descriptor);
-  if (!stat || stat.ended) {
+  if (stat === 'unknown' || stat === 'gone' || stat.ended) {
     closeSync(descriptor);
-    return undefined;
+    return stat === 'unknown' ? 'unknown' : 'gone';
   }
   let gone = false;
   return {
@@ -64,7 +64,9 @@ export function openProcess(pid: number): ProcessHandle | undefined {
     startTicks: stat.startTicks,
     ageSeconds: secondsSinceBoot() - stat.startTicks / TICKS_PER_SECOND,
     isGone: () => {
-      gone ||= readStat(descriptor)?.ended ?? true;
+      if (gone) return true;
+      const now = readStat(descriptor);
+      gone = now === 'gone' || (now !== 'unknown' && now.ended);
       return gone;
     },
     close: () => closeSync(descriptor),
@@ -73,37 +75,73 @@ export function openProcess(pid: number): ProcessHandle | undefined {
 
 /**
  * Whether another process on this host carries the same number inside a pid namespace of its own (a container): then
- * the number alone does not say which of them registered.
+ * the number alone does not say which of them registered. `unknown` when not every process can be looked at.
  */
-export function isPidAmbiguous(pid: number): boolean {
-  return readdirSync('/proc').some((entry) => {
-    if (!/^\d+$/.test(entry)) return false;
-    const numbers = readNamespacePids(entry);
-    return numbers.length > 1 && numbers.at(-1) === pid;
-  });
+export function isPidAmbiguous(pid: number): boolean | 'unknown' {
+  try {
+    if (!seesForeignProcesses()) return 'unknown';
+    return readdirSync('/proc').some((entry) => {
+      if (!/^\d+$/.test(entry)) return false;
+      const numbers = readNamespacePids(entry);
+      return numbers.length > 1 && numbers.at(-1) === pid;
+    });
+  } catch {
+    return 'unknown';
+  }
 }
 
-/** The pids of a process, from this namespace down to its own (NSpid of /proc/PID/status). */
+/**
+ * Whether other users' processes are there to be seen. Where /proc is mounted with hidepid, they look as if they did not
+ * exist; pid 1, which always exists, tells. If it is our own user's it is shown in any case, and the mount tells.
+ */
+function seesForeignProcesses(): boolean {
+  try {
+    closeSync(openSync('/proc/1/stat', 'r'));
+    return statSync('/proc/1').uid !== process.getuid?.() || !hidesProcesses(readFileSync('/proc/self/mountinfo', 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** Of the mounts on /proc the last one counts: it covers the others. */
+export function hidesProcesses(mounts: string): boolean {
+  const options = mounts
+    .split('\n')
+    .filter((line) => line.split(' ')[4] === '/proc')
+    .at(-1)
+    ?.split(' ')
+    .at(-1);
+  const hidepid = options?.split(',').find((option) => option.startsWith('hidepid='));
+  return hidepid !== undefined && hidepid !== 'hidepid=0' && hidepid !== 'hidepid=off';
+}
+
+/** The pids of a process, from this namespace down to its own (NSpid of /proc/PID/status); none of one that has ended. */
 function readNamespacePids(pid: string): number[] {
   try {
     const line = /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
     return line?.[1] ? line[1].split(/\s+/).map(Number) : [];
-  } catch {
-    return [];
+  } catch (error) {
+    if (isAbsence(error)) return [];
+    throw error;
   }
 }
 
-function readStat(descriptor: number): { startTicks: number; ended: boolean } | undefined {
+function readStat(descriptor: number): { startTicks: number; ended: boolean } | 'gone' | 'unknown' {
   let length: number;
   try {
     length = readSync(descriptor, STAT_BUFFER, 0, STAT_BUFFER.length, 0);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return undefined;
-    throw error;
+    return isAbsence(error) ? 'gone' : 'unknown';
   }
   // The command name may hold spaces and parentheses; the fixed fields begin after the last one.
   const text = STAT_BUFFER.toString('latin1', 0, length);
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const state = fields[0];
   return { startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X' };
+}
+
+/** No other error says that there is no such process. */
+function isAbsence(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ENOENT' || code === 'ESRCH';
 }

@@ -33,7 +33,7 @@ export interface SweepDependencies {
   gateway: RescueGateway;
   policies: () => Promise<PolicyResolver>;
   node: string;
-  /** Null for a command: it has no beat of its own, and no start-up delay. */
+  /** Null for a command: it has no beat of its own, and goes by the fleet's. */
   daemonId: string | null;
   scope: Scope;
   brakes: TimeoutBrakes;

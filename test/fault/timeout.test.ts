@@ -1,15 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { expect, onTestFinished, test } from 'vitest';
+import { status } from '../../src/cli/status.ts';
+import { runSweep } from '../../src/cli/sweep.ts';
 import { refreshExecutors } from '../../src/executors/health.ts';
-import { saveBeat, saveComeback } from '../../src/fleet/queries.ts';
+import { CUT_OFF_AFTER_SECONDS } from '../../src/fleet/beat.ts';
+import { saveBeat } from '../../src/fleet/queries.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { registry } from '../../src/pgboss/job-store.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import { sweep } from '../../src/recovery/sweep.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
-import { openTestContext } from '../support/executor.ts';
+import { openTestContext, sweepOnce } from '../support/executor.ts';
 import { fallSilent } from '../support/silence.ts';
 import { twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
@@ -41,7 +44,11 @@ async function createFleet(workers: number, env: Record<string, string> = {}) {
   const daemonId = randomUUID();
   const context = await openTestContext(url, { RECLAIMD_NODE: 'here', ...env });
   const beat = () =>
-    saveBeat(database, { node: 'here', daemonId, host: 'here', pid: 1, bootId: null, version: 'test', stack: null, env: null });
+    saveBeat(
+      database,
+      { node: 'here', daemonId, host: 'here', pid: 1, bootId: null, version: 'test', stack: null, env: null },
+      CUT_OFF_AFTER_SECONDS,
+    );
   await beat();
   const dependencies = context.sweepDependencies(daemonId, false);
   return { ...fleet, workers: spawned, dependencies, beat, sweep: () => sweep(dependencies) };
@@ -56,6 +63,7 @@ async function createSilent(env: Record<string, string> = {}) {
   return { ...fleet, worker, silent: (seconds: number) => fallSilent(fleet.database, seconds, [worker]) };
 }
 
+const comeBack = (database: Database) => database.query('UPDATE fleet SET comeback_at = now()');
 const countRecoveries = async (database: Database) => (await database.query('SELECT FROM recovery')).length;
 
 test('the job of a worker killed on a host without a daemon comes back after missing-after, and not before', async () => {
@@ -93,7 +101,7 @@ test('nobody is taken by silence during the grace after a comeback of anybody', 
 test('however short the configured grace, an executor has the time of two beats', async () => {
   const { silent, sweep, database } = await createSilent({ RECLAIMD_OUTAGE_GRACE: '0s' });
   await silent(3600);
-  await saveComeback(database, 'a test');
+  await comeBack(database);
   expect(await sweep()).toMatchObject({ failed: 0, restraints: [{ reason: 'outage_grace' }] });
   await database.query(`UPDATE fleet SET comeback_at = comeback_at - interval '11 seconds'`);
   expect(await sweep()).toMatchObject({ failed: 1, restraints: [] });
@@ -110,12 +118,43 @@ test('a daemon whose own beat is stale, or is not there, judges nobody by silenc
   expect(await sweep()).toMatchObject({ failed: 1, restraints: [] });
 });
 
+test('a command goes by the beats of the fleet: while no daemon has any, or none has had them for long, it takes nobody by silence', async () => {
+  const env = { RECLAIMD_STARTUP_DELAY: '2m' };
+  const { url, silent, database } = await createSilent(env);
+  await silent(3600);
+  await database.query(`UPDATE node SET beat_at = now() - interval '1 hour', started_at = now() - interval '2 hours'`);
+  expect(await sweepOnce(url, env)).toMatchObject({ failed: 0, restraints: [{ reason: 'cut_off' }] });
+  await database.query('UPDATE node SET beat_at = now(), started_at = now()');
+  expect(await sweepOnce(url, env)).toMatchObject({ failed: 0, restraints: [{ reason: 'startup_delay' }] });
+  await database.query(`UPDATE node SET started_at = now() - interval '3 minutes'`);
+  expect(await sweepOnce(url, env)).toMatchObject({ failed: 1, restraints: [] });
+});
+
+test('what a command says of it names what to do', async () => {
+  const { url, silent, database } = await createSilent();
+  await silent(3600);
+  await database.query(`UPDATE node SET beat_at = now() - interval '1 hour'`);
+  const said: string[] = [];
+  const surroundings = {
+    env: { DATABASE_URL: url, RECLAIMD_STARTUP_DELAY: '0s', RECLAIMD_OUTAGE_GRACE: '0s' },
+    out: (text: string) => said.push(text),
+    signal: new AbortController().signal,
+  };
+  expect(await runSweep(surroundings, { actor: 'ann@desk' })).toBe(0);
+  expect(said.join('\n')).toMatch(/held back \(cut off\).*\n.*no daemon of the fleet beats.*executor_rescue/);
+  said.length = 0;
+  await status(surroundings, { json: true });
+  const { fleet } = JSON.parse(said.join('')) as { fleet: { lastBeatSeconds: number } };
+  expect(Object.keys(fleet).sort()).toEqual(['braked', 'comebackReason', 'comebackSeconds', 'lastBeatSeconds']);
+  expect(fleet.lastBeatSeconds).toBeGreaterThan(3599);
+});
+
 type Silent = Awaited<ReturnType<typeof createSilent>>;
 
 test.each<[string, (silent: Silent) => Promise<unknown>]>([
   ['it beats again', ({ database }) => database.query('UPDATE instance SET heartbeat_on = clock_timestamp()')],
   ['one of its sessions does something', ({ url, database }) => openSessionOfTheWorker(url, database)],
-  ['the fleet comes back from an outage', ({ database }) => saveComeback(database, 'a test')],
+  ['the fleet comes back from an outage', ({ database }) => comeBack(database)],
   ['the judge itself is cut off', ({ database }) => database.query(`UPDATE node SET beat_at = beat_at - interval '8 seconds'`)],
 ])('a silent executor is let go when, between the judging and the taking, %s', async (_, meanwhile) => {
   const fleet = await createSilent();

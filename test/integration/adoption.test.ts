@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { hostname } from 'node:os';
 import { expect, onTestFinished, test } from 'vitest';
 import { createAdoption, type ProcessTable } from '../../src/executors/adoption.ts';
-import { listExecutorHealth } from '../../src/executors/health.ts';
+import { listExecutorHealth, refreshHeartbeats } from '../../src/executors/health.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from '../../src/host/process.ts';
 import { registry } from '../../src/pgboss/job-store.ts';
 import type { Database } from '../../src/postgres/database.ts';
@@ -50,6 +50,10 @@ async function registerProcess(database: Database, id: string) {
     },
   };
 }
+
+/** Two beats and more; the executors here beat every 5 s. */
+const missBeats = (database: Database, id: string) =>
+  database.query(`UPDATE executor SET beat_at = now() - interval '11 seconds' WHERE id = $1`, [id]);
 
 test('a process of this host is adopted with the scope of its daemon, and its end is a proven death', async () => {
   const { database } = await createFleetDatabase();
@@ -112,8 +116,36 @@ test('a death while no daemon ran is proven by the next one, from what was recor
   await gone.kill();
   const next = createTestAdoption(database);
   await next.adopt();
+  expect(next.deaths, 'a beat may yet come').toEqual([]);
+  await missBeats(database, 'gone');
+  await next.adopt();
   expect(next.deaths).toEqual(['gone process_gone']);
   expect(next.size()).toBe(1);
+});
+
+test('a daemon that cannot see whether a process is there proves nothing, however silent its executor', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  await createTestAdoption(database).adopt();
+  await missBeats(database, 'e');
+  const blind = createTestAdoption(database, { processes: { open: () => 'unknown' } });
+  await blind.adopt();
+  const other = createTestAdoption(database, { node: 'other', processes: { open: () => 'unknown' } });
+  await other.adopt();
+  expect([...blind.deaths, ...other.deaths]).toEqual([]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ proof: null }]);
+});
+
+test('while not every process can be seen nobody is adopted; when they can, it is made up for', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  let sight: boolean | 'unknown' = 'unknown';
+  const { adopt, size } = createTestAdoption(database, { processes: { isPidAmbiguous: () => sight } });
+  await adopt();
+  expect(size()).toBe(0);
+  sight = false;
+  await adopt();
+  expect(size()).toBe(1);
 });
 
 test('after a reboot the old pids prove their death; from another pid namespace or node they prove nothing', async () => {
@@ -121,11 +153,11 @@ test('after a reboot the old pids prove their death; from another pid namespace 
   await registerProcess(database, 'e');
   await createTestAdoption(database).adopt();
   await database.query(`UPDATE executor SET beat_at = now() - interval '1 hour'`);
-  const elsewhere = createTestAdoption(database, { processes: { pidNamespace: 'pid:[0]', open: () => undefined } });
+  const elsewhere = createTestAdoption(database, { processes: { pidNamespace: 'pid:[0]', open: () => 'gone' } });
   await elsewhere.adopt();
   const namesake = createTestAdoption(database, {
     node: 'other',
-    processes: { bootId: 'another', secondsSinceBoot: () => 60, open: () => undefined },
+    processes: { bootId: 'another', secondsSinceBoot: () => 60, open: () => 'gone' },
   });
   await namesake.adopt();
   expect([...elsewhere.deaths, ...namesake.deaths]).toEqual([]);
@@ -154,4 +186,18 @@ test('a beat after a recorded death refutes its proof', async () => {
   await database.query('UPDATE pgboss.instance SET heartbeat_on = clock_timestamp()');
   await registry.importExecutors(database);
   expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', proof: null }]);
+});
+
+test("an executor's own beat after its recorded death refutes the proof, and it is adopted anew", async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  const { adopt, size } = createTestAdoption(database);
+  await adopt();
+  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now(), last_alive_at = now()`);
+  await adopt();
+  expect(size()).toBe(0);
+  await refreshHeartbeats(database, [{ executorId: 'e' }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', proof: null, witnessNode: null }]);
+  await adopt();
+  expect(size()).toBe(1);
 });

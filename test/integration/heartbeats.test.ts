@@ -42,12 +42,24 @@ test("another role may beat with nothing but USAGE, and its session's name is th
   expect(await listExecutorHealth(database)).toMatchObject([{ id: 'e', applicationName: 'any-language', beatSeconds: 7 }]);
 });
 
-test('a beat does not bring a proven death back, nor touch a pg-boss instance', async () => {
+test('a beat after a recorded death refutes its proof; a graceful end stands', async () => {
   const { database } = await createFleetDatabase();
   await refreshHeartbeats(database, [{ executorId: 'e' }]);
-  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now()`);
-  await refreshHeartbeats(database, [{ executorId: 'e' }]);
+  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now(), last_alive_at = now()`);
   expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'dead' }]);
+  await refreshHeartbeats(database, [{ executorId: 'e', host: 'h', pid: 1 }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', proof: null }]);
+  expect(await database.query('SELECT dead_at, last_alive_at FROM executor')).toEqual([{ dead_at: null, last_alive_at: null }]);
+  await refreshHeartbeats(database, [{ executorId: 'e', stopped: true }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'stopped' }]);
+});
+
+test('a beat does not touch a pg-boss instance', async () => {
+  const { database } = await createFleetDatabase();
+  await refreshHeartbeats(database, [{ executorId: 'e', applicationName: 'app' }]);
+  await database.query(`UPDATE executor SET kind = 'pgboss'`);
+  await refreshHeartbeats(database, [{ executorId: 'e', applicationName: 'other', stopped: true }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', applicationName: 'app' }]);
 });
 
 test('nonsense in a beat is refused by the database', async () => {
