@@ -303,7 +303,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   });
   if (config.units.length > 0 && !dependencies)
     log.warn('RECLAIMD_UNITS names units, but there is no systemd to be asked: see RECLAIMD_SYSTEMD');
-  log.info({ version, pgboss: context.release.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
+  log.info({ version, pgboss: context.pgboss.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
 
   /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. */
   async function within(limitMs: number, work: Promise<void>): Promise<void> {
