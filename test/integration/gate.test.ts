@@ -141,6 +141,10 @@ test('pg-boss not installed yet: the daemon waits, then works', async () => {
   const boss = new PgBoss({ connectionString: empty.url, supervise: false });
   await boss.start();
   await waitFor('pg-boss to be noticed', async () => (await (await fetch(`${daemon.url}/readyz`)).text()).includes('schema 46, client'));
+  const metrics = async () => (await fetch(`${daemon.url}/metrics`)).text();
+  // A quarter of an hour is the interval of its loop.
+  await waitFor('retention to be looked at', async () => /^reclaimd_retained_rows\{class="nodes"\} 1$/m.test(await metrics()));
+  expect(await metrics()).not.toMatch(/^reclaimd_loop_runs_total.*"error"/m);
   await boss.stop({ graceful: false });
 });
 
