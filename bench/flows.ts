@@ -36,11 +36,13 @@ async function addFlows({ database }: Bench, count: number, state: string): Prom
   await database.query('VACUUM ANALYZE job_common, job_dependency');
 }
 
+const unopened = (): never => {
+  throw new Error('nothing is resolved here');
+};
+
 async function report({ database }: Bench, what: string): Promise<void> {
   await database.query('VACUUM ANALYZE job_common, job_dependency');
-  const flows = createFlowStore(() => {
-    throw new Error('nothing is resolved here');
-  });
+  const flows = createFlowStore(unopened, unopened);
   const times: number[] = [];
   let found = 0;
   for (let round = 0; round <= ROUNDS; round++)
@@ -65,9 +67,7 @@ async function explain({ database }: Bench): Promise<void> {
     },
     execute: database.execute,
   };
-  const flows = createFlowStore(() => {
-    throw new Error('nothing is resolved here');
-  });
+  const flows = createFlowStore(unopened, unopened);
   await flows.listStuck(explaining, ['work'], 10_000);
   for (const line of plans.filter((plan) => /Scan/.test(plan))) console.log(`  ${line.trim()}`);
 }

@@ -16,14 +16,12 @@ import { describeBudget, type HealLimits } from './healing/budget.ts';
 import { readBudget } from './healing/budgets.ts';
 import { createDetector } from './healing/detect.ts';
 import type { HealDependencies } from './healing/heal.ts';
-import { startPassiveClient } from './pgboss/client.ts';
+import { createPgBossAccess } from './pgboss/access.ts';
 import { createFlowStore } from './pgboss/flow-store.ts';
-import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts';
 import { createJobStore, registry } from './pgboss/job-store.ts';
-import { findRelease } from './pgboss/release.ts';
 import { catalogName } from './pgboss/schema-name.ts';
 import { createSupervisionStore } from './pgboss/supervision-store.ts';
-import { createDatabase, type Database, quoteIdentifier, type Sql } from './postgres/database.ts';
+import { createDatabase, type Database, type Sql } from './postgres/database.ts';
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
 import { createPolicyResolver, type PolicyResolver, type ResolvePolicy } from './recovery/policy.ts';
 import { listPolicies } from './recovery/policy-table.ts';
@@ -75,7 +73,6 @@ export type Context = Awaited<ReturnType<typeof openContext>>;
 export function openContext(options: ContextOptions) {
   const { config, clock, log } = options;
   const pgbossSchema = catalogName(config.pgbossSchema);
-  const release = findRelease(config.pgbossModule);
   const openDatabase = (maxConnections: number, statementTimeoutMs: number): Database =>
     createDatabase(
       {
@@ -89,6 +86,9 @@ export function openContext(options: ContextOptions) {
       { clock, log },
     );
   const database = openDatabase(config.poolMax, 30_000);
+  // Supervision counts and deletes in large tables: its statements have their own connections, and time.
+  const patient = config.pgbossSupervise ? openDatabase(SUPERVISION_CONNECTIONS, SUPERVISION_TIMEOUT_MS) : undefined;
+  const pgboss = createPgBossAccess({ database, patient, schemaSpelling: config.pgbossSchema, location: config.pgbossModule, log });
   const healLimits: HealLimits = {
     maxHeals: config.healMax,
     windowSeconds: config.healWindowMs / 1000,
@@ -102,17 +102,9 @@ export function openContext(options: ContextOptions) {
   });
   const systemd = options.units ? undefined : openSystemd({ mode: config.systemd, socket: config.systemdBus }, { clock, log });
   const units: UnitService | undefined = options.units ?? systemd;
-  let client: Awaited<ReturnType<typeof startPassiveClient>> | undefined;
-  let supervisor: typeof client;
-  const boss = () => {
-    if (!client) throw new Error('pg-boss is not open: its schema was not probed');
-    return client;
-  };
-  const jobs: JobStore = createJobStore(boss, config.pgbossSchema);
-  const flows: FlowStore = createFlowStore(boss);
-  // Supervision counts and deletes in large tables: its statements have their own connections, and time.
-  const patient = config.pgbossSupervise ? openDatabase(SUPERVISION_CONNECTIONS, SUPERVISION_TIMEOUT_MS) : undefined;
-  const supervision: SupervisionStore = createSupervisionStore(() => supervisor ?? boss());
+  const jobs: JobStore = createJobStore(pgboss.client, config.pgbossSchema, pgboss.assertNotMoved);
+  const flows: FlowStore = createFlowStore(pgboss.client, pgboss.assertNotMoved);
+  const supervision: SupervisionStore = createSupervisionStore(pgboss.supervisor);
 
   /** Our schema must be there, fit this program and serve this pg-boss schema. */
   async function checkSchema(): Promise<void> {
@@ -127,16 +119,6 @@ export function openContext(options: ContextOptions) {
         `schema "${config.schema}" already serves the pg-boss schema "${serves}": give "${pgbossSchema}" its own RECLAIMD_SCHEMA`,
       );
     }
-  }
-
-  /** What pg-boss's schema allows now; opens the client when it may act. */
-  async function probePgBoss(): Promise<GateState> {
-    const gate = decideGate(await readSchemaVersion(database, quoteIdentifier(pgbossSchema)), release);
-    if (gate.mode === 'act') {
-      client ??= await startPassiveClient(release, { database, schemaSpelling: config.pgbossSchema, log });
-      if (patient) supervisor ??= await startPassiveClient(release, { database: patient, schemaSpelling: config.pgbossSchema, log });
-    }
-    return gate;
   }
 
   /** `sql`: the transaction of whoever asks within one, who must not wait for a second connection. */
@@ -272,10 +254,10 @@ export function openContext(options: ContextOptions) {
     flows,
     supervision,
     registry,
-    release,
+    pgboss,
     pgbossSchema,
     checkSchema,
-    probePgBoss,
+    probePgBoss: pgboss.probe,
     policies,
     sweepDependencies,
     healDependencies,
@@ -288,7 +270,7 @@ export function openContext(options: ContextOptions) {
     units,
     close: async () => {
       systemd?.close();
-      for (const each of [client, supervisor]) await each?.stop({ graceful: false, close: false }).catch(() => undefined);
+      await pgboss.close();
       await Promise.all([database.close(), patient?.close()]);
     },
   };

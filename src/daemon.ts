@@ -108,6 +108,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const passes = createPasses({ context, daemonId: identity.daemonId, metrics, clock, log });
   const { state, isReady, canSee, canAct } = passes;
   let databaseUp = false;
+  let conditions = '';
   const pendingDeaths = new Set<string>();
   const stopping = new AbortController();
 
@@ -162,20 +163,29 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     loops.find((loop) => loop.name === name)?.wake();
   }
 
-  /** A pass that waits for its condition, looking again at its own pace. */
+  /** A pass that waits for its condition, looking again at its own pace and when the set-up has found something else. */
   const when = (condition: () => boolean, pass: () => Promise<PassResult> | Promise<void>) => async (): Promise<PassResult> =>
-    condition() ? ((await pass()) ?? undefined) : undefined;
+    condition() ? ((await pass()) ?? undefined) : { idle: true };
 
   /** A pass that one node of the fleet runs at a time. */
   const turn = (name: string, intervalMs: number, pass: () => Promise<void>) => async (): Promise<PassResult> => {
     const taken = await takeTurn(database, name, intervalMs, identity.daemonId);
-    if (!taken.mine) return { againInMs: taken.againInMs };
+    if (!taken.mine) return { againInMs: taken.againInMs, idle: true };
     try {
       await pass();
     } finally {
       await endTurn(database, name, identity.daemonId).catch(() => undefined);
     }
     return undefined;
+  };
+
+  /** As above, for what acts: a dry run looks without taking a turn from those who do act. */
+  const actingTurn: typeof turn = (name, intervalMs, pass) => {
+    if (!config.dryRun) return turn(name, intervalMs, pass);
+    return async () => {
+      await pass();
+      return undefined;
+    };
   };
 
   async function sweepDeaths(): Promise<void> {
@@ -197,7 +207,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     });
   };
   let hasSwept = false;
-  const sweepTurn = turn(ofScope('sweep'), config.sweepIntervalMs, passes.sweepTurn);
+  const sweepTurn = actingTurn(ofScope('sweep'), config.sweepIntervalMs, passes.sweepTurn);
   /** Once, by whichever node: then what its sweep ended is known to those who reconcile. */
   const sweepPass = async () => {
     const result = await sweepTurn();
@@ -229,17 +239,17 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     {
       name: 'ownership',
       intervalMs: OWNERSHIP_INTERVAL_MS,
-      pass: when(canAct, turn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
+      pass: when(canAct, actingTurn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
     },
     {
       name: 'flows',
       intervalMs: config.reconcileIntervalMs,
-      pass: when(canAct, turn('flows', config.reconcileIntervalMs, passes.flowsTurn)),
+      pass: when(canAct, actingTurn('flows', config.reconcileIntervalMs, passes.flowsTurn)),
     },
     {
       name: 'reconcile',
       intervalMs: config.reconcileIntervalMs,
-      pass: when(() => canAct() && hasSwept, turn(ofScope('reconcile'), config.reconcileIntervalMs, passes.reconcileTurn)),
+      pass: when(() => canAct() && hasSwept, actingTurn(ofScope('reconcile'), config.reconcileIntervalMs, passes.reconcileTurn)),
     },
     { name: 'audit', intervalMs: SEAL_INTERVAL_MS, pass: when(isReady, turn('audit', SEAL_INTERVAL_MS, passes.sealTurn)) },
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
@@ -261,7 +271,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   definitions.push({
     name: 'retention',
     intervalMs: RETENTION_LOOK_MS,
-    pass: when(isReady, async () => {
+    // What is due is read beside pg-boss's jobs.
+    pass: when(canSee, async () => {
       if (retention.takeDue() && !config.dryRun) return turn('retention', RETENTION_TURN_MS, passes.retentionTurn)();
       await passes.readRetention();
       return undefined;
@@ -303,7 +314,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   });
   if (config.units.length > 0 && !dependencies)
     log.warn('RECLAIMD_UNITS names units, but there is no systemd to be asked: see RECLAIMD_SYSTEMD');
-  log.info({ version, pgboss: context.release.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
+  log.info({ version, pgboss: context.pgboss.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
 
   /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. */
   async function within(limitMs: number, work: Promise<void>): Promise<void> {
@@ -319,7 +330,15 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       firstSetup.resolve();
       databaseUp = error === undefined || error instanceof SchemaNotReady || error instanceof SchemaIsNewer;
       metrics.databaseUp.set(databaseUp ? 1 : 0);
+      noteConditions();
     }
+  }
+
+  /** Whoever waited for what the set-up has found now need not wait for its interval. */
+  function noteConditions(): void {
+    const now = [isReady(), canSee(), canAct()].join();
+    if (now !== conditions) for (const loop of loops) if (loop.name !== 'setup') loop.wake();
+    conditions = now;
   }
 
   function livez() {

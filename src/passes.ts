@@ -52,6 +52,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     seen: { executors: ReadonlyMap<string, number>; incidents: number };
   } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
   let restraintsLogged = '';
+  let wouldLogged = '';
   let supervising: Promise<{ error: unknown }> | undefined;
   let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
@@ -87,8 +88,12 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     const report = await sweep(dependencies, { ...sweepOptions, ...(onBatch ? { onBatch } : {}) });
     if (!config.dryRun) observeSweep(metrics, (clock.now() - startedAt) / 1000);
     const { restarted, failed, discarded, held, skipped } = report;
-    if (restarted + failed + discarded + held > 0)
+    const found = restarted + failed + discarded + held > 0 ? [restarted, failed, discarded, held].join() : '';
+    // What a dry run leaves, the next one finds again.
+    const isNews = !config.dryRun || sweepOptions.executorIds !== undefined || found !== wouldLogged;
+    if (found !== '' && isNews)
       log.info({ restarted, failed, discarded, held, skipped, dryRun: config.dryRun }, config.dryRun ? 'sweep would' : 'sweep');
+    if (sweepOptions.executorIds === undefined) wouldLogged = found;
     return report;
   }
 

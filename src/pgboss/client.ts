@@ -1,7 +1,9 @@
 import type { PgBoss } from 'pg-boss';
-import type { Database, Sql } from '../postgres/database.ts';
+import { type Database, quoteIdentifier, type Sql } from '../postgres/database.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { assertNotMoved } from './gate.ts';
 import type { PgBossRelease } from './release.ts';
+import { catalogName } from './schema-name.ts';
 
 /** How pg-boss runs its statements on our connections, inside our transaction where there is one. */
 export function asPgBossDb(sql: Sql) {
@@ -11,14 +13,20 @@ export function asPgBossDb(sql: Sql) {
 }
 
 /**
- * As above, for statements of supervision, which bring their own BEGIN and COMMIT: one that fails in between would leave
- * its connection in a transaction that is over, for the next to stumble upon.
+ * As above, for what the client does outside of a transaction of ours: supervision and the resolving of flows. Both change
+ * jobs, and a pass may be long, so each statement makes sure that the schema is still this client's. Some bring their own
+ * BEGIN and COMMIT: one that fails in between would leave its connection in a transaction that is over, for the next to
+ * stumble upon.
  */
-function asSupervisingDb(database: Database) {
-  const plain = asPgBossDb(database);
+function asSupervisingDb(database: Database, assertStill: (sql: Sql) => Promise<void>) {
   return {
-    executeSql: (text: string, values?: unknown[]) =>
-      /^\s*BEGIN\b/.test(text) ? database.transaction((tx) => asPgBossDb(tx).executeSql(text, values)) : plain.executeSql(text, values),
+    executeSql: async (text: string, values?: unknown[]) => {
+      const run = async (sql: Sql) => {
+        await assertStill(sql);
+        return asPgBossDb(sql).executeSql(text, values);
+      };
+      return /^\s*BEGIN\b/.test(text) ? database.transaction(run) : run(database);
+    },
   };
 }
 
@@ -31,8 +39,9 @@ export async function startPassiveClient(
   { database, schemaSpelling, log }: { database: Database; schemaSpelling: string; log: Logger },
 ): Promise<PgBoss> {
   const { PgBoss } = await release.load();
+  const quotedSchema = quoteIdentifier(catalogName(schemaSpelling));
   const boss = new PgBoss({
-    db: asSupervisingDb(database),
+    db: asSupervisingDb(database, (sql) => assertNotMoved(sql, quotedSchema, release)),
     schema: schemaSpelling,
     supervise: false,
     schedule: false,

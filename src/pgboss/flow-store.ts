@@ -12,7 +12,7 @@ import {
 } from './flow-queries.ts';
 
 /** pg-boss's flows: which children wait in vain, and what can be done about it. */
-export function createFlowStore(boss: () => PgBoss) {
+export function createFlowStore(boss: () => PgBoss, assertNotMoved: (sql: Sql) => Promise<void>) {
   return {
     listLeaves,
     listStuck: listStuckChildren,
@@ -23,6 +23,7 @@ export function createFlowStore(boss: () => PgBoss) {
     listSubscribers,
     // As publish() does, which asks for the subscribers on a connection of its own, from within our transaction.
     publish: async (tx: Sql, queue: string, data: readonly object[]) => {
+      await assertNotMoved(tx);
       await boss().insert(
         queue,
         data.map((one) => ({ data: one })),

@@ -13,7 +13,10 @@ export interface GateState {
 }
 
 /** Pure: what a schema version allows, with the client that there is. */
-export function decideGate(schemaVersion: number | null, release: Pick<PgBossRelease, 'version' | 'schemaVersion'>): GateState {
+export function decideGate(
+  schemaVersion: number | null,
+  release: Pick<PgBossRelease, 'version' | 'schemaVersion' | 'location'>,
+): GateState {
   const { oldest, newest } = SUPPORTED_SCHEMAS;
   if (schemaVersion === null) return { mode: 'wait', schemaVersion, detail: 'pg-boss is not installed yet' };
   if (schemaVersion < oldest) {
@@ -34,10 +37,32 @@ export function decideGate(schemaVersion: number | null, release: Pick<PgBossRel
     return {
       mode: 'observe',
       schemaVersion,
-      detail: `pg-boss schema ${schemaVersion} needs its own release, but pg-boss ${release.version} speaks ${release.schemaVersion}: point RECLAIMD_PGBOSS_MODULE at the application's pg-boss; until then nothing is changed`,
+      detail: `pg-boss schema ${schemaVersion} needs its own release, but ${describeRelease(release)}; until then nothing is changed`,
     };
   }
   return { mode: 'act', schemaVersion, detail: `pg-boss schema ${schemaVersion}, client ${release.version}` };
+}
+
+function describeRelease({ version, schemaVersion, location }: Pick<PgBossRelease, 'version' | 'schemaVersion' | 'location'>): string {
+  const speaks = `pg-boss ${version} speaks ${schemaVersion}`;
+  return location === undefined
+    ? `${speaks}: point RECLAIMD_PGBOSS_MODULE at the application's pg-boss`
+    : `${speaks}, which is what RECLAIMD_PGBOSS_MODULE has in ${location}: install the application's release there, or name its place`;
+}
+
+/** pg-boss was upgraded (or taken back) since its client was opened: whatever was about to be changed is left alone. */
+export class PgBossMoved extends Error {
+  override readonly name = 'PgBossMoved';
+}
+
+/**
+ * To be asked within the transaction that changes jobs, once their rows are locked: an upgrade changes their tables, so it
+ * waits for us, or we have waited for it and read what it wrote.
+ */
+export async function assertNotMoved(sql: Sql, quotedSchema: string, { version, schemaVersion }: PgBossRelease): Promise<void> {
+  const now = await readSchemaVersion(sql, quotedSchema);
+  if (now === schemaVersion) return;
+  throw new PgBossMoved(`pg-boss's schema is ${now ?? 'gone'} by now, and pg-boss ${version} speaks ${schemaVersion}: nothing was changed`);
 }
 
 /** Reads pg-boss's schema version without its client, which refuses to start on any other than its own. */

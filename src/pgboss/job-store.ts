@@ -17,8 +17,11 @@ import {
   requeueAttempts,
 } from './queries.ts';
 
-/** What pg-boss's jobs can be asked and told; every change names the attempt and joins the caller's transaction. */
-export function createJobStore(boss: () => PgBoss, schemaSpelling: string) {
+/**
+ * What pg-boss's jobs can be asked and told; every change names the attempt and joins the caller's transaction.
+ * @param assertNotMoved asked wherever rows are locked, which is how every change begins.
+ */
+export function createJobStore(boss: () => PgBoss, schemaSpelling: string, assertNotMoved: (sql: Sql) => Promise<void>) {
   const fence = (attempts: readonly AttemptRow[]) => attempts.map(({ jobId, retryCount }) => ({ id: jobId, retryCount }));
   // pg-boss names the channel after the configured spelling, with redundant quotes taken off.
   const schemaForChannel = /^"[a-z_][a-z0-9_]*"$/.test(schemaSpelling) ? schemaSpelling.slice(1, -1) : schemaSpelling;
@@ -33,11 +36,18 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string) {
     listStillActive,
     readStates: readJobStates,
     readJobs: async (sql: Sql, jobs: readonly { queue: string; jobId: string }[], { lock }: { lock: boolean }) => {
-      if (lock) await lockJobs(sql, jobs);
+      if (lock) {
+        await lockJobs(sql, jobs);
+        await assertNotMoved(sql);
+      }
       return readJobs(sql, jobs);
     },
     listQueues: listQueueNames,
-    lock: lockAttempts,
+    lock: async (tx: Sql, queue: string, attempts: readonly AttemptRow[], staleSeconds?: number) => {
+      const locked = await lockAttempts(tx, queue, attempts, staleSeconds);
+      await assertNotMoved(tx);
+      return locked;
+    },
     requeue: requeueAttempts,
     fail,
     discard: async (tx: Sql, queue: string, attempts: readonly AttemptRow[], output: object) => {

@@ -1,5 +1,5 @@
-import { readFileSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { createRequire, registerHooks } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type * as pgboss from 'pg-boss';
@@ -11,6 +11,8 @@ export interface PgBossRelease {
   version: string;
   /** The only schema version that this release's client starts on. */
   schemaVersion: number;
+  /** Where it was asked for; undefined: our own. */
+  location?: string;
   load(): Promise<PgBossModule>;
 }
 
@@ -24,36 +26,60 @@ interface Manifest {
   version?: string;
   pgboss?: { schema?: number };
   main?: string;
-  exports?: unknown;
 }
 
 /**
- * Our own pg-boss, or the application's.
+ * Our own pg-boss, or the application's as it lies there now.
  * @param location a directory: the pg-boss package itself, or an application that has it installed.
  */
 export function findRelease(location: string | undefined): PgBossRelease {
   const entry = location === undefined ? createRequire(import.meta.url).resolve('pg-boss') : resolveEntry(location);
-  const { manifest } = nearestManifest(entry);
+  const manifest = nearestManifest(entry);
   const schemaVersion = manifest.pgboss?.schema;
-  if (typeof schemaVersion !== 'number' || manifest.version === undefined) {
+  const { version } = manifest;
+  if (typeof schemaVersion !== 'number' || version === undefined) {
     throw new PgBossModuleUnusable(`${entry} is not a pg-boss release: its package.json names no schema version`);
   }
-  return { version: manifest.version, schemaVersion, load: () => import(pathToFileURL(entry).href) as Promise<PgBossModule> };
+  if (location === undefined) return { version, schemaVersion, load: () => import(pathToFileURL(entry).href) as Promise<PgBossModule> };
+  return { version, schemaVersion, location, load: () => importAs(version, entry) };
 }
 
+/** For a schema that `current` does not speak: the application's as it lies there now, or else our own; `current` where neither does. */
+export function findReleaseFor(schemaVersion: number, current: PgBossRelease, location: string | undefined): PgBossRelease {
+  return (
+    [tryFind(location), tryFind(undefined)].find((release) => release?.schemaVersion === schemaVersion) ?? tryFind(location) ?? current
+  );
+}
+
+/** Nothing where an installation is under way. */
+function tryFind(location: string | undefined): PgBossRelease | undefined {
+  try {
+    return findRelease(location);
+  } catch (error) {
+    if (error instanceof PgBossModuleUnusable) return undefined;
+    throw error;
+  }
+}
+
+/** Looked up by hand: Node's own resolution remembers, and an application is upgraded in its place. */
 function resolveEntry(location: string): string {
   const directory = resolve(location);
-  try {
-    if (!statSync(directory).isDirectory()) return directory;
-    const manifest = readManifest(directory);
-    // A package may require itself by name only when it says what it exports.
-    const from = manifest?.pgboss ? join(directory, 'package.json') : join(directory, 'index.js');
-    return manifest?.pgboss ? join(directory, manifest.main ?? 'dist/index.js') : createRequire(from).resolve('pg-boss');
-  } catch (cause) {
+  if (existsSync(directory) && !statSync(directory).isDirectory()) return directory;
+  const home = readManifest(directory)?.pgboss ? directory : findInstalled(directory);
+  const manifest = home === undefined ? undefined : readManifest(home);
+  if (home === undefined || !manifest) {
     throw new PgBossModuleUnusable(
       `no pg-boss at ${location}: give the directory of the pg-boss package, or of an application that has it installed`,
-      { cause },
     );
+  }
+  return join(realpathSync(home), manifest.main ?? 'dist/index.js');
+}
+
+function findInstalled(application: string): string | undefined {
+  for (let directory = application; ; directory = dirname(directory)) {
+    const home = join(directory, 'node_modules', 'pg-boss');
+    if (existsSync(join(home, 'package.json'))) return home;
+    if (directory === dirname(directory)) return undefined;
   }
 }
 
@@ -65,10 +91,29 @@ function readManifest(directory: string): Manifest | undefined {
   }
 }
 
-function nearestManifest(entry: string): { manifest: Manifest } {
+function nearestManifest(entry: string): Manifest {
   for (let directory = dirname(entry); ; directory = dirname(directory)) {
     const manifest = readManifest(directory);
-    if (manifest) return { manifest };
+    if (manifest) return manifest;
     if (directory === dirname(directory)) throw new PgBossModuleUnusable(`${entry} belongs to no package`);
   }
 }
+
+const MARK = '?reclaimd=';
+let marking = false;
+
+/**
+ * A file is loaded once, so that a release that took another's place would be that other still. The version becomes part of
+ * the URL, of the entry and of whatever it imports of its own package.
+ */
+function importAs(version: string, entry: string): Promise<PgBossModule> {
+  if (!marking) registerHooks({ resolve: markImports });
+  marking = true;
+  return import(`${pathToFileURL(entry).href}${MARK}${encodeURIComponent(version)}`) as Promise<PgBossModule>;
+}
+
+const markImports: Parameters<typeof registerHooks>[0]['resolve'] = (specifier, context, nextResolve) => {
+  const found = nextResolve(specifier, context);
+  const mark = context.parentURL?.lastIndexOf(MARK) ?? -1;
+  return mark >= 0 && specifier.startsWith('.') ? { ...found, url: `${found.url}${context.parentURL?.slice(mark)}` } : found;
+};

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { Clock } from './clock.ts';
 import type { Logger } from './logger.ts';
-import { startLoop } from './loop.ts';
+import { type PassResult, startLoop } from './loop.ts';
 
 /** A clock whose sleeps end when the test says so. */
 function createManualClock() {
@@ -23,7 +23,7 @@ function createManualClock() {
   return { clock, sleeps };
 }
 
-function start(pass: () => Promise<{ againInMs: number } | undefined>) {
+function start(pass: () => Promise<PassResult>, intervalMs = 1000) {
   const { clock, sleeps } = createManualClock();
   const logged: string[] = [];
   const observed: unknown[] = [];
@@ -33,10 +33,7 @@ function start(pass: () => Promise<{ againInMs: number } | undefined>) {
     warn: () => undefined,
     error: (_: object, text: string) => logged.push(`error ${text}`),
   } as unknown as Logger;
-  const loop = startLoop(
-    { name: 'test', intervalMs: 1000, jitter: 0, pass },
-    { clock, log, observe: (_, __, error) => observed.push(error) },
-  );
+  const loop = startLoop({ name: 'test', intervalMs, jitter: 0, pass }, { clock, log, observe: (_, __, error) => observed.push(error) });
   return { loop, sleeps, logged, observed };
 }
 
@@ -71,6 +68,26 @@ test('a failure is logged once per change, retried with backoff, and its end is 
   const waits = sleeps.map(({ ms }) => ms);
   expect(waits[1]).toBeLessThanOrEqual(waits[2] as number);
   expect(waits[3]).toBe(1000);
+  await loop.stop();
+});
+
+test('a loop that seldom turns is retried soon all the same, and never more slowly than it turns', async () => {
+  const { loop, sleeps } = start(() => Promise.reject(new Error('down')), 20_000);
+  for (let index = 0; index < 8; index++) await turn(sleeps);
+  expect(sleeps.map(({ ms }) => ms)).toEqual([500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000, 20_000]);
+  await loop.stop();
+});
+
+test('a pass that did not come to its work has neither failed nor recovered', async () => {
+  const outcomes = ['down', 'idle', 'down', 'idle', 'ok'];
+  const { loop, sleeps, logged } = start(async () => {
+    const outcome = outcomes.shift();
+    if (outcome === 'down') throw new Error(outcome);
+    return outcome === 'idle' ? { againInMs: 7, idle: true } : undefined;
+  });
+  for (let index = 0; index < 4; index++) await turn(sleeps);
+  expect(sleeps.map(({ ms }) => ms)).toEqual([500, 7, 1000, 7, 1000]);
+  expect(logged).toEqual(['error loop failed, will retry', 'info loop recovered']);
   await loop.stop();
 });
 

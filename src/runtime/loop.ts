@@ -1,8 +1,8 @@
 import type { Clock } from './clock.ts';
 import { errorFields, type Logger } from './logger.ts';
 
-/** What a pass may say about when it wants to run again; nothing means the loop's interval. */
-export type PassResult = { againInMs: number } | undefined;
+/** When a pass wants to run again, where that is not the loop's interval; `idle`: it did not come to its work, so it neither failed nor worked. */
+export type PassResult = { againInMs?: number; idle?: true } | undefined;
 
 export interface LoopDefinition {
   name: string;
@@ -27,7 +27,7 @@ export interface Loop {
 
 /** A pass that takes longer than this is no longer a loop that turns. */
 const PASS_LIMIT_MS = 120_000;
-/** Short, for after an outage the dead wait for us. */
+/** Short, for after an outage the dead wait for us. A loop that turns more slowly is not retried more slowly than it turns. */
 const BACKOFF_LIMIT_MS = 5_000;
 
 export function startLoop(definition: LoopDefinition, dependencies: { clock: Clock; log: Logger; observe: PassObserver }): Loop {
@@ -56,12 +56,14 @@ export function startLoop(definition: LoopDefinition, dependencies: { clock: Clo
       const said = errorFields(error).error;
       if (said !== loggedFailure) log.error({ loop: name, ...errorFields(error) }, 'loop failed, will retry');
       loggedFailure = said;
-      return Math.max(intervalMs, Math.min(BACKOFF_LIMIT_MS, 250 * 2 ** Math.min(failures, 10)));
+      return Math.min(Math.max(intervalMs, BACKOFF_LIMIT_MS), 250 * 2 ** Math.min(failures, 20));
     }
+    const wait = result?.againInMs ?? intervalMs;
+    if (result?.idle) return wait;
     if (loggedFailure !== undefined) log.info({ loop: name, failures }, 'loop recovered');
     failures = 0;
     loggedFailure = undefined;
-    return result?.againInMs ?? intervalMs;
+    return wait;
   }
 
   async function run(): Promise<void> {

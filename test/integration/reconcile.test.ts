@@ -11,7 +11,7 @@ import { completeAttempt } from '../support/complete.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { openTestContext } from '../support/executor.ts';
-import { twoSweepsPass } from '../support/turns.ts';
+import { passesOf, twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
 const ENGINE = fileURLToPath(new URL('../support/engine-main.ts', import.meta.url));
@@ -188,8 +188,9 @@ test('five daemons: one replay a turn, after the first sweep; the dry run tells 
   await missed('i1');
   const env = { RECLAIMD_REPLAY_AFTER: '1m', RECLAIMD_RECONCILE_INTERVAL: '500ms' };
   await database.query(`UPDATE job SET completed_on = now() - interval '1 hour'`);
-  await startTestDaemon(url, { ...env, RECLAIMD_NODE: 'dry', RECLAIMD_DRY_RUN: 'true' });
-  await twoSweepsPass(database);
+  const dry = await startTestDaemon(url, { ...env, RECLAIMD_NODE: 'dry', RECLAIMD_DRY_RUN: 'true', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  await passesOf('sweep', dry.url);
+  await passesOf('reconcile', dry.url);
   expect(await database.query('SELECT replays FROM workflow_step')).toEqual([{ replays: 0 }]);
   for (let node = 0; node < 5; node++) await startTestDaemon(url, { ...env, RECLAIMD_NODE: `node-${node}` });
   await waitFor('the replay', async () => (await database.query('SELECT FROM workflow_step WHERE replays > 0')).length === 1);

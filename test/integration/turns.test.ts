@@ -1,7 +1,11 @@
 import { expect, test } from 'vitest';
 import { endTurn, takeTurn } from '../../src/claims/turn.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
+import { spawnDaemon } from '../support/daemon-process.ts';
 import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor } from '../support/executor.ts';
+import { passesOf } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
 const A = '00000000-0000-4000-8000-00000000000a';
@@ -37,6 +41,49 @@ test('a turn whose holder died is taken over when its lease ends, and not before
   expect((await takeTurn(database, 'sweep', 1_000, B)).mine).toBe(false);
   await database.query(`UPDATE turn SET lease_until = now() - interval '1 millisecond'`);
   expect((await takeTurn(database, 'sweep', 1_000, B)).mine).toBe(true);
+});
+
+test('a dry-run daemon beside a real one takes no turn', async () => {
+  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(url, database, 'worker');
+  await boss.send('work', {});
+  await executor.fetch('work');
+  await executor.die();
+  // So long that whoever took the first turn would keep everybody else from theirs.
+  const env = { RECLAIMD_SWEEP_INTERVAL: '10m', RECLAIMD_RECONCILE_INTERVAL: '10m' };
+  const dry = await spawnDaemon(url, { ...env, RECLAIMD_NODE: 'dry', RECLAIMD_DRY_RUN: 'true' });
+  await waitFor('the dry run to have looked', () => dry.log.some(({ msg }) => msg === 'sweep would'));
+  await startTestDaemon(url, { ...env, RECLAIMD_NODE: 'real' });
+  await waitFor('the rescue', async () => (await database.query('SELECT FROM recovery')).length === 1);
+  const acting = ['flows', 'ownership', 'reconcile', 'sweep'];
+  const holders = await waitFor('every turn that acts to be taken', async () => {
+    const rows = await database.query<{ name: string; node: string }>(
+      'SELECT t.name, n.node FROM turn t JOIN node n ON n.daemon_id = t.holder WHERE t.name = ANY($1) ORDER BY t.name',
+      [acting],
+    );
+    return rows.length === acting.length && rows;
+  });
+  expect(holders).toEqual(acting.map((name) => ({ name, node: 'real' })));
+});
+
+test('a dry run says what it would do when that changes, not at every sweep', async () => {
+  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(url, database, 'worker');
+  await boss.insert('work', [{}, {}]);
+  await executor.fetch('work');
+  await executor.die();
+  const dry = await spawnDaemon(url, { RECLAIMD_DRY_RUN: 'true', RECLAIMD_SWEEP_INTERVAL: '500ms', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const at = dry.log.find(({ msg }) => msg === 'reclaimd runs') as { url?: string } | undefined;
+  const said = () => dry.log.flatMap((line) => (line.msg === 'sweep would' ? [(line as unknown as { failed: number }).failed] : []));
+  await waitFor('the first word', () => said().length > 0);
+  await passesOf('sweep', at?.url);
+  expect(said()).toEqual([1]);
+  await executor.fetch('work');
+  await waitFor('the second word', () => said().length > 1);
+  await passesOf('sweep', at?.url);
+  expect(said()).toEqual([1, 2]);
 });
 
 test('the same RECLAIMD_NODE twice is noticed and said', async () => {

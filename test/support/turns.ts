@@ -10,3 +10,13 @@ export async function twoSweepsPass(database: Database): Promise<void> {
     await waitFor('another sweep', async () => (await due()) !== before);
   }
 }
+
+/** Until a daemon's loop has turned so often from now on, taking turns or not. */
+export async function passesOf(loop: string, daemonUrl: string | undefined, count = 3): Promise<void> {
+  const passes = async () => {
+    const page = await (await fetch(`${daemonUrl}/metrics`)).text();
+    return Number(new RegExp(`^reclaimd_loop_runs_total\\{loop="${loop}",result="ok"\\} (\\d+)`, 'm').exec(page)?.[1] ?? 0);
+  };
+  const before = await passes();
+  await waitFor(`${count} passes of ${loop}`, async () => (await passes()) >= before + count);
+}
