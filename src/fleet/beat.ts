@@ -1,6 +1,6 @@
-import type { Sql } from '../postgres/database.ts';
+import type { Database } from '../postgres/database.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { type NodeIdentity, saveBeat, saveComeback } from './queries.ts';
+import { type BeatRow, type NodeIdentity, saveBeat, saveComeback } from './queries.ts';
 
 export const BEAT_INTERVAL_MS = 3_000;
 /** Own beats further apart than this mean that this daemon was cut off: outage, suspend, SIGSTOP. */
@@ -19,12 +19,15 @@ export interface BeatDependencies {
 export function createBeat({ identity, log, onNodeConflict }: BeatDependencies) {
   let hasBeaten = false;
 
-  return async function beat(sql: Sql): Promise<void> {
-    const { gapSeconds, rival, rivalAgeSeconds, rivalStopped } = await saveBeat(sql, identity);
-    if (gapSeconds !== null && gapSeconds > CUT_OFF_AFTER_SECONDS) {
-      await saveComeback(sql, `node ${identity.node} was cut off for ${gapSeconds.toFixed(0)} s`);
-      log.warn({ gapSeconds: Math.round(gapSeconds) }, 'this daemon was cut off; silence counts for nothing during the grace period');
-    }
+  return async function beat(database: Database): Promise<void> {
+    // In one: whoever sees the fresh beat sees the gap before it, too.
+    const { gapSeconds, rival, rivalAgeSeconds, rivalStopped } = await database.transaction(async (tx) => {
+      const row = await saveBeat(tx, identity);
+      if (wasCutOff(row)) await saveComeback(tx, `node ${identity.node} was cut off for ${row.gapSeconds.toFixed(0)} s`);
+      return row;
+    });
+    if (wasCutOff({ gapSeconds }))
+      log.warn({ gapSeconds: Math.round(gapSeconds ?? 0) }, 'this daemon was cut off; silence counts for nothing during the grace period');
     // The first beat replaces the daemon's own earlier life. A rival after that is a second daemon of the same name.
     if (rival !== null && hasBeaten && rivalStopped === false && (rivalAgeSeconds ?? 0) < CUT_OFF_AFTER_SECONDS) {
       onNodeConflict();
@@ -33,3 +36,6 @@ export function createBeat({ identity, log, onNodeConflict }: BeatDependencies) 
     hasBeaten = true;
   };
 }
+
+const wasCutOff = (row: Pick<BeatRow, 'gapSeconds'>): row is { gapSeconds: number } =>
+  row.gapSeconds !== null && row.gapSeconds > CUT_OFF_AFTER_SECONDS;
