@@ -14,6 +14,7 @@ import { createBlame } from './healing/blame.ts';
 import { readUnitOf } from './host/cgroup.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
+import { createHungFence } from './hung-fence.ts';
 import { createMetrics, labelOfResult } from './metrics/metrics.ts';
 import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
@@ -62,6 +63,8 @@ const SUPERVISE_INTERVAL_MS = 5_000;
 const SEAL_INTERVAL_MS = 5_000;
 /** Only what no notice told of. */
 const COMMANDS_INTERVAL_MS = 5_000;
+/** Only what could not be learned of the executors' units when it happened. */
+const LIVES_INTERVAL_MS = 10_000;
 /** Counting what is due reads whole tables. */
 const RETENTION_LOOK_MS = 15 * 60_000;
 /** The schedules of a fleet come due within minutes of each other: one of them prunes. */
@@ -150,7 +153,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     onDeath: (executorId: string, proof: Proof) => {
       metrics.deaths.inc({ proof });
       noticeDeath(executorId);
-      void blame?.record(executorId);
+      // What ends with its host was no crash of its unit.
+      if (proof === 'process_gone') void blame?.record(executorId);
     },
   });
 
@@ -263,9 +267,17 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       pass: when(canAct, turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn)),
     });
 
+  const { registry, scope, brakes } = context.sweepDependencies(identity.daemonId, config.dryRun);
+  const { node, hungAfterMs } = config;
+  const fence =
+    hungAfterMs === undefined
+      ? undefined
+      : createHungFence({ database, registry, node, daemonId: identity.daemonId, scope, brakes, hungAfterSeconds: hungAfterMs / 1000 });
   const unitPasses =
-    dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
+    dependencies && createUnitPasses({ config, database, dependencies, fence, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
+
+  if (blame) definitions.push({ name: 'lives', intervalMs: LIVES_INTERVAL_MS, pass: when(isReady, blame.refresh) });
 
   const retention = scheduleRetention({ config, clock, log, onDue: () => wake('retention') });
   definitions.push({
