@@ -48,6 +48,8 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
+/** One statement, which the database's time-outs end within 40 s. */
+const BEAT_LIMIT_MS = 60_000;
 const SETUP_INTERVAL_MS = 5_000;
 const ADOPT_INTERVAL_MS = 1_000;
 /** A death is noticed within this time, for one small read an executor. */
@@ -209,7 +211,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   };
   const definitions: LoopDefinition[] = [
     { name: 'setup', intervalMs: SETUP_INTERVAL_MS, pass: passes.setUp },
-    { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, pass: when(isReady, () => beat(database)) },
+    { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, passLimitMs: BEAT_LIMIT_MS, pass: when(isReady, () => beat(database)) },
     { name: 'adopt', intervalMs: ADOPT_INTERVAL_MS, pass: when(canSee, adoptPass) },
     { name: 'watch', intervalMs: WATCH_INTERVAL_MS, jitter: 0, pass: adoption.watch },
     { name: 'deaths', intervalMs: NOTICE_FALLBACK_MS, pass: when(canAct, sweepDeaths) },
