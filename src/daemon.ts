@@ -49,6 +49,8 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
+/** One statement, which the database's time-outs end within 40 s. */
+const BEAT_LIMIT_MS = 60_000;
 const SETUP_INTERVAL_MS = 5_000;
 const ADOPT_INTERVAL_MS = 1_000;
 /** A death is noticed within this time, for one small read an executor. */
@@ -74,7 +76,9 @@ const GAUGES_INTERVAL_MS = 10_000;
 const NOTICE_FALLBACK_MS = 1_000;
 /** The node that proved a death acts first; the others come after, should it die meanwhile. */
 const HEARD_DELAY_MS = 500;
+/** With the goodbyes within the 15 s that our unit is given. */
 const STOP_LIMIT_MS = 8_000;
+const GOODBYE_LIMIT_MS = 2_000;
 const FIRST_SETUP_LIMIT_MS = 3_000;
 
 const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
@@ -221,7 +225,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   };
   const definitions: LoopDefinition[] = [
     { name: 'setup', intervalMs: SETUP_INTERVAL_MS, pass: passes.setUp },
-    { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, pass: when(isReady, () => beat(database)) },
+    { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, passLimitMs: BEAT_LIMIT_MS, pass: when(isReady, () => beat(database)) },
     { name: 'adopt', intervalMs: ADOPT_INTERVAL_MS, pass: when(canSee, adoptPass) },
     { name: 'watch', intervalMs: WATCH_INTERVAL_MS, jitter: 0, pass: adoption.watch },
     { name: 'deaths', intervalMs: NOTICE_FALLBACK_MS, pass: when(canAct, sweepDeaths) },
@@ -311,7 +315,13 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const server =
     config.listen === 'off'
       ? undefined
-      : await startHttpServer({ listen: config.listen, registry: metrics.registry, livez, readyz }, { log });
+      : await startHttpServer({ listen: config.listen, registry: metrics.registry, livez, readyz }, { log }).catch(
+          async (error: unknown) => {
+            blame?.stop();
+            await context.close();
+            throw error;
+          },
+        );
 
   retention.start();
   for (const definition of definitions) {
@@ -328,10 +338,10 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     log.warn('RECLAIMD_UNITS names units, but there is no systemd to be asked: see RECLAIMD_SYSTEMD');
   log.info({ version, pgboss: context.pgboss.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
 
-  /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. */
-  async function within(limitMs: number, work: Promise<void>): Promise<void> {
+  /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. @returns whether it ended. */
+  async function within(limitMs: number, work: Promise<void>): Promise<boolean> {
     const over = new AbortController();
-    await Promise.race([work, clock.sleep(limitMs, over.signal)]).finally(() => over.abort());
+    return Promise.race([work.then(() => true), clock.sleep(limitMs, over.signal).then(() => false)]).finally(() => over.abort());
   }
 
   function observeLoop(loop: string, seconds: number, error: unknown): void {
@@ -387,17 +397,16 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     return `${config.dryRun ? 'dry run; ' : ''}executors: ${counts.join(', ') || 'none'}; open incidents: ${incidents}`;
   }
 
-  async function stopEverything(): Promise<void> {
+  async function stopWork(): Promise<void> {
     stopping.abort();
     await Promise.all([listener.stop(), unitPasses?.stop(), commands.stop(), ...loops.map((loop) => loop.stop())]);
-    adoption.close();
-    retention.stop();
-    blame?.stop();
-    if (isReady())
-      await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) =>
-        log.warn(errorFields(error), 'could not say goodbye'),
-      );
-    await context.close();
+  }
+
+  async function sayGoodbye(): Promise<void> {
+    if (!isReady()) return;
+    await saveNodeStop(database, config.node, identity.daemonId).catch((error: unknown) =>
+      log.warn(errorFields(error), 'could not say goodbye'),
+    );
   }
 
   return {
@@ -407,7 +416,13 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     describe,
     stop: async () => {
       log.info('stopping');
-      await within(STOP_LIMIT_MS, stopEverything());
+      if (!(await within(STOP_LIMIT_MS, stopWork())))
+        log.warn({ limitMs: STOP_LIMIT_MS }, 'something is still at work; not waiting for it');
+      adoption.close();
+      retention.stop();
+      blame?.stop();
+      await within(GOODBYE_LIMIT_MS, sayGoodbye());
+      await within(GOODBYE_LIMIT_MS, context.close());
       await server?.close();
       log.info('stopped');
     },

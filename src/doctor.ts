@@ -5,9 +5,11 @@ import { readHead, readSealBacklog } from './audit/queries.ts';
 import { readActorsFile } from './authorization/actors-file.ts';
 import type { Context } from './context.ts';
 import { createAllowlist } from './healing/allowlist.ts';
+import { readUnitOf } from './host/cgroup.ts';
 import { ownershipState } from './ownership/install.ts';
 import { ownershipTrouble } from './project-incidents.ts';
 import { lintQueues } from './supervision/lint.ts';
+import { findTroubles, readOwnService } from './systemd/own-service.ts';
 
 /** One thing that was looked at; `mend`: what to do where it is not as it should be. */
 export interface Check {
@@ -20,6 +22,8 @@ export interface Check {
 const LOOK_MS = 3_000;
 /** A daemon chains every five seconds. */
 const LONGEST_UNSEALED_SECONDS = 60;
+/** As the package has it; the name under which it is looked for while it does not run. */
+const OUR_UNIT = 'reclaimd.service';
 const ok = (name: string, detail: string): Check => ({ name, status: 'ok', detail });
 const warn = (name: string, detail: string, mend: string): Check => ({ name, status: 'warn', detail, mend });
 const fail = (name: string, detail: string, mend: string): Check => ({ name, status: 'fail', detail, mend });
@@ -40,6 +44,7 @@ export async function* examine(context: Context): AsyncGenerator<Check> {
       yield* lint(context);
     }
   }
+  yield* examineService(context);
   yield await checkSystemd(context);
   yield await checkJournal(context);
   yield await checkActors(context);
@@ -106,19 +111,41 @@ async function checkOwnership({ database, config, pgbossSchema }: Context): Prom
 }
 
 async function checkDaemon({ database, config }: Context): Promise<Check> {
-  const [row] = await database.query<{ seconds: number; stopped: boolean; host: string }>(
-    'SELECT extract(epoch FROM now() - beat_at)::float8 AS seconds, stopped_at IS NOT NULL AS stopped, host FROM node WHERE node = $1',
-    [config.node],
-  );
+  const daemon = await readDaemon(database, config.node);
   const mend = 'systemctl start reclaimd, and look at `systemctl status reclaimd`';
-  if (!row) return warn('daemon', `no daemon has ever run as ${config.node}`, mend);
-  if (row.stopped || row.seconds > 10)
+  if (!daemon) return warn('daemon', `no daemon has ever run as ${config.node}`, mend);
+  if (!daemon.runs)
     return warn(
       'daemon',
-      `the daemon of ${config.node} ${row.stopped ? 'was stopped' : `has been silent for ${Math.round(row.seconds)} s`}`,
+      `the daemon of ${config.node} ${daemon.stopped ? 'was stopped' : `has been silent for ${Math.round(daemon.seconds)} s`}`,
       mend,
     );
-  return ok('daemon', `${config.node} beats, from host ${row.host}`);
+  return ok('daemon', `${config.node} beats, from host ${daemon.host}`);
+}
+
+async function readDaemon(database: Context['database'], node: string) {
+  const [row] = await database.query<{ seconds: number; stopped: boolean; host: string; pid: number; runs: boolean }>(
+    `SELECT extract(epoch FROM now() - beat_at)::float8 AS seconds, stopped_at IS NOT NULL AS stopped, host, pid,
+       stopped_at IS NULL AND beat_at > now() - interval '10 seconds' AS runs
+     FROM node WHERE node = $1`,
+    [node],
+  );
+  return row;
+}
+
+/** The unit that the daemon runs in, or would: what protects it, and what protects the host from it. */
+async function* examineService({ database, config, units }: Context): AsyncGenerator<Check> {
+  if (!units) return yield skipped('unit', 'not used');
+  const of = config.systemd === 'user' ? 'user' : 'system';
+  const daemon = await readDaemon(database, config.node).catch(() => undefined);
+  const runsIn = daemon?.runs && daemon.host === hostname() ? readUnitOf(daemon.pid, of) : undefined;
+  const service = await readOwnService(runsIn ?? OUR_UNIT, of);
+  if (!service) return yield warn('unit', 'no unit of systemd runs the daemon: nobody starts it again', 'see README, "As a service"');
+  const troubles = findTroubles(service, of);
+  for (const { detail, mend } of troubles) yield warn('unit', `${service.unit}: ${detail}`, mend);
+  if (troubles.length > 0) return;
+  const exposure = service.exposure === undefined ? '' : `, with an exposure of ${service.exposure}`;
+  yield ok('unit', `${service.unit} runs it as ${service.user || 'its user'}, watched and restarted${exposure}`);
 }
 
 /** Workers of this host that beat but that nobody holds in sight. */
@@ -138,16 +165,17 @@ async function checkSight({ database }: Context): Promise<Check> {
   );
 }
 
-/** systemd says only on trial what polkit allows: the last heals tell. */
+/** systemd says only on trial what polkit allows: the daemon's own heals tell, as far as they came to ask systemd. */
 async function checkDenials({ database, config }: Context): Promise<Check> {
   if (config.units.length === 0) return skipped('polkit', 'RECLAIMD_UNITS is empty: no unit is ever touched');
   const [row] = await database.query<{ unit: string; error: string; denied: boolean }>(
-    `SELECT unit, error, coalesce(error ~* '(access denied|interactive authentication|not authorized|permission denied)', false) AS denied
-     FROM unit_action WHERE host = $1 AND outcome IN ('done', 'failed') ORDER BY id DESC LIMIT 1`,
+    `SELECT unit, error, start->>'note' LIKE 'BusDenied:%' AS denied
+     FROM unit_action, jsonb_path_query_first(phases, '$[*] ? (@.phase == "start")') AS start
+     WHERE host = $1 AND automatic AND start->>'note' NOT LIKE 'BusUnreachable:%' ORDER BY id DESC LIMIT 1`,
     [hostname()],
   );
-  if (!row) return skipped('polkit', 'no unit of this host has been healed yet');
-  if (!row.denied) return ok('polkit', `the last heal of this host (${row.unit}) was allowed`);
+  if (!row) return skipped('polkit', 'the daemon of this host has not healed yet');
+  if (!row.denied) return ok('polkit', `the daemon's last heal (${row.unit}) was allowed`);
   return fail('polkit', `${row.unit}: ${row.error}`, 'put what `reclaimd polkit` prints into /etc/polkit-1/rules.d/50-reclaimd.rules');
 }
 

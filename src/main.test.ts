@@ -1,5 +1,8 @@
 import { spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
@@ -87,18 +90,27 @@ test('a database that is not there is a failure, in one line: exit 1', async () 
   expect(err).toMatch(/^reclaimd: .*ECONNREFUSED.*\n$/);
 });
 
-test('an address that is taken is a configuration error of the daemon: exit 2', async () => {
-  const other = createServer();
-  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
-  onTestFinished(() => void other.close());
-  const listen = `127.0.0.1:${(other.address() as AddressInfo).port}`;
-  const { err, code } = await reclaimd(['run'], { DATABASE_URL: 'postgres://127.0.0.1:1/app', RECLAIMD_LISTEN: listen });
-  expect(err).toMatch(new RegExp(`^reclaimd: RECLAIMD_LISTEN: cannot listen on ${listen} \\(EADDRINUSE\\)`));
-  expect(code).toBe(2);
-});
+test.each(['off', 'system'])(
+  'an address that is taken is a configuration error of the daemon, with systemd %s: exit 2',
+  async (systemd) => {
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => void other.close());
+    const listen = `127.0.0.1:${(other.address() as AddressInfo).port}`;
+    const { err, code } = await reclaimd(['run'], {
+      DATABASE_URL: 'postgres://127.0.0.1:1/app',
+      RECLAIMD_LISTEN: listen,
+      RECLAIMD_SYSTEMD: systemd,
+      RECLAIMD_SYSTEMD_BUS: '/does/not/exist',
+    });
+    expect(err).toMatch(new RegExp(`^reclaimd: RECLAIMD_LISTEN: cannot listen on ${listen} \\(EADDRINUSE\\)`));
+    expect(code).toBe(2);
+  },
+);
 
-test('the daemon starts without its database, says so, and a signal ends it: exit 0', async () => {
-  const child = start(['run'], { DATABASE_URL: 'postgres://app:hunter2@127.0.0.1:1/app', RECLAIMD_LISTEN: '127.0.0.1:0' });
+/** A daemon without a database, once it runs. */
+async function startDaemon(env: Record<string, string> = {}) {
+  const child = start(['run'], { DATABASE_URL: 'postgres://app:hunter2@127.0.0.1:1/app', RECLAIMD_LISTEN: '127.0.0.1:0', ...env });
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
   onTestFinished(() => void child.kill('SIGKILL'));
   let log = '';
@@ -106,7 +118,11 @@ test('the daemon starts without its database, says so, and a signal ends it: exi
     log += part;
     if (log.includes('"reclaimd runs"')) break;
   }
-  const url = /"url":"(http:[^"]+)"/.exec(log)?.[1];
+  return { child, log, ended, url: /"url":"(http:[^"]+)"/.exec(log)?.[1] };
+}
+
+test('the daemon starts without its database, says so, and a signal ends it: exit 0', async () => {
+  const { child, log, ended, url } = await startDaemon();
   expect((await fetch(`${url}/livez`)).status).toBe(200);
   const ready = await fetch(`${url}/readyz`);
   expect([ready.status, await ready.json()]).toEqual([503, expect.objectContaining({ database: 'down' })]);
@@ -116,6 +132,16 @@ test('the daemon starts without its database, says so, and a signal ends it: exi
   expect(performance.now() - signalledAt).toBeLessThan(3_000);
   expect(log).toContain('ECONNREFUSED');
   expect(log).not.toContain('hunter2');
+});
+
+test('a signal ends the daemon also where a module of the host keeps timers of its own', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'reclaimd-module-'));
+  onTestFinished(() => rm(directory, { recursive: true }));
+  const module = join(directory, 'policy.mjs');
+  await writeFile(module, 'setInterval(() => undefined, 1_000);\nexport default () => undefined;\n');
+  const { child, ended } = await startDaemon({ RECLAIMD_POLICY_MODULE: module });
+  child.kill('SIGTERM');
+  expect(await ended).toBe(0);
 });
 
 test('a reader that goes away is no failure', async () => {

@@ -14,8 +14,12 @@ const { version } = createRequire(import.meta.url)('../package.json') as { versi
 /** Errors of what we were given or pointed at: exit code 2, as DESIGN has it. */
 const CONFIGURATION_ERRORS = [UsageError, SchemaNotReady, SchemaIsNewer, PgBossModuleUnusable, ActorsFileInvalid];
 
+/** Of a process that was told to end: whatever still keeps it alive then keeps it no longer. */
+const LINGER_MS = 1_000;
+
+const stopping = new AbortController();
+
 async function main(): Promise<number> {
-  const stopping = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopping.abort());
   // A reader that has seen enough (`| head`) ends us as a signal does, not with a crash that leaves things running.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -40,3 +44,4 @@ async function main(): Promise<number> {
 }
 
 process.exitCode = await main();
+if (stopping.signal.aborted) setTimeout(() => process.exit(), LINGER_MS).unref();

@@ -23,6 +23,8 @@ function createManualClock() {
   return { clock, sleeps };
 }
 
+const silent = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } as unknown as Logger;
+
 function start(pass: () => Promise<PassResult>, intervalMs = 1000) {
   const { clock, sleeps } = createManualClock();
   const logged: string[] = [];
@@ -127,4 +129,31 @@ test('stop waits for the pass under way and begins no other', async () => {
   gate.resolve();
   await stopping;
   expect(passes).toBe(1);
+});
+
+test('a pass that hangs is a silence, longer than is normal when it exceeds its limit; one that ends breaks it', async () => {
+  const gate = Promise.withResolvers<void>();
+  const { clock, sleeps } = createManualClock();
+  const pass = async () => {
+    await gate.promise;
+    return undefined;
+  };
+  const loop = startLoop(
+    { name: 'test', intervalMs: 1_000, jitter: 0, passLimitMs: 60_000, pass },
+    { clock, log: silent, observe: () => undefined },
+  );
+  const isSilent = () => clock.now() - loop.progress().turnedAt > loop.progress().silenceLimitMs;
+  const wait = async (ms: number) => {
+    const waited = clock.sleep(ms);
+    sleeps.at(-1)?.end();
+    await waited;
+  };
+  await wait(60_000);
+  expect(isSilent()).toBe(false);
+  await wait(10_000);
+  expect(isSilent()).toBe(true);
+  gate.resolve();
+  await settle();
+  expect(isSilent()).toBe(false);
+  await loop.stop();
 });

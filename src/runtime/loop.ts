@@ -9,6 +9,8 @@ export interface LoopDefinition {
   intervalMs: number;
   /** Fraction of the interval that is random; default 0.1. Spreads the nodes of a fleet. */
   jitter?: number;
+  /** A pass under way for longer than this is no loop that turns; default two minutes, for those that do much. */
+  passLimitMs?: number;
   pass(signal: AbortSignal): Promise<PassResult> | Promise<void>;
 }
 
@@ -25,13 +27,12 @@ export interface Loop {
   progress(): { turnedAt: number; silenceLimitMs: number };
 }
 
-/** A pass that takes longer than this is no longer a loop that turns. */
 const PASS_LIMIT_MS = 120_000;
 /** Short, for after an outage the dead wait for us. A loop that turns more slowly is not retried more slowly than it turns. */
 const BACKOFF_LIMIT_MS = 5_000;
 
 export function startLoop(definition: LoopDefinition, dependencies: { clock: Clock; log: Logger; observe: PassObserver }): Loop {
-  const { name, intervalMs, jitter = 0.1 } = definition;
+  const { name, intervalMs, jitter = 0.1, passLimitMs = PASS_LIMIT_MS } = definition;
   const { clock, log, observe } = dependencies;
   const stopping = new AbortController();
   let waking = new AbortController();
@@ -87,6 +88,6 @@ export function startLoop(definition: LoopDefinition, dependencies: { clock: Clo
       stopping.abort();
       await ended;
     },
-    progress: () => ({ turnedAt, silenceLimitMs: Math.max(BACKOFF_LIMIT_MS, intervalMs) * 1.5 + PASS_LIMIT_MS }),
+    progress: () => ({ turnedAt, silenceLimitMs: Math.max(BACKOFF_LIMIT_MS, intervalMs) * 1.5 + passLimitMs }),
   };
 }

@@ -1,5 +1,6 @@
-import createConnection from 'dbus-next/lib/connection.js';
-import { Message } from 'dbus-next/lib/message-type.js';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { createDecoder, encodeCall, type Received, TYPE } from './wire.ts';
 
 /** The bus is not there, went away, or did not answer in time. What was asked may or may not have been done. */
 export class BusUnreachable extends Error {
@@ -22,12 +23,11 @@ export class BusFailure extends Error {
 }
 
 export interface BusCall {
-  destination?: string;
+  destination: string;
   path: string;
   interface: string;
   member: string;
-  signature?: string;
-  body?: unknown[];
+  body?: readonly (string | readonly string[])[];
 }
 
 export interface BusSignal {
@@ -40,15 +40,15 @@ export interface BusSignal {
 export interface BusConnection {
   /** @throws BusUnreachable, BusDenied or BusFailure, within `timeoutMs`. */
   call(call: BusCall, timeoutMs: number): Promise<unknown[]>;
-  /** Ends when the connection does, whoever ended it. */
-  readonly closed: Promise<void>;
+  /** Has the bus send us the signals of that interface, below that path; of `service` alone, as all of them. */
+  listen(rule: { interface: string; path?: string }): Promise<void>;
+  /** Why it ended, once it has, whoever ended it. */
+  readonly closed: Promise<Error>;
   close(): void;
 }
 
 const BUS = 'org.freedesktop.DBus';
-const METHOD_RETURN = 2;
-const ERROR = 3;
-const SIGNAL = 4;
+const OF_BUS = { destination: BUS, path: '/org/freedesktop/DBus', interface: BUS };
 const DENIED = new Set([
   'org.freedesktop.DBus.Error.AccessDenied',
   'org.freedesktop.DBus.Error.AuthFailed',
@@ -56,39 +56,42 @@ const DENIED = new Set([
 ]);
 
 /**
- * One connection, said hello to. Built on dbus-next's wire format and handshake alone: its MessageBus never times a call
- * out, leaves calls pending when the bus goes, ends the process when its hello is refused, and brings an XML parser.
+ * One connection, said hello to, to one service. Anybody on the bus may address a signal to us, whatever we asked to hear:
+ * only those of the process that has the service's name are passed on. When another process gets the name, the connection ends.
  * @param socket path of the bus's socket.
  */
-export async function openBus(socket: string, timeoutMs: number, onSignal: (signal: BusSignal) => void): Promise<BusConnection> {
-  // `socket=`: through node:net; `path=` would look for a native module first.
-  const connection = createConnection({ busAddress: `unix:socket=${socket}`, authMethods: ['EXTERNAL'] });
+export async function openBus(
+  socket: string,
+  service: string,
+  timeoutMs: number,
+  onSignal: (signal: BusSignal) => void,
+): Promise<BusConnection> {
+  const stream = connect(socket);
   const pending = new Map<number, { resolve(body: unknown[]): void; reject(error: Error): void }>();
-  const closing = Promise.withResolvers<void>();
+  const closing = Promise.withResolvers<Error>();
   let lost: Error | undefined;
   let serial = 0;
+  let owner: unknown;
+  /** Counts what came in: who waits can tell whether the bus was silent all the while. */
+  let heard = 0;
 
   function end(why: Error): void {
     if (lost) return;
     lost = why;
     for (const { reject } of pending.values()) reject(why);
     pending.clear();
-    connection.stream.destroy();
-    closing.resolve();
+    stream.destroy();
+    closing.resolve(why);
   }
 
-  connection.on('error', (error: unknown) => end(new BusUnreachable(`the bus at ${socket}: ${messageOf(error)}`)));
-  connection.stream.on('close', () => end(new BusUnreachable(`the bus at ${socket} went away`)));
-  connection.on('message', (message: Message & { replySerial: number; errorName: string }) => {
-    if (Number(message.type) === SIGNAL) {
-      const { path, interface: name, member, body } = message;
-      return onSignal({ path: path ?? '', interface: name ?? '', member: member ?? '', body });
-    }
-    const waiting = pending.get(message.replySerial);
-    if (!waiting) return;
-    if (Number(message.type) === METHOD_RETURN) waiting.resolve(message.body);
-    else if (Number(message.type) === ERROR) waiting.reject(errorOf(message.errorName, message.body));
-  });
+  function onMessage({ type, replySerial = 0, sender, path = '', interface: name = '', member = '', ...message }: Received): void {
+    if (sender !== BUS && sender !== owner) return;
+    heard += 1;
+    if (type === TYPE.reply) pending.get(replySerial)?.resolve(message.readBody());
+    else if (type === TYPE.error) pending.get(replySerial)?.reject(errorOf(message.errorName ?? '', message.readBody()));
+    else if (type === TYPE.signal && sender === owner) onSignal({ path, interface: name, member, body: message.readBody() });
+    else if (type === TYPE.signal && member === 'NameOwnerChanged') end(new BusUnreachable(`${service} is another process now`));
+  }
 
   async function call(asked: BusCall, limitMs: number): Promise<unknown[]> {
     if (lost) throw lost;
@@ -96,10 +99,14 @@ export async function openBus(socket: string, timeoutMs: number, onSignal: (sign
     const mine = serial;
     const { promise, resolve, reject } = Promise.withResolvers<unknown[]>();
     pending.set(mine, { resolve, reject });
-    const tooLate = () => reject(new BusUnreachable(`${asked.member} was not answered within ${limitMs / 1000} s`));
-    const timer = setTimeout(tooLate, limitMs);
+    const before = heard;
+    const timer = setTimeout(() => {
+      const why = new BusUnreachable(`${asked.member} was not answered within ${limitMs / 1000} s`);
+      if (heard === before) end(why);
+      else reject(why);
+    }, limitMs);
     try {
-      connection.message(new Message({ destination: BUS, ...asked, serial: mine }));
+      stream.write(encodeCall({ body: [], ...asked, serial: mine }));
       return await promise;
     } finally {
       clearTimeout(timer);
@@ -107,14 +114,55 @@ export async function openBus(socket: string, timeoutMs: number, onSignal: (sign
     }
   }
 
-  const opened: BusConnection = { call, closed: closing.promise, close: () => end(new BusUnreachable('closed')) };
+  async function addMatch(rule: Record<string, string>): Promise<void> {
+    const text = Object.entries({ type: 'signal', ...rule }).map(([key, value]) => `${key}='${value}'`);
+    await call({ ...OF_BUS, member: 'AddMatch', body: [text.join(',')] }, timeoutMs);
+  }
+
+  const opened: BusConnection = {
+    call,
+    listen: ({ interface: name, path }) => addMatch({ sender: service, interface: name, ...(path && { path_namespace: path }) }),
+    closed: closing.promise,
+    close: () => end(new BusUnreachable('closed')),
+  };
+  stream.on('error', (error) => end(new BusUnreachable(`the bus at ${socket}: ${error.message}`)));
+  stream.on('close', () => end(new BusUnreachable(`the bus at ${socket} went away`)));
+  const timer = setTimeout(() => end(new BusUnreachable(`the bus at ${socket} has not answered within ${timeoutMs / 1000} s`)), timeoutMs);
   try {
-    await call({ path: '/org/freedesktop/DBus', interface: BUS, member: 'Hello' }, timeoutMs);
+    const authenticated = authenticate(stream);
+    await Promise.race([authenticated, closing.promise.then((why) => Promise.reject(why))]);
+    clearTimeout(timer);
+    const decode = createDecoder(onMessage);
+    stream.on('data', (chunk) => {
+      try {
+        decode(chunk);
+      } catch (error) {
+        end(new BusUnreachable(`the bus at ${socket} is not to be understood: ${messageOf(error)}`));
+      }
+    });
+    await call({ ...OF_BUS, member: 'Hello' }, timeoutMs);
+    await addMatch({ sender: BUS, interface: BUS, member: 'NameOwnerChanged', arg0: service });
+    [owner] = await call({ ...OF_BUS, member: 'GetNameOwner', body: [service] }, timeoutMs);
     return opened;
   } catch (error) {
     opened.close();
     throw error;
+  } finally {
+    clearTimeout(timer);
   }
+}
+
+/** By the credentials of the socket. The bus says nothing more before our BEGIN. */
+async function authenticate(stream: Socket): Promise<void> {
+  const uid = Buffer.from(String(process.getuid?.() ?? 0)).toString('hex');
+  stream.write(`\0AUTH EXTERNAL ${uid}\r\n`);
+  let answer = '';
+  while (!answer.endsWith('\r\n')) {
+    const [chunk] = (await once(stream, 'data')) as [Buffer];
+    answer += chunk.toString('latin1');
+  }
+  if (!answer.startsWith('OK ')) throw new BusUnreachable(`the bus does not know us: ${answer.trim()}`);
+  stream.write('BEGIN\r\n');
 }
 
 function errorOf(code: string, [text]: readonly unknown[]): Error {

@@ -24,8 +24,9 @@ const BOOTED_WITH_SYSTEMD = '/run/systemd/system';
 /** The service manager of this host and its journal; undefined where there is none, or none is wanted. Connects when first used. */
 export function openSystemd({ mode, socket }: SystemdSettings, dependencies: { clock: Clock; log: Logger }): SystemdService | undefined {
   if (mode === 'off') return undefined;
+  // Its bus may come later, as it may go and come back.
+  if (mode === 'auto' && !existsSync(BOOTED_WITH_SYSTEMD)) return undefined;
   const at = socket ?? (mode === 'user' ? `/run/user/${process.getuid?.() ?? 0}/bus` : SYSTEM_SOCKET);
-  if (mode === 'auto' && !(existsSync(BOOTED_WITH_SYSTEMD) && existsSync(at))) return undefined;
   const manager = createUnitManager(at, dependencies);
   return { manager, journal: createUnitJournal({ manager: mode === 'user' ? 'user' : 'system' }), close: () => manager.close() };
 }

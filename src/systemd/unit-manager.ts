@@ -24,6 +24,7 @@ const KEPT_RESULTS = 256;
 /** Changes of one unit come in bursts: one look at the end of each. */
 const SETTLED_MS = 10;
 const READS_AT_ONCE = 16;
+const RESTING = ['active', 'failed', 'inactive'];
 
 export interface SystemdUnits extends UnitManager {
   close(): void;
@@ -41,6 +42,8 @@ export function createUnitManager(
   const watchers = new Set<{ wants(unit: string): boolean; onChange(change: UnitChange): void }>();
   /** What is known of units, until systemd says that it has changed. */
   const known = new Map<string, UnitStatus>();
+  /** Looks under way, the latest of each unit: what changes meanwhile makes their answer old. */
+  const looks = new Map<string, symbol>();
   const waitingJobs = new Map<string, (result: JobResult) => void>();
   const jobResults = new Map<string, JobResult>();
   const dirty = new Set<string>();
@@ -61,9 +64,10 @@ export function createUnitManager(
   async function stayConnected(): Promise<void> {
     let backoffMs = FIRST_BACKOFF_MS;
     while (!stopping.signal.aborted) {
+      let opened: BusConnection | undefined;
       try {
-        const opened = await openBus(socket, limits.callMs, onSignal);
-        if (stopping.signal.aborted) return opened.close();
+        opened = await openBus(socket, SYSTEMD, limits.callMs, onSignal);
+        if (stopping.signal.aborted) return;
         await subscribe(opened);
         connection = opened;
         state = 'connected';
@@ -71,10 +75,11 @@ export function createUnitManager(
         log.info({ socket }, 'systemd is connected');
         arrival.resolve(opened);
         for (const { onChange } of watchers) onChange({ kind: 'reconnected' });
-        await opened.closed;
-        lastProblem = new BusUnreachable(`the bus at ${socket} went away`);
+        lastProblem = await opened.closed;
       } catch (error) {
         lastProblem = error instanceof Error ? error : new Error(String(error));
+      } finally {
+        opened?.close();
       }
       if (stopping.signal.aborted) return;
       if (state !== 'unavailable') log.warn(errorFields(lastProblem), 'systemd is not to be reached; trying again');
@@ -92,6 +97,7 @@ export function createUnitManager(
     }
     connection = undefined;
     known.clear();
+    looks.clear();
     dirty.clear();
     jobResults.clear();
     for (const settle of waitingJobs.values()) settle('lost');
@@ -99,15 +105,8 @@ export function createUnitManager(
   }
 
   async function subscribe(opened: BusConnection): Promise<void> {
-    const rules = [
-      `type='signal',sender='${SYSTEMD}',interface='${MANAGER.interface}'`,
-      `type='signal',sender='${SYSTEMD}',interface='${PROPERTIES}',member='PropertiesChanged',path_namespace='${MANAGER.path}/unit'`,
-    ];
-    for (const rule of rules)
-      await opened.call(
-        { path: '/org/freedesktop/DBus', interface: 'org.freedesktop.DBus', member: 'AddMatch', signature: 's', body: [rule] },
-        limits.callMs,
-      );
+    await opened.listen({ interface: MANAGER.interface });
+    await opened.listen({ interface: PROPERTIES, path: `${MANAGER.path}/unit` });
     // Who has subscribed before, over this connection, may not again; a new connection has not.
     await opened.call({ ...MANAGER, member: 'Subscribe' }, limits.callMs);
   }
@@ -133,8 +132,10 @@ export function createUnitManager(
       else jobResults.set(job, result);
       if (jobResults.size > KEPT_RESULTS) jobResults.delete(jobResults.keys().next().value as string);
     } else if (name === MANAGER.interface && (member === 'UnitNew' || member === 'UnitRemoved')) changed(body[0] as string);
-    else if (name === MANAGER.interface && member === 'Reloading') known.clear();
-    else if (name === PROPERTIES) {
+    else if (name === MANAGER.interface && member === 'Reloading') {
+      known.clear();
+      looks.clear();
+    } else if (name === PROPERTIES) {
       const unit = unitOfPath(path);
       if (unit !== undefined) changed(unit);
     }
@@ -142,6 +143,7 @@ export function createUnitManager(
 
   function changed(unit: string): void {
     known.delete(unit);
+    looks.delete(unit);
     if (dirty.has(unit) || ![...watchers].some(({ wants }) => wants(unit))) return;
     dirty.add(unit);
     void clock.sleep(SETTLED_MS, stopping.signal).then(() => tell(unit));
@@ -168,7 +170,7 @@ export function createUnitManager(
   /** Loads it where systemd has it on disk only; a name that is no unit's has no path. */
   async function loadUnit(unit: string): Promise<[string | undefined]> {
     try {
-      return [(await call({ ...MANAGER, member: 'LoadUnit', signature: 's', body: [unit] }))[0] as string];
+      return [(await call({ ...MANAGER, member: 'LoadUnit', body: [unit] }))[0] as string];
     } catch (error) {
       if (error instanceof BusFailure && error.code === 'org.freedesktop.DBus.Error.InvalidArgs') return [undefined];
       throw error;
@@ -176,23 +178,21 @@ export function createUnitManager(
   }
 
   async function readAt(path: string): Promise<UnitStatus | undefined> {
-    const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', signature: 's', body: [''] });
-    const status = statusFrom(properties as Record<string, { value: unknown }>);
+    const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', body: [''] });
+    const status = statusFrom(properties as Record<string, unknown>);
     return status.loadState === 'not-found' && status.activeState === 'inactive' ? undefined : status;
   }
 
   async function list(patterns: readonly string[], states: readonly string[] = []): Promise<UnitStatus[]> {
-    const [rows] = await call({ ...MANAGER, member: 'ListUnitsByPatterns', signature: 'asas', body: [[...states], [...patterns]] });
+    const [rows] = await call({ ...MANAGER, member: 'ListUnitsByPatterns', body: [[...states], [...patterns]] });
     const listed = (rows as UnitListing[]).filter(([, , loadState]) => loadState !== 'not-found');
     const found: UnitStatus[] = [];
     const unread = listed.values();
     const lane = async () => {
       for (const [unit, , , activeState, subState, , path] of unread) {
         const before = known.get(unit);
-        const current = before?.activeState === activeState && before.subState === subState ? before : await readAt(path);
+        const current = before?.activeState === activeState && before.subState === subState ? before : await look(unit, path);
         if (!current) continue;
-        // Only what does not move by itself is kept: a unit on its way is looked at each time.
-        if (activeState === 'active' || activeState === 'failed' || activeState === 'inactive') known.set(unit, current);
         found.push(current);
       }
     };
@@ -200,8 +200,21 @@ export function createUnitManager(
     return found.toSorted((a, b) => (a.unit < b.unit ? -1 : 1));
   }
 
+  /** Only what does not move by itself is kept: a unit on its way is looked at each time. */
+  async function look(unit: string, path: string): Promise<UnitStatus | undefined> {
+    const mine = Symbol(unit);
+    looks.set(unit, mine);
+    try {
+      const status = await readAt(path);
+      if (status && RESTING.includes(status.activeState) && looks.get(unit) === mine) known.set(unit, status);
+      return status;
+    } finally {
+      if (looks.get(unit) === mine) looks.delete(unit);
+    }
+  }
+
   async function runJob(member: 'StartUnit' | 'RestartUnit' | 'StopUnit', unit: string): Promise<JobResult> {
-    const [job] = (await call({ ...MANAGER, member, signature: 'ss', body: [unit, 'replace'] })) as [string];
+    const [job] = (await call({ ...MANAGER, member, body: [unit, 'replace'] })) as [string];
     const early = jobResults.get(job);
     if (early !== undefined) {
       jobResults.delete(job);
@@ -228,14 +241,14 @@ export function createUnitManager(
     list,
     read,
     resetFailed: async (unit) => {
-      await call({ ...MANAGER, member: 'ResetFailedUnit', signature: 's', body: [unit] });
+      await call({ ...MANAGER, member: 'ResetFailedUnit', body: [unit] });
     },
     start: (unit) => runJob('StartUnit', unit),
     restart: (unit) => runJob('RestartUnit', unit),
     stop: (unit) => runJob('StopUnit', unit),
     listProcesses: async (unit) => {
       try {
-        const [processes] = await call({ ...MANAGER, member: 'GetUnitProcesses', signature: 's', body: [unit] });
+        const [processes] = await call({ ...MANAGER, member: 'GetUnitProcesses', body: [unit] });
         return (processes as [string, number, string][]).map(([, pid]) => pid);
       } catch (error) {
         // It ended and was unloaded: what systemd has forgotten has no processes.

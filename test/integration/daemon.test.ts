@@ -3,6 +3,7 @@ import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor } from '../support/executor.ts';
+import { createScriptedUnits } from '../support/scripted-units.ts';
 import { waitFor } from '../support/wait.ts';
 
 const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
@@ -75,6 +76,27 @@ test('a stop says goodbye to the fleet and leaves no connection', async () => {
     async () => (await database.query(`SELECT FROM pg_stat_activity WHERE application_name LIKE 'reclaimd:%leaver'`)).length === 0,
   );
   await expect(fetch(`${daemon.url}/livez`)).rejects.toThrow();
+});
+
+test('a stop does not wait for ever for what is under way: it says goodbye, and closes', async () => {
+  const { url, database } = await createFleetDatabase();
+  const units = createScriptedUnits();
+  let asked = false;
+  const list = () => {
+    asked = true;
+    return Promise.withResolvers<never>().promise;
+  };
+  const manager = { ...units.manager, list };
+  const daemon = await startTestDaemon(url, { RECLAIMD_NODE: 'stuck', RECLAIMD_UNITS: 'app' }, { units: { ...units, manager } });
+  await waitFor('the look at the units', () => asked);
+  const startedAt = performance.now();
+  await daemon.stop();
+  expect(performance.now() - startedAt).toBeLessThan(11_000);
+  expect(await database.query('SELECT FROM node WHERE stopped_at IS NOT NULL')).toHaveLength(1);
+  await waitFor(
+    'its connections to end',
+    async () => (await database.query(`SELECT FROM pg_stat_activity WHERE application_name LIKE 'reclaimd:%stuck'`)).length === 0,
+  );
 });
 
 test('our schema missing or of another version: the daemon says what to do, and works once it is done', async () => {

@@ -44,6 +44,18 @@ async function install(units = 'app', { env = '', dropIn = '' } = {}) {
   return { ...fleet, machine };
 }
 
+/** Where it serves its pages, in the machine as here. */
+async function urlOf(machine: Machine): Promise<string> {
+  return waitFor('its address', async () => /"url":"(http:[^"]+)"/.exec(await logOf(machine))?.[1]);
+}
+
+/** The command of the README that runs `doctor` with the daemon's rights; only where Node and the checkout are differs. */
+async function doctorCommand(...words: string[]): Promise<string> {
+  const readme = await readFile(root('README.md'), 'utf8');
+  const command = readme.split('```').find((block) => block.startsWith('sh\nsystemd-run'));
+  return (command ?? '').replace(/^sh\n/, '').replace('exec reclaimd doctor', ['exec', NODE, MAIN, 'doctor', ...words].join(' '));
+}
+
 const logOf = (machine: Machine) => machine.run('journalctl', ['-u', 'reclaimd', '--no-pager', '-o', 'cat']);
 
 describeWithMachine("the daemon's own unit", () => {
@@ -86,14 +98,56 @@ describeWithMachine("the daemon's own unit", () => {
     });
     await waitFor('its status to tell', async () => /executors: .*1 dead/.test(await machine.property('reclaimd', 'StatusText')), 30_000);
 
-    const env = { DATABASE_URL: url, RECLAIMD_UNITS: 'app' };
-    const { stdout: said } = await machine.try(NODE, [MAIN, 'doctor'], { user: 'reclaimd', env });
-    for (const name of ['systemd', 'journal', 'polkit', 'processes', 'daemon']) expect(said).toMatch(new RegExp(`^ok +${name}: `, 'm'));
+    const metrics = await (await fetch(`${await urlOf(machine)}/metrics`)).text();
+    expect(metrics).toMatch(/^reclaimd_heals_total\{outcome="healed"\} 1$/m);
+    expect(metrics).toMatch(/^reclaimd_systemd_connected 1$/m);
+
+    const { stdout: said, stderr } = await machine.try('sh', ['-c', await doctorCommand()]);
+    expect(stderr).toBe('');
+    for (const name of ['database', 'unit', 'systemd', 'journal', 'polkit', 'processes', 'daemon'])
+      expect(said).toMatch(new RegExp(`^ok +${name}: `, 'm'));
+    expect(said).toMatch(/^ok +unit: reclaimd\.service runs it as reclaimd, watched and restarted, with an exposure of 1\.\d$/m);
+    expect(said).toMatch(/^ok +journal: /m);
+
+    const touch = ['--target', await machine.property('reclaimd', 'MainPID'), '--mount', 'runuser', '-u', 'reclaimd', '--', 'touch'];
+    await machine.run('nsenter', [...touch, '/var/lib/reclaimd/archive']);
+    expect((await machine.try('nsenter', [...touch, '/var/log/archive'])).code).not.toBe(0);
 
     await machine.run('systemctl', ['stop', 'reclaimd']);
     expect(await machine.property('reclaimd', 'Result')).toBe('success');
     expect(await database.query('SELECT FROM node WHERE stopped_at IS NULL')).toEqual([]);
     expect(await logOf(machine)).not.toMatch(/"level":"error"/);
+  });
+
+  test('a bus that falls silent, and one that dies, are told of and survived; a stop in the middle of a heal is quick', async () => {
+    const { machine, database } = await install('app', { env: 'RECLAIMD_HEAL_BACKOFF=0s\n' });
+    await machine.run('systemctl', ['start', 'reclaimd', 'app']);
+    const url = await urlOf(machine);
+    const systemd = async () => ((await (await fetch(`${url}/readyz`)).json()) as { systemd: string }).systemd;
+    const heals = async () => (await database.query(`SELECT FROM unit_action WHERE outcome = 'done'`)).length;
+    await waitFor('it to be connected', async () => (await systemd()) === 'connected');
+    const bus = await machine.property('dbus', 'MainPID');
+    await machine.run('kill', ['-STOP', bus]);
+    await waitFor('the silence to be told', async () => (await systemd()) === 'unavailable');
+    expect((await fetch(`${url}/readyz`)).status).toBe(503);
+    expect((await fetch(`${url}/livez`)).status).toBe(200);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    await machine.run('kill', ['-CONT', bus]);
+    await waitFor('the heal of what failed meanwhile', async () => (await heals()) === 1);
+
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'dbus.service']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    await waitFor('the heal over another bus', async () => (await heals()) === 2);
+    expect(await systemd()).toBe('connected');
+
+    await machine.writeUnit('app.service', '[Service]\nType=notify\nExecStart=/bin/sleep 600\nTimeoutStartSec=60\n');
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app']);
+    await waitFor('a start that hangs', async () => (await machine.property('app', 'ActiveState')) === 'activating');
+    const stoppedAt = performance.now();
+    await machine.run('systemctl', ['stop', 'reclaimd']);
+    expect(performance.now() - stoppedAt).toBeLessThan(14_000);
+    expect(await machine.property('reclaimd', 'Result')).toBe('success');
+    expect(await database.query('SELECT FROM node WHERE stopped_at IS NULL')).toEqual([]);
   });
 
   test('polkit lets its user do nothing to other units, and no more than healing does to the allowed ones', async () => {
@@ -134,12 +188,18 @@ describeWithMachine("the daemon's own unit", () => {
     expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
   });
 
-  test('without its database it is up, says what it lacks, and goes on trying', async () => {
+  test('without its database it is up, says what it lacks, and goes on trying; with a wrong configuration it stays down', async () => {
     const { machine } = await install();
     await writeFile(machine.path('/etc/reclaimd/database-url'), 'postgres://nobody@127.0.0.1:1/none');
     await machine.run('systemctl', ['start', 'reclaimd']);
     expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
     expect(await machine.property('reclaimd', 'StatusText')).toMatch(/^degraded: database down/);
+
+    await writeFile(machine.path('/etc/reclaimd/reclaimd.env'), 'RECLAIMD_BATCH=0\n');
+    expect((await machine.try('systemctl', ['restart', 'reclaimd'])).code).not.toBe(0);
+    expect(await machine.property('reclaimd', 'ActiveState')).toBe('failed');
+    expect([await machine.property('reclaimd', 'ExecMainStatus'), await machine.property('reclaimd', 'NRestarts')]).toEqual(['2', '0']);
+    expect(await logOf(machine)).toContain('RECLAIMD_BATCH: given "0"');
   });
 
   test('a daemon that hangs is restarted by its watchdog', async () => {
