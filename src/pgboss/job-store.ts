@@ -3,6 +3,7 @@ import type { Sql } from '../postgres/database.ts';
 import { asPgBossDb } from './client.ts';
 import {
   type AttemptRow,
+  countActiveAttempts,
   exhaustRetries,
   importInstances,
   listActiveAttempts,
@@ -29,6 +30,7 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string) {
 
   return {
     listActive: listActiveAttempts,
+    countActive: countActiveAttempts,
     listStale: listStaleAttempts,
     listStillActive,
     readStates: readJobStates,
