@@ -26,6 +26,8 @@ export interface JobRow {
   siblingInRetry: boolean;
   /** Under its queue's policy a failed job keeps every other of its key from running. */
   blocksKeyWhenFailed: boolean;
+  /** Of an ended job: which other one (`QUEUE/JOB-ID`) has the only place that its queue's policy or throttle leaves for it. */
+  placeTakenBy: string | null;
   /** Under which name the attempt that runs now was recorded; null where none was, or none runs. */
   applicationName: string | null;
 }
@@ -39,6 +41,8 @@ export interface JobStore {
     limit: number,
     after?: Pick<Attempt, 'queue' | 'jobId'>,
   ): Promise<(Attempt & { applicationName: string })[]>;
+  /** How many attempts are active under those names, beside the given jobs. */
+  countActive(sql: Sql, applicationNames: readonly string[], beside: readonly Pick<Attempt, 'queue' | 'jobId'>[]): Promise<number>;
   listStale(sql: Sql, queue: string, staleSeconds: number, limit: number): Promise<(Attempt & { applicationName: string | null })[]>;
   /** Ids of the jobs whose given attempt still runs. */
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;

@@ -5,6 +5,8 @@ import type { FlowPlan } from '../repairs/flow-plan.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
 import type { UnitPlan } from '../repairs/unit-plan.ts';
+import { quoteForShell } from '../runtime/shell.ts';
+import { accountName } from './actor.ts';
 import { EXIT, type Surroundings, withActingContext } from './command.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
@@ -21,7 +23,7 @@ export function preview(surroundings: Surroundings, action: string, targets: rea
   return withActingContext(surroundings, async (context) => {
     const result = await previewRepair(context.repairDependencies(), { action, targets, policy, actor });
     if (json) printJson(surroundings, result);
-    else surroundings.out(result.done ? describePreview(result) : describeRefusal(result));
+    else surroundings.out(result.done ? describePreview(result, namedActor(surroundings, actor)) : describeRefusal(result));
     return !result.done || result.token === null ? EXIT.refused : EXIT.done;
   });
 }
@@ -56,11 +58,15 @@ async function askReason({ signal }: Surroundings): Promise<string> {
   }
 }
 
-export function describePreview({ token, expiresInSeconds, plan, denial }: RepairPreview): string {
+/** Only who asks under another name than their account's must say it again. */
+const namedActor = ({ env }: Surroundings, actor: string): string | undefined => (actor === accountName(env) ? undefined : actor);
+
+function describePreview({ token, number, expiresInSeconds, plan, denial }: RepairPreview, actor: string | undefined): string {
+  const as = actor === undefined ? '' : ` --actor ${quoteForShell(actor)}`;
   const last =
     token === null
       ? `you may look only: ${denial}`
-      : `good for ${formatSeconds(expiresInSeconds)}, once, for you:\n  reclaimd execute ${token} --reason '...'`;
+      : `preview ${number} is good for ${formatSeconds(expiresInSeconds)}, once, for you:\n  reclaimd execute ${token}${as} --reason '...'`;
   return [...describePlan(plan), last].join('\n');
 }
 
@@ -79,7 +85,7 @@ function describeFlowPlan({ target, state, jobs, after, warnings }: FlowPlan): s
   return [table(['JOB', 'NOW', 'AFTER'], rows), ...warnings.map((text) => paint(`mind: ${text}`, 'yellow'))];
 }
 
-function describePlan({ action, executor, jobs, unit, flow, leftOut }: RepairPlan): string[] {
+function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: RepairPlan): string[] {
   const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
   if (unit) return [title, ...describeUnitPlan(unit)];
   if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(flow)];
@@ -87,7 +93,7 @@ function describePlan({ action, executor, jobs, unit, flow, leftOut }: RepairPla
     target,
     `${before.state} (attempt ${before.retryCount})`,
     before.executor === null ? '-' : `${before.executor} (${before.verdict})`,
-    policy ?? '-',
+    policy === null ? '-' : `${policy} (${before.policySource})`,
     after,
   ]);
   const warnings = [
@@ -100,6 +106,7 @@ function describePlan({ action, executor, jobs, unit, flow, leftOut }: RepairPla
     title,
     table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows),
     ...warnings.map(([text, some]) => paint(`mind: ${text}${jobs.length > 1 ? ` (${some.length} of ${jobs.length})` : ''}`, 'yellow')),
+    ...(left > 0 ? [paint(`mind: it holds ${left} more than one repair takes: preview it again afterwards`, 'yellow')] : []),
     ...leftOut.map(({ target, why }) => `left out: ${target}: ${why}`),
   ];
 }
@@ -113,8 +120,9 @@ function outcomeOf(one: TargetOutcome): string {
   return one.outcome === 'drifted' ? paint(`left alone: ${one.drift}`, 'yellow') : paint(`${one.outcome}: ${one.error}`, 'red');
 }
 
-function describeExecuted({ action, targets }: RepairExecuted): string {
+function describeExecuted({ action, targets, left = 0 }: RepairExecuted): string {
   const done = targets.filter(({ outcome }) => outcome === 'done').length;
   const lines = targets.map((one) => `${one.target}: ${outcomeOf(one)}`);
-  return [...lines, `${action}: ${done} of ${targets.length} done`].join('\n');
+  const rest = left > 0 ? [paint(`it holds ${left} more: preview ${action} again`, 'yellow')] : [];
+  return [...lines, `${action}: ${done} of ${targets.length} done`, ...rest].join('\n');
 }

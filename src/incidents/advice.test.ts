@@ -8,20 +8,29 @@ const commandsFor = (incidentClass: IncidentClass, evidence: Record<string, unkn
   adviseOn({ class: incidentClass, evidence, node }).repairs.map(({ command }) => command);
 
 test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
-  ['dead_executor', { executor: 'e1', verdict: 'dead' }, null, ['reclaimd preview executor_rescue e1']],
+  [
+    'dead_executor',
+    { executor: 'e1', verdict: 'dead' },
+    null,
+    ['reclaimd preview executor_rescue e1 --policy fail', 'reclaimd preview executor_rescue e1 --policy restart'],
+  ],
   ['hung_executor', { executor: 'e1' }, null, ['reclaimd preview executor_stop_and_rescue e1']],
   [
     'held_orphan',
     { queue: 'pay', jobId: JOB, executorId: 'e1' },
     null,
-    [`reclaimd preview job_rescue pay/${JOB}`, `reclaimd preview job_discard pay/${JOB}`],
+    [
+      `reclaimd preview job_rescue pay/${JOB} --policy fail`,
+      `reclaimd preview job_rescue pay/${JOB} --policy restart`,
+      `reclaimd preview job_discard pay/${JOB}`,
+    ],
   ],
   ['poison_job', { queue: 'pay', jobId: JOB, outcome: 'discarded' }, null, [`reclaimd preview job_retry pay/${JOB}`]],
   [
     'poison_job',
     { queue: 'pay', jobId: JOB, outcome: 'held' },
     null,
-    [`reclaimd preview job_discard pay/${JOB}`, `reclaimd preview job_rescue pay/${JOB}`],
+    [`reclaimd preview job_discard pay/${JOB}`, `reclaimd preview job_rescue pay/${JOB} --policy restart`],
   ],
   [
     'workflow_stuck',
@@ -71,8 +80,12 @@ test.each<[IncidentClass, Record<string, unknown>, string]>([
 });
 
 test('a name from the fleet stays one word of one line in the command', () => {
-  expect(commandsFor('dead_executor', { executor: "a'; rm -rf ~\n#" })).toEqual([`reclaimd preview executor_rescue 'a'\\''; rm -rf ~?#'`]);
-  expect(commandsFor('held_orphan', { queue: '$(reboot)', jobId: JOB })[0]).toBe(`reclaimd preview job_rescue '$(reboot)/${JOB}'`);
+  expect(commandsFor('hung_executor', { executor: "a'; rm -rf ~\n#" })).toEqual([
+    `reclaimd preview executor_stop_and_rescue 'a'\\''; rm -rf ~?#'`,
+  ]);
+  expect(commandsFor('held_orphan', { queue: '$(reboot)', jobId: JOB })[0]).toBe(
+    `reclaimd preview job_rescue '$(reboot)/${JOB}' --policy fail`,
+  );
 });
 
 test('a mass failure of hundreds does not bury the rest', () => {

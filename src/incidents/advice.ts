@@ -1,3 +1,5 @@
+import type { Policy } from '../actions/limits.ts';
+import { quoteForShell } from '../runtime/shell.ts';
 import type { Stated } from './targets.ts';
 import { executorsOf, jobOf, unitOf, workflowOf } from './targets.ts';
 
@@ -5,7 +7,12 @@ export interface Advice {
   /** What reclaimd does about it by itself. */
   underWay: string;
   /** What would help, as commands to paste. Those that change something only show a plan. */
-  repairs: { command: string; effect: string }[];
+  repairs: Repair[];
+}
+
+interface Repair {
+  command: string;
+  effect: string;
 }
 
 const HEALING_STOPPED = 'healing has stopped until a person acts or a quiet time has passed';
@@ -27,7 +34,7 @@ export function adviseOn(stated: Stated): Advice {
           evidence['verdict'] === 'missing'
             ? 'its attempts are given back by the next sweep whose brakes allow it (start-up delay, outage grace, mass failure)'
             : 'its attempts are given back by the next sweep, by the policy of each queue; held ones wait for a person',
-        repairs: executors.map((id) => preview('executor_rescue', id, 'gives back every attempt that it still holds')),
+        repairs: executors.flatMap((id) => rescuesOf('executor_rescue', id, 'every attempt that it still holds')),
       };
     case 'hung_executor':
       return {
@@ -37,18 +44,15 @@ export function adviseOn(stated: Stated): Advice {
     case 'held_orphan':
       return {
         underWay: 'nothing: the policy of its queue holds it for a person',
-        repairs: job.flatMap((target) => [
-          preview('job_rescue', target, 'runs it again, or ends it, by the policy that you name'),
-          preview('job_discard', target, 'ends it; the dead letter queue gets it, where there is one'),
-        ]),
+        repairs: job.flatMap((target) => [...rescuesOf('job_rescue', target, 'it'), discardOf(target)]),
       };
     case 'poison_job':
       return evidence['outcome'] === 'held'
         ? {
             underWay: 'nothing: it killed too many workers and is held for a person',
             repairs: job.flatMap((target) => [
-              preview('job_discard', target, 'ends it; the dead letter queue gets it, where there is one'),
-              preview('job_rescue', target, 'runs it once more: only when its cause is mended'),
+              discardOf(target),
+              preview('job_rescue', target, 'runs it once more: only when its cause is mended', 'restart'),
             ]),
           }
         : {
@@ -138,12 +142,14 @@ export function adviseOn(stated: Stated): Advice {
 
 const some = <Value>(value: Value | undefined): Value[] => (value === undefined ? [] : [value]);
 
-function preview(action: string, target: string, effect: string): { command: string; effect: string } {
-  return { command: `reclaimd preview ${action} ${quoteForShell(target)}`, effect };
+function preview(action: string, target: string, effect: string, policy?: Policy): Repair {
+  return { command: `reclaimd preview ${action} ${quoteForShell(target)}${policy === undefined ? '' : ` --policy ${policy}`}`, effect };
 }
 
-/** Names come from the fleet: what is pasted into a shell must stay one word, and one line. */
-function quoteForShell(word: string): string {
-  if (/^[\w@%+=:,./][\w@%+=:,./-]*$/.test(word)) return word;
-  return `'${word.replaceAll("'", `'\\''`).replace(/\p{Cc}/gu, '?')}'`;
-}
+/** What is still there is held, as a rule: without a policy by name nothing would be given back. */
+const rescuesOf = (action: string, target: string, what: string): Repair[] => [
+  preview(action, target, `fails ${what}: the retries of its queue decide`, 'fail'),
+  preview(action, target, `runs ${what} again without spending a retry`, 'restart'),
+];
+
+const discardOf = (target: string): Repair => preview('job_discard', target, 'ends it; the dead letter queue gets it, where there is one');

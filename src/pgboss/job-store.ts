@@ -3,6 +3,7 @@ import type { Sql } from '../postgres/database.ts';
 import { asPgBossDb } from './client.ts';
 import {
   type AttemptRow,
+  countActiveAttempts,
   exhaustRetries,
   importInstances,
   listActiveAttempts,
@@ -32,6 +33,7 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string, asser
 
   return {
     listActive: listActiveAttempts,
+    countActive: countActiveAttempts,
     listStale: listStaleAttempts,
     listStillActive,
     readStates: readJobStates,

@@ -71,6 +71,7 @@ export interface JobStateRow {
   deadLetter: string | null;
   siblingInRetry: boolean;
   blocksKeyWhenFailed: boolean;
+  placeTakenBy: string | null;
   applicationName: string | null;
 }
 
@@ -83,6 +84,10 @@ export function lockJobs(sql: Sql, jobs: readonly { queue: string; jobId: string
   );
 }
 
+/**
+ * The place that a failed job takes by retry(), a cancelled one by resume(), is a unique index of its policy: one branch
+ * for each, spelled as its index is, so that it is found there. The other policies' indexes cannot be met on this way.
+ */
 export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string }[]): Promise<JobStateRow[]> {
   return sql.query<JobStateRow>(
     `SELECT j.name AS queue, j.id AS "jobId", j.state::text, j.retry_count AS "retryCount", j.retry_limit AS "retryLimit",
@@ -91,6 +96,22 @@ export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string
        coalesce(j.policy = 'stately' AND EXISTS (SELECT FROM job s WHERE s.name = j.name AND s.state = 'retry' AND s.id <> j.id
          AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')), false) AS "siblingInRetry",
        coalesce(j.policy = 'key_strict_fifo', false) AS "blocksKeyWhenFailed",
+       (SELECT s.name || '/' || s.id FROM (
+          SELECT s.name, s.id FROM job s WHERE j.state = 'cancelled' AND j.policy = 'short' AND s.policy = 'short' AND s.state = 'created'
+            AND s.name = j.name AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')
+          UNION ALL
+          SELECT s.name, s.id FROM job s WHERE j.state = 'cancelled' AND j.policy = 'stately' AND s.policy = 'stately'
+            AND s.state = 'created' AND s.state <= 'active' AND s.name = j.name AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')
+          UNION ALL
+          SELECT s.name, s.id FROM job s WHERE j.state = 'failed' AND j.policy = 'stately' AND s.policy = 'stately'
+            AND s.state = 'retry' AND s.state <= 'active' AND s.name = j.name AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')
+          UNION ALL
+          SELECT s.name, s.id FROM job s WHERE j.state IN ('failed', 'cancelled') AND j.policy = 'exclusive' AND s.policy = 'exclusive'
+            AND s.state <= 'active' AND s.name = j.name AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')
+          UNION ALL
+          SELECT s.name, s.id FROM job s WHERE j.state = 'cancelled' AND s.state <> 'cancelled' AND s.singleton_on IS NOT NULL
+            AND s.name = j.name AND s.singleton_on = j.singleton_on AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')
+        ) s LIMIT 1) AS "placeTakenBy",
        CASE WHEN j.state = 'active' THEN (SELECT a.application_name FROM attempt a
          WHERE a.queue = j.name AND a.job_id = j.id AND a.retry_count = j.retry_count AND a.started_on = j.started_on LIMIT 1) END
          AS "applicationName"
@@ -98,6 +119,22 @@ export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string
      ORDER BY j.name, j.id`,
     [jobs.map((job) => job.queue), jobs.map((job) => job.jobId)],
   );
+}
+
+/** How many attempts are still active under those names, beside the given jobs. */
+export async function countActiveAttempts(
+  sql: Sql,
+  applicationNames: readonly string[],
+  beside: readonly { queue: string; jobId: string }[],
+): Promise<number> {
+  // Rotation may have left one attempt in both tables.
+  const [row] = await sql.query<{ count: number }>(
+    `SELECT count(DISTINCT (a.queue, a.job_id))::int AS count FROM attempt a JOIN job j ON j.name = a.queue AND j.id = a.job_id
+     WHERE a.application_name = ANY($1) AND j.state = 'active' AND j.retry_count = a.retry_count AND j.started_on = a.started_on
+       AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::uuid[]) AS b(queue, id) WHERE b.queue = a.queue AND b.id = a.job_id)`,
+    [applicationNames, beside.map((job) => job.queue), beside.map((job) => job.jobId)],
+  );
+  return row?.count ?? 0;
 }
 
 /** Attempts of one queue whose job beats, but has not for so long. Found by job_i14. */

@@ -1,13 +1,14 @@
-import type { JobChange } from '../actions/job-repair.ts';
+import type { JobChange, JobEnd } from '../actions/job-repair.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { type AuditEvent, appendAudit } from '../audit/append.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
-import type { JobName } from './facts.ts';
+import { LockNotAvailable } from '../postgres/errors.ts';
+import { type JobName, refreshLiveness } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
-import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
-import { findDenial, isFlowAction, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
+import { commonTarget, driftOf, isAsGood, type RepairPlan } from './plan.ts';
+import { type Examined, examineJobs, findDenial, isFlowAction, type RepairDependencies, type RepairRefused, refuse } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
@@ -31,12 +32,17 @@ export type TargetOutcome =
 export interface RepairExecuted {
   done: true;
   action: string;
-  /** Some targets had moved, or it failed there. */
+  /** Some targets had moved, or it failed there, or the executor holds attempts beyond them. */
   partial: boolean;
+  /** Of an executor's rescue: the attempts that it holds beyond the targets; another preview takes them. */
+  left?: number;
   targets: TargetOutcome[];
 }
 
 export const LEAST_REASON = 8;
+
+const UNKNOWN = 'there is no such token: `reclaimd preview ACTION TARGET` makes one';
+const BUSY = 'somebody else holds the locks of these jobs, so nothing was done: try again, the token is still good';
 
 /**
  * Carries out what a preview showed, once, in one transaction: uses up the token, locks the targets, reads everything
@@ -46,7 +52,11 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   const { database, authorize, node } = dependencies;
   const reason = request.reason.trim();
   const preview = isToken(request.token) ? await readPreview(database, request.token) : undefined;
-  if (!preview) return refuse('unknown', 'there is no such token: `reclaimd preview ACTION TARGET` makes one');
+  if (!preview) {
+    const tried = { actor: request.actor, action: 'execute', target: 'an unknown token', reason: reason || null, node };
+    await database.transaction((tx) => appendAudit(tx, { ...tried, outcome: 'denied', detail: { denial: UNKNOWN } }));
+    return refuse('unknown', UNKNOWN);
+  }
   const event = eventOf(preview, request.actor, reason, node);
   const deny = async (refused: 'foreign' | 'denied', message: string) => {
     await database.transaction((tx) => appendAudit(tx, { ...event, outcome: 'denied', detail: { ...event.detail, denial: message } }));
@@ -61,18 +71,21 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   try {
     return await database.transaction((tx) => execute(dependencies, tx, preview, event));
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const busy = error instanceof LockNotAvailable;
+    const message = busy ? BUSY : error instanceof Error ? error.message : String(error);
     await database
       .transaction((tx) => appendAudit(tx, { ...event, outcome: 'failed', detail: { ...event.detail, error: message } }))
       .catch(() => undefined);
+    if (busy) return refuse('busy', BUSY);
     throw error;
   }
 }
 
 type Event = Omit<AuditEvent, 'outcome' | 'reason'> & { reason: string };
 
-function eventOf({ action, plan, token, planHash }: PreviewRow, actor: string, reason: string, node: string): Event {
-  return { actor, action, target: commonTarget(plan), reason, node, detail: { token, planHash } };
+/** Whoever may read the audit must not find a token in it that is still good: it names the preview by its number. */
+function eventOf({ action, plan, number, planHash }: PreviewRow, actor: string, reason: string, node: string): Event {
+  return { actor, action, target: commonTarget(plan), reason, node, detail: { preview: number, planHash } };
 }
 
 /** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and audits it. */
@@ -87,6 +100,7 @@ async function executeOnNode(
   const target = commonTarget(plan);
   const sent = await database.transaction(async (tx) => {
     if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
+    if (plan.executor) await refreshLiveness(dependencies, tx);
     const moved = plan.executor && (await executorDrift(tx, plan));
     if (!moved) return sendPlanned(tx, unit, event.actor, event.reason);
     await endPreview(tx, token, 'drifted');
@@ -112,15 +126,6 @@ async function executeOnNode(
   return { done: true, action, partial: true, targets: [{ target, outcome: outcome === 'unknown' ? 'unknown' : 'failed', error: why }] };
 }
 
-/** By which an incident finds what was done about it. */
-function commonTarget({ executor, targets, jobs, unit }: RepairPlan): string {
-  if (executor) return executor.id;
-  if (unit) return `${unit.node}:${unit.unit}`;
-  if (targets.length === 1) return targets[0] as string;
-  const queues = new Set(jobs.map(({ queue }) => queue));
-  return queues.size === 1 ? ([...queues][0] as string) : 'several queues';
-}
-
 async function execute(
   dependencies: RepairDependencies,
   tx: Sql,
@@ -141,21 +146,36 @@ async function execute(
       drifted.map(({ target, drift }) => ({ target, why: drift })),
     );
   }
-  const partial = drifted.length > 0;
-  const states = await dependencies.door.repair(
+  const left = plan.executor ? await countLeft(dependencies, tx, plan.executor.id, plan) : undefined;
+  const detail = { ...event.detail, ...(drifted.length > 0 ? { drifted } : {}), ...(left ? { left } : {}) };
+  const ends = await dependencies.door.repair(
     tx,
-    { ...event, partial, detail: { ...event.detail, ...(partial ? { drifted } : {}) } },
+    { ...event, partial: drifted.length > 0 || Boolean(left), detail },
     asPlanned.map((job) => changeOf(job, plan)),
   );
-  const done = asPlanned.map(({ target }): TargetOutcome => ({ target, outcome: 'done', state: states.get(target) ?? 'gone' }));
-  return { done: true, action, partial, targets: [...done, ...drifted.map((one): TargetOutcome => ({ ...one, outcome: 'drifted' }))] };
+  const targets = [
+    ...[...ends].map(([target, end]) => outcomeOf(target, end)),
+    ...drifted.map((one): TargetOutcome => ({ ...one, outcome: 'drifted' })),
+  ];
+  const partial = Boolean(left) || targets.some(({ outcome }) => outcome !== 'done');
+  return { done: true, action, partial, ...(left === undefined ? {} : { left }), targets };
+}
+
+const outcomeOf = (target: string, end: JobEnd): TargetOutcome =>
+  end.error === undefined ? { target, outcome: 'done', state: end.state } : { target, outcome: 'failed', error: end.error };
+
+/** Attempts that the executor holds and that the plan does not name. */
+async function countLeft({ jobs }: RepairDependencies, tx: Sql, executorId: string, plan: RepairPlan): Promise<number> {
+  const [executor] = await findExecutorHealth(tx, { ids: [executorId] });
+  const named = [...plan.jobs, ...plan.leftOut.map(({ target }) => parseJobTarget(target) as JobName)];
+  return executor?.applicationName ? jobs.countActive(tx, [executor.applicationName], named) : 0;
 }
 
 /** The door locks what it changes and looks again; what was shown is compared before. */
 async function executeFlow(
   dependencies: RepairDependencies,
   tx: Sql,
-  { token, planHash }: PreviewRow,
+  { token }: PreviewRow,
   planned: FlowPlan,
   action: FlowAction,
   event: Event,
@@ -164,7 +184,7 @@ async function executeFlow(
   const named = parseJobTarget(target) as JobName;
   const now = await planFlow(dependencies, tx, action, named);
   const drift = 'refusal' in now ? now.refusal : flowDrift(planned, now.plan);
-  const order = { actor: event.actor, reason: event.reason, detail: { token, planHash } };
+  const order = { actor: event.actor, reason: event.reason, detail: event.detail };
   const change =
     drift === undefined ? await applyFlow(dependencies, tx, action, named, planned, order) : { done: false as const, moved: drift };
   if (change.done)
@@ -200,19 +220,17 @@ interface Compared {
 
 /** Locks the jobs, looks at everything anew, and says what still is as it was shown. */
 async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan): Promise<Compared> {
-  if (plan.jobs.some(({ before }) => before.verdict === 'missing')) await refreshLiveness(dependencies, tx);
+  const examined = new Map((await examineJobs(dependencies, tx, plan, plan.jobs, { lock: true })).map((job) => [job.target, job]));
   const moved = await executorDrift(tx, plan);
   if (moved !== undefined) return { asPlanned: [], drifted: [{ target: plan.executor?.id ?? '', drift: moved }] };
-  const now = await planJobs(dependencies, tx, plan, plan.jobs, true);
-  const fresh = new Map(now.jobs.map((job) => [job.target, job]));
-  const refused = new Map(now.leftOut.map(({ target, why }) => [target, why]));
   const compared: Compared = { asPlanned: [], drifted: [] };
-  for (const planned of plan.jobs) {
-    const { target } = planned;
-    const job = fresh.get(target);
-    const drift = job ? driftOf(planned, job) : [refused.get(target) ?? 'it is gone'];
-    if (job && drift.length === 0) compared.asPlanned.push(job);
-    else compared.drifted.push({ target, drift: drift.join('; ') });
+  for (const shown of plan.jobs) {
+    const { target } = shown;
+    const { now, planned } = examined.get(target) as Examined;
+    const drift = driftOf(shown, now);
+    if (drift.length > 0) compared.drifted.push({ target, drift: drift.join('; ') });
+    else if ('refusal' in planned) compared.drifted.push({ target, drift: planned.refusal });
+    else compared.asPlanned.push(planned.plan);
   }
   return compared;
 }
@@ -222,14 +240,14 @@ async function executorDrift(tx: Sql, { executor }: RepairPlan): Promise<string 
   if (!executor) return undefined;
   const [now] = await findExecutorHealth(tx, { ids: [executor.id] });
   if (!now) return `executor ${executor.id} is not known any more`;
-  if (now.verdict === executor.verdict || isFirmer(executor.verdict, now.verdict)) return undefined;
+  if (isAsGood(executor.verdict, now.verdict)) return undefined;
   return `executor ${executor.id} was ${executor.verdict}, is ${now.verdict} (${now.reason})`;
 }
 
 function changeOf(job: JobPlan, { executor }: RepairPlan): JobChange {
-  const { queue, jobId, before, change, policy } = job;
+  const { queue, jobId, before, change, policy, after } = job;
   const { retryCount } = before;
-  if (change !== 'rescue') return { kind: change, job: { queue, jobId, retryCount, active: before.state === 'active' } };
+  if (change !== 'rescue') return { kind: change, after, job: { queue, jobId, retryCount, active: before.state === 'active' } };
   const nomination: Nomination = {
     queue,
     jobId,
@@ -242,5 +260,5 @@ function changeOf(job: JobPlan, { executor }: RepairPlan): JobChange {
     lastAliveAt: null,
     resolved: { policy: policy ?? 'fail', source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' },
   };
-  return { kind: 'rescue', nomination };
+  return { kind: 'rescue', after, nomination };
 }

@@ -1,8 +1,9 @@
 import type { JobStore } from '../actions/job-store.ts';
 import type { Policy, ResolvedPolicy } from '../actions/limits.ts';
 import { readHistory } from '../actions/queries.ts';
-import { type ExecutorHealth, findExecutorHealth } from '../executors/health.ts';
+import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth } from '../executors/health.ts';
 import { ownersOf } from '../executors/owners.ts';
+import { importSessions } from '../executors/queries.ts';
 import type { Sql } from '../postgres/database.ts';
 import { type JobFacts, type Owner, whyNotGone } from './job-plan.ts';
 
@@ -22,24 +23,33 @@ export type ResolveOrphan = (orphan: {
 
 export interface FactsDependencies {
   jobs: JobStore;
+  registry: ExecutorRegistry;
   resolve: ResolveOrphan;
+}
+
+/** Takes over every sign of life that there is by now: a copy that nobody has renewed for a while makes the living look dead. */
+export async function refreshLiveness({ registry }: Pick<FactsDependencies, 'registry'>, tx: Sql): Promise<void> {
+  await registry.importExecutors(tx);
+  await importSessions(tx);
 }
 
 /** Everything that a plan rests on, as of now; `lock`: the jobs stay as they are until the transaction ends. */
 export async function readFacts(
-  { jobs, resolve }: FactsDependencies,
-  sql: Sql,
+  { jobs, registry, resolve }: FactsDependencies,
+  tx: Sql,
   named: readonly JobName[],
   { policy, lock }: { policy: Policy | null; lock: boolean },
 ): Promise<JobFacts[]> {
-  const rows = await jobs.readJobs(sql, named, { lock });
+  const rows = await jobs.readJobs(tx, named, { lock });
   const byTarget = new Map(rows.map((row) => [`${row.queue}/${row.jobId}`, row]));
   const names = [...new Set(rows.flatMap(({ applicationName }) => (applicationName === null ? [] : [applicationName])))];
-  const executors = names.length === 0 ? [] : await findExecutorHealth(sql, { names });
+  // After the lock, which may have been waited for: who beats meanwhile is alive.
+  if (names.length > 0) await refreshLiveness({ registry }, tx);
+  const executors = names.length === 0 ? [] : await findExecutorHealth(tx, { names });
   const recoveries = new Map<string, number>();
   for (const [queue, some] of Map.groupBy(rows, (row) => row.queue)) {
     const attempts = some.map(({ jobId, retryCount }) => ({ queue, jobId, retryCount, startedOn: '' }));
-    for (const [jobId, count] of (await readHistory(sql, queue, attempts)).counts) recoveries.set(`${queue}/${jobId}`, count);
+    for (const [jobId, count] of (await readHistory(tx, queue, attempts)).counts) recoveries.set(`${queue}/${jobId}`, count);
   }
   const facts: JobFacts[] = [];
   for (const { queue, jobId } of named) {

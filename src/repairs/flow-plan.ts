@@ -62,6 +62,8 @@ export async function planFlow(
     return {
       refusal: `${target} is ${row?.state ?? 'gone'}, so it cannot be tried again: workflow_cancel_descendants or workflow_unblock remain`,
     };
+  if (row.placeTakenBy !== null)
+    return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for ${target}: try again when that one has moved on` };
   return { plan: { ...known, jobs: [target], after: row.state === 'failed' ? 'retry' : 'created', warnings: [waiting] } };
 }
 

@@ -15,6 +15,7 @@ const ROW: JobRow = {
   deadLetter: null,
   siblingInRetry: false,
   blocksKeyWhenFailed: false,
+  placeTakenBy: null,
   applicationName: 'w',
 };
 const policyOf = (policy: Policy): ResolvedPolicy => ({ policy, source: 'operator', maxRecoveries: 3, poison: 'hold' });
@@ -58,6 +59,8 @@ test.each<[JobAction, Partial<JobRow> | null, string]>([
   ['job_retry', null, 'there is no such job'],
   ['job_retry', { state: 'active' }, 'there is job_rescue'],
   ['job_retry', { state: 'completed' }, 'it is completed'],
+  ['job_retry', { state: 'failed', placeTakenBy: 'mail/2' }, 'mail/2 has the only place'],
+  ['job_retry', { state: 'cancelled', placeTakenBy: 'mail/2' }, 'mail/2 has the only place'],
   ['job_cancel', { state: 'failed' }, 'it is failed already'],
   ['job_rescue', { state: 'failed' }, 'job_retry runs it again'],
   ['job_rescue', { state: 'retry' }, 'job_cancel ends it'],

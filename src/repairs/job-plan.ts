@@ -22,6 +22,18 @@ export interface JobBefore {
   executor: string | null;
   verdict: Verdict | null;
   proof: string | null;
+  /** Of a rescue: what applies to it, and by whose word. */
+  policy: Policy | null;
+  policySource: ResolvedPolicy['source'] | null;
+  /** How often it was given back before. */
+  recoveries: number;
+  deadLetter: string | null;
+  /** Jobs that wait for this one. */
+  children: number;
+  siblingInRetry: boolean;
+  blocksKeyWhenFailed: boolean;
+  /** Of an ended job: which other one has the only place that there is for it. */
+  placeTakenBy: string | null;
 }
 
 export interface JobPlan {
@@ -54,20 +66,46 @@ export interface JobFacts {
 
 /** Pure: what an action would do to one job, or why it cannot. */
 export function planJob(action: JobAction, facts: JobFacts): JobPlanned {
-  const { row } = facts;
-  if (!row) return { refusal: 'there is no such job: it was deleted, or its queue or id is misspelled' };
+  const before = beforeOf(action, facts);
+  if (!before) return { refusal: 'there is no such job: it was deleted, or its queue or id is misspelled' };
   switch (action) {
     case 'job_retry':
-      return planRetry(facts, row);
+      return planRetry(facts, before);
     case 'job_cancel':
-      return planCancel(facts, row);
+      return planCancel(facts, before);
     case 'job_rescue':
     case 'job_discard':
-      return planRescue(action, facts, row);
+      return planRescue(action, facts, before);
   }
 }
 
-function planRetry(facts: JobFacts, row: JobRow): JobPlanned {
+/** Pure: what a plan for this action would rest on; null where the job is gone. */
+export function beforeOf(action: JobAction, { row, owner, resolved, recoveries }: JobFacts): JobBefore | null {
+  if (!row) return null;
+  const { state, retryCount, retryLimit, startedOn, deadLetter, children, siblingInRetry, blocksKeyWhenFailed, placeTakenBy } = row;
+  const givesBack = action === 'job_rescue' || action === 'job_discard';
+  return {
+    state,
+    retryCount,
+    retryLimit,
+    startedOn,
+    executor: owner?.executorId ?? null,
+    verdict: owner?.verdict ?? null,
+    proof: owner?.proof ?? null,
+    policy: givesBack ? applyPoisonLimit(resolved, recoveries).policy : null,
+    policySource: givesBack ? resolved.source : null,
+    recoveries,
+    deadLetter,
+    children,
+    siblingInRetry,
+    blocksKeyWhenFailed,
+    placeTakenBy,
+  };
+}
+
+function planRetry(facts: JobFacts, row: JobBefore): JobPlanned {
+  if ((row.state === 'cancelled' || row.state === 'failed') && row.placeTakenBy !== null)
+    return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for it: try again when that one has moved on` };
   if (row.state === 'cancelled') return planOf(facts, row, 'resume', 'created', []);
   const copy = row.deadLetter === null ? [] : [`its copy in ${row.deadLetter} stays there: redriven, it runs twice`];
   if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', copy);
@@ -75,23 +113,23 @@ function planRetry(facts: JobFacts, row: JobRow): JobPlanned {
   return { refusal: `it is ${row.state}: job_retry is for failed and cancelled jobs${instead}` };
 }
 
-function planCancel(facts: JobFacts, row: JobRow): JobPlanned {
+function planCancel(facts: JobFacts, row: JobBefore): JobPlanned {
   if (hasEnded(row)) return { refusal: `it is ${row.state} already: job_cancel is for jobs that have not ended` };
   const warnings = waitingWarning(row);
   if (row.state === 'active') warnings.push('a handler that is at it is not stopped by this: its result is ignored');
   return planOf(facts, row, 'cancel', 'cancelled', warnings);
 }
 
-function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: JobRow): JobPlanned {
+function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: JobBefore): JobPlanned {
   if (row.state !== 'active') {
     const instead = hasEnded(row) ? (row.state === 'completed' ? '' : '; job_retry runs it again') : '; job_cancel ends it';
     return { refusal: `it is ${row.state}: ${action} is for active jobs whose executor is gone${instead}` };
   }
   const alive = whyNotGone(facts.owner);
   if (alive) return { refusal: alive };
-  const { policy } = applyPoisonLimit(facts.resolved, facts.recoveries);
+  const policy = row.policy ?? 'hold';
   if (policy === 'hold') return { refusal: 'its policy is to hold it: name another with --policy restart, fail or discard' };
-  return planOf(facts, row, 'rescue', afterRescue(policy, row), rescueWarnings(policy, row, facts), policy);
+  return planOf(facts, row, 'rescue', afterRescue(policy, row), rescueWarnings(policy, row), policy);
 }
 
 /** Only proof, or silence past its limit, makes an attempt free to take. */
@@ -104,51 +142,39 @@ export function whyNotGone(owner: Pick<Owner, 'executorId' | 'verdict' | 'reason
   return `${executorId} is ${verdict} (${reason}): it may be at work on it`;
 }
 
-function afterRescue(policy: Policy, { retryCount, retryLimit, siblingInRetry }: JobRow): string {
+function afterRescue(policy: Policy, { retryCount, retryLimit, siblingInRetry }: JobBefore): string {
   if (policy === 'hold') return 'active';
   if (policy === 'discard' || siblingInRetry) return 'failed';
   return policy === 'restart' || retryCount < retryLimit ? 'retry' : 'failed';
 }
 
-function rescueWarnings(policy: Policy, row: JobRow, { owner, recoveries }: Pick<JobFacts, 'owner' | 'recoveries'>): string[] {
+function rescueWarnings(policy: Policy, row: JobBefore): string[] {
   const warnings: string[] = [];
   const ends = policy !== 'hold' && afterRescue(policy, row) === 'failed';
-  if (owner?.verdict === 'missing') warnings.push('its executor is silent, not proven dead: if it still works, the job runs twice');
+  if (row.verdict === 'missing') warnings.push('its executor is silent, not proven dead: if it still works, the job runs twice');
   if (row.siblingInRetry && policy !== 'hold' && policy !== 'discard')
     warnings.push('a sibling waits for its retry and its queue is stately: this one fails for good');
   else if (policy === 'fail' && ends) warnings.push('it has no retries left: it fails for good');
   if (ends) warnings.push(row.deadLetter === null ? 'there is no dead letter queue' : `a copy goes to ${row.deadLetter}`);
   if (ends && row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: failed, it blocks every other job of its key');
   if (ends) warnings.push(...waitingWarning(row));
-  if (recoveries > 0) warnings.push(`it was given back ${recoveries} times before`);
+  if (row.recoveries > 0) warnings.push(`it was given back ${row.recoveries} times before`);
   return warnings;
 }
 
-function waitingWarning({ children }: JobRow): string[] {
+function waitingWarning({ children }: JobBefore): string[] {
   return children === 0 ? [] : [`${children} ${children === 1 ? 'job waits' : 'jobs wait'} for it, and would stay blocked`];
 }
 
-const hasEnded = ({ state }: JobRow) => state === 'completed' || state === 'cancelled' || state === 'failed';
+const hasEnded = ({ state }: JobBefore) => state === 'completed' || state === 'cancelled' || state === 'failed';
 
 function planOf(
-  { queue, jobId, owner }: JobFacts,
-  row: JobRow,
+  { queue, jobId }: JobFacts,
+  before: JobBefore,
   change: JobPlan['change'],
   after: string,
   warnings: string[],
   policy: Policy | null = null,
 ): JobPlanned {
-  return { plan: { target: `${queue}/${jobId}`, queue, jobId, change, before: beforeOf(row, owner), after, policy, warnings } };
-}
-
-function beforeOf({ state, retryCount, retryLimit, startedOn }: JobRow, owner: Owner | null): JobBefore {
-  return {
-    state,
-    retryCount,
-    retryLimit,
-    startedOn,
-    executor: owner?.executorId ?? null,
-    verdict: owner?.verdict ?? null,
-    proof: owner?.proof ?? null,
-  };
+  return { plan: { target: `${queue}/${jobId}`, queue, jobId, change, before, after, policy, warnings } };
 }

@@ -21,13 +21,30 @@ export interface RepairPlan extends RepairRequest {
   unit: UnitPlan | null;
   /** Of a workflow's repair. */
   flow: FlowPlan | null;
+  /** Attempts that the executor holds beyond these: one repair takes so many. */
+  left: number;
   /** Targets that the action is not for, and why. */
   leftOut: { target: string; why: string }[];
 }
 
+/** By which an incident finds what was done about it. */
+export function commonTarget({ executor, targets, jobs, unit }: RepairPlan): string {
+  if (executor) return executor.id;
+  if (unit) return `${unit.node}:${unit.unit}`;
+  if (targets.length === 1) return targets[0] as string;
+  const queues = new Set(jobs.map(({ queue }) => queue));
+  return queues.size === 1 ? ([...queues][0] as string) : 'several queues';
+}
+
 /** Names the effects and everything that they rest on; not what is only told. */
 export function hashPlan({ action, targets, policy, executor, jobs, unit, flow }: RepairPlan): string {
-  const facts = jobs.map(({ target, change, before, after, policy: applied }) => [target, change, factsOf(before), after, applied]);
+  const facts = jobs.map(({ target, change, before, after, policy: applied }) => [
+    target,
+    change,
+    factsOf(change).map((fact) => before[fact]),
+    after,
+    applied,
+  ]);
   const named = executor && [executor.id, executor.verdict];
   const life = unit && [unit.node, unit.unit, unit.command, unit.before.activeState, unit.before.invocation];
   return createHash('sha256')
@@ -45,34 +62,59 @@ export function hashPlan({ action, targets, policy, executor, jobs, unit, flow }
     .digest('hex');
 }
 
-const factsOf = ({ state, retryCount, retryLimit, startedOn, executor, verdict }: JobBefore) => [
-  state,
-  retryCount,
-  retryLimit,
-  startedOn,
-  executor,
-  verdict,
-];
+type Fact = Exclude<keyof JobBefore, 'proof'>;
 
-/** In what way a job is not any more what the preview showed; empty where it is. */
-export function driftOf(planned: JobPlan, now: JobPlan): string[] {
-  const { before } = planned;
-  const drift: string[] = [];
-  const compare = (name: string, was: unknown, is: unknown) => {
-    if (was !== is) drift.push(`${name} was ${was ?? 'none'}, is ${is ?? 'none'}`);
-  };
-  compare('state', before.state, now.before.state);
-  compare('attempt', before.retryCount, now.before.retryCount);
-  compare('retry limit', before.retryLimit, now.before.retryLimit);
-  if (before.retryCount === now.before.retryCount) compare('start', before.startedOn, now.before.startedOn);
-  compare('executor', before.executor, now.before.executor);
-  if (before.executor === now.before.executor && !isFirmer(before.verdict, now.before.verdict))
-    compare('its executor', before.verdict, now.before.verdict);
-  if (drift.length === 0) compare('the state after', planned.after, now.after);
-  return drift;
+/** How a drift calls them. */
+const NAMES: Record<Fact, string> = {
+  state: 'state',
+  retryCount: 'attempt',
+  retryLimit: 'retry limit',
+  startedOn: 'start',
+  executor: 'executor',
+  verdict: 'its executor',
+  policy: 'policy',
+  policySource: 'source of the policy',
+  recoveries: 'times that it was given back',
+  deadLetter: 'dead letter queue',
+  children: 'jobs that wait for it',
+  siblingInRetry: 'sibling in retry',
+  blocksKeyWhenFailed: 'key blocked by a failure',
+  placeTakenBy: 'who has its place',
+};
+
+/** Any change rests on the attempt as it was, and who was at it. */
+const OF_THE_ATTEMPT: readonly Fact[] = ['state', 'retryCount', 'retryLimit', 'startedOn', 'executor', 'verdict'];
+/** Beyond the attempt: what the effect follows from, and what the plan tells of it. */
+const OF_THE_CHANGE: Record<JobPlan['change'], readonly Fact[]> = {
+  rescue: ['policy', 'policySource', 'recoveries', 'deadLetter', 'children', 'siblingInRetry', 'blocksKeyWhenFailed'],
+  retry: ['deadLetter', 'placeTakenBy'],
+  resume: ['placeTakenBy'],
+  cancel: ['children'],
+};
+
+const factsOf = (change: JobPlan['change']) => [...OF_THE_ATTEMPT, ...OF_THE_CHANGE[change]];
+
+/** In what way a job is not any more what the preview showed; empty where it is. `now` is null where it is gone. */
+export function driftOf({ change, before }: Pick<JobPlan, 'change' | 'before'>, now: JobBefore | null): string[] {
+  if (!now) return [`state was ${before.state}, is gone`];
+  return factsOf(change)
+    .filter((fact) => before[fact] !== now[fact] && !followsFromAnother(fact, before, now))
+    .map((fact) => `${NAMES[fact]} was ${spell(before[fact])}, is ${spell(now[fact])}`);
 }
 
-/** Silence that has become proof takes nothing away from a plan. */
-export function isFirmer(was: Verdict | null, is: Verdict | null): boolean {
-  return was === 'missing' && (is === 'dead' || is === 'stopped');
+function followsFromAnother(fact: Fact, before: JobBefore, now: JobBefore): boolean {
+  if (fact === 'executor') return before.state !== now.state && now.executor === null;
+  if (fact === 'startedOn') return before.retryCount !== now.retryCount;
+  if (fact === 'verdict') return before.executor !== now.executor || isAsGood(before.verdict, now.verdict);
+  return false;
 }
+
+const spell = (value: JobBefore[Fact]) => (typeof value === 'boolean' ? (value ? 'yes' : 'no') : (value ?? 'none'));
+
+/** Silence that has become proof takes nothing away from a plan; one who is a beat late is there as before. */
+export function isAsGood(was: Verdict | null, is: Verdict | null): boolean {
+  if (was === 'missing') return is === 'missing' || is === 'dead' || is === 'stopped';
+  return was === is || (isThere(was) && isThere(is));
+}
+
+const isThere = (verdict: Verdict | null) => verdict === 'alive' || verdict === 'late';

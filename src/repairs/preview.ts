@@ -1,16 +1,15 @@
 import type { RepairDoor } from '../actions/job-repair.ts';
 import { POLICIES, type Policy } from '../actions/limits.ts';
+import { appendAudit } from '../audit/append.ts';
 import type { Action, Resource } from '../authorization/action.ts';
 import type { Authorize } from '../authorization/authorize.ts';
-import type { ExecutorRegistry } from '../executors/health.ts';
-import { findExecutorHealth } from '../executors/health.ts';
-import { importSessions } from '../executors/queries.ts';
+import { type ExecutorHealth, findExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
+import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts, refreshLiveness } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
-import { JOB_ACTIONS, type JobAction, type JobFacts, planJob, whyNotGone } from './job-plan.ts';
-import { hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
+import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
+import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
 import { parseJobTarget } from './targets.ts';
 import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
@@ -19,7 +18,6 @@ import { planStopOf, planUnitRepair } from './unit-repair.ts';
 export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, FlowRepairDependencies {
   database: Database;
   clock: Clock;
-  registry: ExecutorRegistry;
   door: RepairDoor;
   authorize: Authorize;
   /** Each job's policy by the rules as they are now. */
@@ -42,6 +40,7 @@ export interface RepairRefused {
     | 'used'
     | 'expired'
     | 'drifted'
+    | 'busy'
     | 'observing';
   /** One sentence, with what to do next. */
   message: string;
@@ -53,6 +52,8 @@ export interface RepairPreview {
   done: true;
   /** What `executeRepair` wants; null where the actor may look only. */
   token: string | null;
+  /** By which the audit names this preview; null with the token. */
+  number: number | null;
   expiresInSeconds: number;
   plan: RepairPlan;
   /** Why the actor may not execute it. */
@@ -82,20 +83,27 @@ export const MOST_TARGETS = 1_000;
 
 /**
  * Says what a repair would do, target by target, and keeps that plan for 15 minutes under a token that only its actor can
- * use. Changes nothing else. The same plan gives the same token while that is ready.
+ * use. Changes nothing else, but takes over what signs of life there are by now. The same plan gives the same token while
+ * that is ready. That an actor may not is audited.
  */
 export async function previewRepair(dependencies: RepairDependencies, asked: PreviewRequest): Promise<RepairPreview | RepairRefused> {
   const { database, authorize, node } = dependencies;
   const request = readRequest(asked);
   if ('refused' in request) return request;
-  const planned = await planRepair(dependencies, database, request, asked.actor);
+  const planned = await planRepair(dependencies, request, asked.actor);
   if ('refused' in planned) return planned;
   const denial = await findDenial(authorize, asked.actor, planned);
-  if (denial !== null) return { done: true, token: null, expiresInSeconds: 0, plan: planned, denial };
+  if (denial !== null) {
+    const { actor } = asked;
+    const event = { actor, action: request.action, target: commonTarget(planned), reason: null, node };
+    await database.transaction((tx) => appendAudit(tx, { ...event, outcome: 'denied', detail: { denial } }));
+    return { done: true, token: null, number: null, expiresInSeconds: 0, plan: planned, denial };
+  }
   const saved = await database.transaction((tx) =>
     savePreview(tx, { actor: asked.actor, node, request, plan: planned, planHash: hashPlan(planned) }),
   );
-  return { done: true, token: saved.token, expiresInSeconds: saved.expiresInSeconds, plan: planned, denial: null };
+  const { token, number, expiresInSeconds } = saved;
+  return { done: true, token, number, expiresInSeconds, plan: planned, denial: null };
 }
 
 export const refuse = (refused: RepairRefused['refused'], message: string, targets?: RepairRefused['targets']): RepairRefused => ({
@@ -130,16 +138,12 @@ const isRepairAction = (action: string): action is RepairAction => (REPAIR_ACTIO
 const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
 
 /** The plan as of now, from a fresh look at everything that it rests on. */
-async function planRepair(
-  dependencies: RepairDependencies,
-  sql: Sql,
-  request: RepairRequest,
-  actor: string,
-): Promise<RepairPlan | RepairRefused> {
+async function planRepair(dependencies: RepairDependencies, request: RepairRequest, actor: string): Promise<RepairPlan | RepairRefused> {
+  const { database } = dependencies;
   const { action } = request;
-  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, flow: null, leftOut: [] };
+  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, flow: null, left: 0, leftOut: [] };
   if (isFlowAction(action)) {
-    const planned = await planFlow(dependencies, sql, action, parseJobTarget(request.targets[0] as string) as JobName);
+    const planned = await planFlow(dependencies, database, action, parseJobTarget(request.targets[0] as string) as JobName);
     return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, flow: planned.plan };
   }
   if (isUnitAction(action)) {
@@ -148,63 +152,91 @@ async function planRepair(
   }
   if (isJobAction(action)) {
     const named = request.targets.map((target) => parseJobTarget(target) as JobName);
-    return finish(await planJobs(dependencies, sql, empty, named, false));
+    return database.transaction((tx) => planJobs(dependencies, tx, empty, named));
   }
   const id = request.targets[0] as string;
-  const [executor] = await findExecutorHealth(sql, { ids: [id] });
+  const executor = await database.transaction(async (tx) => {
+    await refreshLiveness(dependencies, tx);
+    return (await findExecutorHealth(tx, { ids: [id] }))[0];
+  });
   if (!executor) return refuse('target', `there is no executor ${id}: see \`reclaimd executors --all\``);
   const { verdict, reason } = executor;
+  const frame: RepairPlan = { ...empty, executor: { id, verdict, reason } };
   if (action === 'executor_stop_and_rescue') {
     const planned = await planStopOf(dependencies, executor, actor);
-    return 'refusal' in planned
-      ? refuse('impossible', planned.refusal)
-      : { ...empty, executor: { id, verdict, reason }, unit: planned.plan };
+    return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...frame, unit: planned.plan };
   }
+  return database.transaction((tx) => planRescueOf(dependencies, tx, frame, executor));
+}
+
+/** The first of the executor's attempts, and how many there are beyond. */
+async function planRescueOf(
+  dependencies: RepairDependencies,
+  tx: Sql,
+  frame: RepairPlan,
+  executor: ExecutorHealth,
+): Promise<RepairPlan | RepairRefused> {
+  const { jobs } = dependencies;
+  const { id, verdict, reason, applicationName } = executor;
   const alive = whyNotGone({ executorId: id, verdict, reason });
   if (alive) return refuse('impossible', alive);
-  const names = executor.applicationName === null ? [] : [executor.applicationName];
-  const attempts = await dependencies.jobs.listActive(sql, names, MOST_TARGETS);
+  const names = applicationName === null ? [] : [applicationName];
+  const attempts = await jobs.listActive(tx, names, MOST_TARGETS);
   if (attempts.length === 0) return refuse('impossible', `${id} holds no attempt any more: there is nothing to give back`);
-  return finish(await planJobs(dependencies, sql, { ...empty, executor: { id, verdict, reason } }, attempts, false));
+  // Rotation may have left one attempt in both tables.
+  const named = [...new Map(attempts.map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt])).values()];
+  return planJobs(dependencies, tx, { ...frame, left: await jobs.countActive(tx, names, named) }, named);
 }
 
 /** Where nothing can be done, the reason is the answer. */
-function finish(plan: RepairPlan): RepairPlan | RepairRefused {
-  if (plan.jobs.length > 0) return plan;
-  const [first, ...others] = plan.leftOut;
-  const message = others.length === 0 ? (first?.why ?? 'there is nothing to do') : 'none of the targets can be repaired so';
-  return refuse('impossible', message, plan.leftOut);
-}
-
-/** Plans anew for those jobs, within `frame`: whoever is asked for by an executor's repair must still be its. */
-export async function planJobs(
-  { jobs, policies }: Pick<RepairDependencies, 'jobs' | 'policies'>,
-  sql: Sql,
+async function planJobs(
+  dependencies: RepairDependencies,
+  tx: Sql,
   frame: RepairPlan,
   named: readonly JobName[],
-  lock: boolean,
-): Promise<RepairPlan> {
+): Promise<RepairPlan | RepairRefused> {
+  const looked = await examineJobs(dependencies, tx, frame, named, { lock: false });
+  const jobs = looked.flatMap(({ planned }) => ('plan' in planned ? [planned.plan] : []));
+  const leftOut = looked.flatMap(({ target, planned }) => ('refusal' in planned ? [{ target, why: planned.refusal }] : []));
+  if (jobs.length > 0) return { ...frame, jobs, leftOut };
+  const [first, ...others] = leftOut;
+  const message = others.length === 0 ? (first?.why ?? 'there is nothing to do') : 'none of the targets can be repaired so';
+  return refuse('impossible', message, leftOut);
+}
+
+/** A job as it is now, and what can be done to it. */
+export interface Examined {
+  /** `QUEUE/JOB-ID`. */
+  target: string;
+  /** Null where it is gone. */
+  now: JobBefore | null;
+  planned: JobPlanned;
+}
+
+/**
+ * Looks at those jobs anew, within `frame`: whoever is asked for by an executor's repair must still be its.
+ * @param options `lock`: they are waited for, and stay as they are until the transaction ends.
+ */
+export async function examineJobs(
+  { jobs, registry, policies }: Pick<RepairDependencies, 'jobs' | 'registry' | 'policies'>,
+  tx: Sql,
+  frame: RepairPlan,
+  named: readonly JobName[],
+  { lock }: { lock: boolean },
+): Promise<Examined[]> {
   const action = frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
   const policy = frame.action === 'job_discard' ? 'discard' : frame.policy;
-  const facts = await readFacts({ jobs, resolve: await policies(sql) }, sql, named, { policy, lock });
-  const plan: RepairPlan = { ...frame, jobs: [], leftOut: [] };
-  for (const one of facts) {
-    const planned = whyNotOf(frame, one) ?? planJob(action, one);
-    if ('plan' in planned) plan.jobs.push(planned.plan);
-    else plan.leftOut.push({ target: `${one.queue}/${one.jobId}`, why: planned.refusal });
-  }
-  return plan;
+  const facts = await readFacts({ jobs, registry, resolve: await policies(tx) }, tx, named, { policy, lock });
+  return facts.map((one) => ({
+    target: `${one.queue}/${one.jobId}`,
+    now: beforeOf(action, one),
+    planned: whyNotOf(frame, one) ?? planJob(action, one),
+  }));
 }
 
 function whyNotOf({ executor }: RepairPlan, { owner }: JobFacts): { refusal: string } | undefined {
   if (!executor || !owner || owner.executorId === executor.id) return undefined;
   return { refusal: `it is ${owner.executorId}'s` };
-}
-
-/** Brings the evidence of life up to date where a plan rests on silence. */
-export async function refreshLiveness({ registry }: Pick<RepairDependencies, 'registry'>, tx: Sql): Promise<void> {
-  await registry.importExecutors(tx);
-  await importSessions(tx);
 }
 
 /** Every queue that it touches must be the actor's to repair; null when it is. */

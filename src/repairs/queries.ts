@@ -5,6 +5,8 @@ export type PreviewStatus = 'ready' | 'consumed' | 'drifted' | 'expired';
 
 export interface PreviewRow {
   token: string;
+  /** By which the audit names it, for the token may still be good. */
+  number: number;
   actor: string;
   action: string;
   request: RepairRequest;
@@ -17,7 +19,7 @@ export interface PreviewRow {
   endedSecondsAgo: number | null;
 }
 
-const COLUMNS = `token::text, actor, action, request, plan, plan_hash AS "planHash", status,
+const COLUMNS = `token::text, number::float8 AS number, actor, action, request, plan, plan_hash AS "planHash", status,
   status = 'ready' AND expires_at <= now() AS overdue, extract(epoch FROM expires_at - now())::float8 AS "expiresInSeconds",
   extract(epoch FROM now() - ended_at)::float8 AS "endedSecondsAgo"`;
 

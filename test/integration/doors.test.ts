@@ -43,6 +43,8 @@ test.each([
   expect(found.toSorted()).toEqual(allowed);
 });
 
+const AFTER = { retry: 'retry', resume: 'created', cancel: 'cancelled' };
+
 test.each(['rescue', 'retry', 'resume', 'cancel'] as const)("a person's %s: one event, or nothing at all", async (kind) => {
   const fleet = await createFleetDatabase({ queues: [{ name: 'mail', retryLimit: 0 }] });
   await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
@@ -59,6 +61,7 @@ test.each(['rescue', 'retry', 'resume', 'cancel'] as const)("a person's %s: one 
     kind === 'rescue'
       ? ({
           kind,
+          after: 'failed',
           nomination: {
             ...attempt,
             startedOn: row?.startedOn ?? '',
@@ -70,7 +73,7 @@ test.each(['rescue', 'retry', 'resume', 'cancel'] as const)("a person's %s: one 
             resolved: { policy: 'fail', source: 'operator', maxRecoveries: 3, poison: 'hold' },
           },
         } as const)
-      : ({ kind, job: { ...attempt, active: row?.state === 'active' } } as const);
+      : ({ kind, after: AFTER[kind], job: { ...attempt, active: row?.state === 'active' } } as const);
   const order = { actor: 'ann@desk', action: `job_${kind}`, target: `mail/${jobId}`, reason: 'because', partial: false, detail: {} };
   const repair = () => fleet.database.transaction((tx) => door.repair(tx, order, [change]));
 

@@ -33,8 +33,8 @@ test('preview prints the plan and the command that executes it; that command doe
   expect(await preview(surroundings, 'executor_rescue', ['worker'], ANN)).toBe(0);
   const shown = lines.join('\n');
   expect(shown).toMatch(/executor_rescue worker: dead, its process is gone/);
-  expect(shown).toMatch(new RegExp(`mail/${first}\\s+active \\(attempt 0\\)\\s+worker \\(dead\\)\\s+fail\\s+retry`));
-  const token = /reclaimd execute (\S+) --reason/.exec(shown)?.[1] ?? '';
+  expect(shown).toMatch(new RegExp(`mail/${first}\\s+active \\(attempt 0\\)\\s+worker \\(dead\\)\\s+fail \\(default\\)\\s+retry`));
+  const token = /preview 1 is good for 15m.*, once, for you:\n {2}reclaimd execute (\S+) --actor ann@desk --reason/.exec(shown)?.[1] ?? '';
   lines.length = 0;
   expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed' })).toBe(0);
   expect(lines.join('\n')).toMatch(/mail\/\S+: retry\n(.*\n)*executor_rescue: 2 of 2 done/);
@@ -82,6 +82,8 @@ test('an actors file grants what it names and nothing else; denials are audited'
   expect(await runRemoveOwnership(guarded, ANN)).toBe(3);
   expect(await database.query('SELECT * FROM policy')).toEqual(unchanged);
   expect(await database.query(`SELECT action FROM audit WHERE outcome = 'denied' ORDER BY seq`)).toEqual([
+    { action: 'job_rescue' },
+    { action: 'executor_rescue' },
     { action: 'policy_set' },
     { action: 'sweep' },
     { action: 'ownership_remove' },

@@ -1,59 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import type { HostAuthorize } from '../../src/authorization/authorize.ts';
-import { installOwnership } from '../../src/ownership/install.ts';
-import type { Database, Sql } from '../../src/postgres/database.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
-import { previewRepair, type RepairDependencies, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
-import { createFleetDatabase } from '../support/database.ts';
-import { createExecutor, openTestContext } from '../support/executor.ts';
-
-const ANN = 'ann@desk';
-const REASON = 'the mail server is back';
-type FleetOptions = Parameters<typeof createFleetDatabase>[0];
-
-async function setUp(options: FleetOptions = { queues: [{ name: 'mail' }] }, authorize?: HostAuthorize) {
-  const fleet = await createFleetDatabase(options);
-  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
-  const executor = await createExecutor(fleet.url, fleet.database, 'worker');
-  const context = await openTestContext(fleet.url, {}, authorize ? { authorize } : {});
-  const dependencies = context.repairDependencies();
-  return {
-    ...fleet,
-    executor,
-    dependencies,
-    /** Jobs that `executor` is at. */
-    begin: async (count = 1, queue = 'mail') => {
-      await fleet.boss.insert(
-        queue,
-        Array.from({ length: count }, () => ({})),
-      );
-      return (await executor.fetch(queue, count)).map(({ id }) => id);
-    },
-    preview: (action: string, targets: string | string[], more: { policy?: string; actor?: string } = {}) =>
-      previewRepair(dependencies, { action, targets: [targets].flat(), actor: ANN, ...more }),
-    execute: (token: string | null, more: { reason?: string; actor?: string } = {}) =>
-      executeRepair(dependencies, { token: token ?? '', actor: ANN, reason: REASON, ...more }),
-    state: async (id: string, queue = 'mail') => (await fleet.boss.findJobs(queue, { id }))[0]?.state,
-    audit: () =>
-      fleet.database.query<{
-        actor: string;
-        action: string;
-        target: string;
-        outcome: string;
-        reason: string;
-        detail: Record<string, unknown>;
-      }>('SELECT actor, action, target, outcome, reason, detail FROM audit ORDER BY seq'),
-  };
-}
-
-function previewed(result: RepairPreview | RepairRefused): RepairPreview & { token: string } {
-  if (!result.done || result.token === null) throw new Error(JSON.stringify(result));
-  return { ...result, token: result.token };
-}
+import type { RepairDependencies } from '../../src/repairs/preview.ts';
+import { ANN, createDesk, failAt, previewed, REASON } from '../support/repairs.ts';
 
 describe('each action does what its preview showed, and is audited once', () => {
   test('job_rescue by the policy of the queue, or by the one that is named', async () => {
-    const { begin, executor, preview, execute, state, audit, database } = await setUp();
+    const { begin, executor, preview, execute, state, audit, database } = await createDesk();
     const [first = '', second = ''] = await begin(2);
     await executor.die();
     const plan = previewed(await preview('job_rescue', `mail/${first}`));
@@ -78,7 +31,7 @@ describe('each action does what its preview showed, and is audited once', () => 
         target: `mail/${first}`,
         outcome: 'done',
         reason: REASON,
-        detail: { token: plan.token, effects: [{ job: `mail/${first}:0`, executor: 'worker', policy: 'fail', outcome: 'failed' }] },
+        detail: { preview: plan.number, effects: [{ job: `mail/${first}:0`, executor: 'worker', policy: 'fail', outcome: 'failed' }] },
       },
       { action: 'job_rescue', target: `mail/${second}`, detail: { effects: [{ policy: 'discard', outcome: 'discarded' }] } },
     ]);
@@ -89,7 +42,7 @@ describe('each action does what its preview showed, and is audited once', () => 
   });
 
   test('job_discard, job_retry and job_cancel; a cancelled job can be brought back', async () => {
-    const { boss, begin, executor, preview, execute, state, audit } = await setUp();
+    const { boss, begin, executor, preview, execute, state, audit } = await createDesk();
     const [id = ''] = await begin();
     await executor.die();
     await execute(previewed(await preview('job_discard', `mail/${id}`)).token);
@@ -111,7 +64,7 @@ describe('each action does what its preview showed, and is audited once', () => 
   });
 
   test('job_cancel of a running job: its executor can complete it no more', async () => {
-    const { begin, executor, preview, execute, state } = await setUp();
+    const { begin, executor, preview, execute, state } = await createDesk();
     const [id = ''] = await begin();
     const plan = previewed(await preview('job_cancel', `mail/${id}`));
     expect(plan.plan.jobs[0]?.warnings.join()).toContain('its result is ignored');
@@ -121,7 +74,7 @@ describe('each action does what its preview showed, and is audited once', () => 
   });
 
   test('executor_rescue gives back all 200 attempts of a dead executor in one go', async () => {
-    const { begin, executor, preview, execute, audit, database } = await setUp();
+    const { begin, executor, preview, execute, audit, database } = await createDesk();
     await begin(200);
     await executor.die();
     const plan = previewed(await preview('executor_rescue', 'worker'));
@@ -135,7 +88,7 @@ describe('each action does what its preview showed, and is audited once', () => 
   });
 
   test('executor_rescue when half of its jobs have moved does the other half, and says which', async () => {
-    const { boss, begin, executor, preview, execute, audit, database } = await setUp();
+    const { boss, begin, executor, preview, execute, audit, database } = await createDesk();
     const ids = await begin(10);
     await executor.die();
     const { token } = previewed(await preview('executor_rescue', 'worker'));
@@ -150,7 +103,7 @@ describe('each action does what its preview showed, and is audited once', () => 
   });
 
   test('rescuing a dead executor one job at a time works too', async () => {
-    const { begin, executor, preview, execute, state } = await setUp();
+    const { begin, executor, preview, execute, state } = await createDesk();
     const ids = await begin(3);
     await executor.die();
     for (const id of ids) expect(await execute(previewed(await preview('job_rescue', `mail/${id}`)).token)).toMatchObject({ done: true });
@@ -162,7 +115,7 @@ describe('each action does what its preview showed, and is audited once', () => 
   });
 
   test('several jobs, of which some cannot: those are named and left out', async () => {
-    const { boss, begin, executor, preview, execute } = await setUp();
+    const { boss, begin, executor, preview, execute } = await createDesk();
     const [id = ''] = await begin();
     await executor.die();
     const waiting = await boss.send('mail', {});
@@ -174,7 +127,7 @@ describe('each action does what its preview showed, and is audited once', () => 
 
 describe('a preview', () => {
   test('writes nothing but itself; the same ready plan is the same preview, another plan another', async () => {
-    const { boss, preview, database, audit } = await setUp();
+    const { boss, preview, database, audit } = await createDesk();
     const id = await boss.send('mail', {});
     const before = await database.query('SELECT * FROM job');
     const [first, again] = [previewed(await preview('job_cancel', `mail/${id}`)), previewed(await preview('job_cancel', `mail/${id}`))];
@@ -198,12 +151,12 @@ describe('a preview', () => {
     ['executor_rescue', ['worker'], {}, 'impossible', 'alive'],
     ['executor_rescue', ['worker'], { policy: 'hold' }, 'target', 'restart, fail or discard'],
   ])('of %s on %j with %j is refused early: %s', async (action, targets, more, refused, message) => {
-    const { preview } = await setUp();
+    const { preview } = await createDesk();
     expect(await preview(action, targets, more)).toMatchObject({ done: false, refused, message: expect.stringContaining(message) });
   });
 
   test("tells of pg-boss's own traps: a stately sibling makes a failure final, and so it is", async () => {
-    const { boss, begin, executor, preview, execute, state } = await setUp({ queues: [{ name: 'mail', policy: 'stately' }] });
+    const { boss, begin, executor, preview, execute, state } = await createDesk({ queues: [{ name: 'mail', policy: 'stately' }] });
     const [first = ''] = await begin();
     await boss.fail('mail', { id: first, retryCount: 0 });
     const [again] = await executor.fetch('mail');
@@ -224,7 +177,7 @@ describe('a preview', () => {
 
 describe('a token', () => {
   test.each([2, 10])('executed %i times at once has one effect', async (times) => {
-    const { begin, executor, preview, execute, audit, database } = await setUp();
+    const { begin, executor, preview, execute, audit, database } = await createDesk();
     const [id = ''] = await begin();
     await executor.die();
     const { token } = previewed(await preview('job_rescue', `mail/${id}`, { policy: 'restart' }));
@@ -237,7 +190,7 @@ describe('a token', () => {
   });
 
   test("unknown, expired, somebody else's, or without a reason: refused, and nothing is done", async () => {
-    const { boss, preview, execute, state, audit, database } = await setUp();
+    const { boss, preview, execute, state, audit, database } = await createDesk();
     const id = (await boss.send('mail', {})) ?? '';
     const { token } = previewed(await preview('job_cancel', `mail/${id}`));
     expect(await execute('no-token')).toMatchObject({ refused: 'unknown' });
@@ -248,14 +201,35 @@ describe('a token', () => {
     expect(await execute(token)).toMatchObject({ refused: 'expired' });
     expect(await database.query('SELECT status FROM repair_preview')).toEqual([{ status: 'expired' }]);
     expect(await state(id)).toBe('created');
-    expect((await audit()).map(({ actor, outcome }) => `${actor} ${outcome}`)).toEqual(['bob@desk denied', `${ANN} expired`]);
+    expect((await audit()).map(({ actor, target, outcome }) => `${actor} ${target} ${outcome}`)).toEqual([
+      `${ANN} an unknown token denied`,
+      `${ANN} an unknown token denied`,
+      `bob@desk mail/${id} denied`,
+      `${ANN} mail/${id} expired`,
+    ]);
   });
 
-  test('crash at every statement of its execution: all of it or nothing', async () => {
-    const { begin, executor, preview, execute, state, dependencies, database } = await setUp();
-    const [id = ''] = await begin();
+  test.each<[string, string, string]>([
+    ['job_rescue', 'active', 'retry'],
+    ['job_discard', 'active', 'failed'],
+    ['executor_rescue', 'active', 'retry'],
+    ['job_retry', 'failed', 'retry'],
+    ['job_retry', 'cancelled', 'created'],
+    ['job_cancel', 'created', 'cancelled'],
+    ['job_cancel', 'active', 'cancelled'],
+  ])('crash at every statement of %s of what is %s: all of it or nothing', async (action, was, becomes) => {
+    const { boss, begin, executor, preview, execute, dependencies, database } = await createDesk();
+    const ids = was === 'created' ? [await boss.send('mail', {}), await boss.send('mail', {})] : await begin(2);
+    if (was === 'failed') await database.query(`UPDATE job SET retry_limit = 0`);
+    for (const id of ids) {
+      if (was === 'failed') await boss.fail('mail', id ?? '');
+      if (was === 'cancelled') await boss.cancel('mail', id ?? '');
+    }
     await executor.die();
-    const { token } = previewed(await preview('job_rescue', `mail/${id}`));
+    const states = async () => (await database.query<{ state: string }>('SELECT DISTINCT state::text FROM job')).map(({ state }) => state);
+    expect(await states()).toEqual([was]);
+    const targets = action === 'executor_rescue' ? 'worker' : ids.map((id) => `mail/${id}`);
+    const { token } = previewed(await preview(action, targets));
     let statements = 0;
     for (let failing = 1; ; failing++) {
       statements = 0;
@@ -268,70 +242,44 @@ describe('a token', () => {
         )
       )
         break;
-      expect(await state(id)).toBe('active');
+      expect(await states()).toEqual([was]);
       expect(await database.query('SELECT FROM recovery')).toEqual([]);
       expect(await database.query('SELECT status FROM repair_preview')).toEqual([{ status: 'ready' }]);
       expect(await database.query(`SELECT FROM audit WHERE outcome <> 'failed'`)).toEqual([]);
     }
-    expect(statements).toBeGreaterThan(8);
-    expect(await state(id)).toBe('retry');
+    expect(statements).toBeGreaterThan(7);
+    expect(await states()).toEqual([becomes]);
     expect(await execute(token)).toMatchObject({ refused: 'used' });
   });
-});
 
-describe('between preview and execution', () => {
-  type World = Awaited<ReturnType<typeof setUp>>;
-  test.each<[string, (world: World, id: string) => Promise<unknown>, string]>([
-    ['finished', ({ boss }, id) => boss.complete('mail', { id, retryCount: 0 }), 'it is completed'],
-    ['given back', ({ boss }, id) => boss.fail('mail', { id, retryCount: 0 }), 'it is retry'],
-    ['deleted', ({ boss }, id) => boss.deleteJob('mail', id), 'no such job'],
-    [
-      'taken by another',
-      async ({ boss, url, database }, id) => {
-        const other = await createExecutor(url, database, 'other');
-        await boss.fail('mail', { id, retryCount: 0 });
-        await other.fetch('mail');
-      },
-      'other is alive',
-    ],
-    [
-      'its executor alive again',
-      ({ database }) => database.query(`UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now(), beat_seconds = 30`),
-      'worker is alive',
-    ],
-  ])('the job was %s: refused, said in what way, recorded', async (_, change, drift) => {
-    const world = await setUp();
-    const [id = ''] = await world.begin();
-    await world.executor.die();
-    const { token } = previewed(await world.preview('job_rescue', `mail/${id}`));
-    await change(world, id);
-    const before = await world.state(id);
-    expect(await world.execute(token)).toMatchObject({ done: false, refused: 'drifted', message: expect.stringContaining(drift) });
-    expect(await world.state(id)).toBe(before);
-    expect(await world.audit()).toMatchObject([{ outcome: 'drifted', actor: ANN }]);
-    expect(await world.execute(token)).toMatchObject({ refused: 'drifted' });
-  });
-
-  test('the executor came back: the whole of its rescue is refused', async () => {
-    const { begin, executor, preview, execute, database } = await setUp();
-    await begin(3);
-    await executor.die();
-    const { token } = previewed(await preview('executor_rescue', 'worker'));
-    await database.query(`UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now(), beat_seconds = 30`);
-    expect(await execute(token)).toMatchObject({ refused: 'drifted', message: expect.stringContaining('was dead, is alive') });
-    expect(await database.query(`SELECT FROM job WHERE state = 'active'`)).toHaveLength(3);
-  });
-
-  test('silence that has become proof is no drift', async () => {
-    const { begin, executor, preview, execute, state } = await setUp();
-    const [id = ''] = await begin();
-    await executor.boss.stop({ graceful: false });
-    await executor.fallSilent(3600);
-    const plan = previewed(await preview('job_rescue', `mail/${id}`));
-    expect(plan.plan.jobs).toMatchObject([{ before: { verdict: 'missing' } }]);
-    await executor.die();
-    expect(await execute(plan.token)).toMatchObject({ done: true });
-    expect(await state(id)).toBe('retry');
+  test('is in no audit record, whatever became of it; the number that is leads to the preview', async () => {
+    const { boss, preview, execute, audit, database } = await createDesk();
+    const id = (await boss.send('mail', {})) ?? '';
+    const { token, number } = previewed(await preview('job_cancel', `mail/${id}`));
+    const unused = '00000000-0000-4000-8000-000000000000';
+    await execute(unused);
+    await execute(token, { actor: 'bob@desk' });
+    await database.query('ALTER TABLE audit ADD CONSTRAINT closed CHECK (outcome <> $$done$$)');
+    await expect(execute(token)).rejects.toThrow('closed');
+    await database.query('ALTER TABLE audit DROP CONSTRAINT closed');
+    await execute(token);
+    await execute(token);
+    const drifting = previewed(await preview('job_retry', `mail/${id}`));
+    await boss.deleteJob('mail', id);
+    await execute(drifting.token);
+    const events = await audit();
+    expect(events.map(({ outcome, detail }) => `${outcome} ${detail['preview']}`)).toEqual([
+      'denied undefined',
+      `denied ${number}`,
+      `failed ${number}`,
+      `done ${number}`,
+      `denied ${number}`,
+      `drifted ${drifting.number}`,
+    ]);
+    for (const secret of [token, drifting.token, unused]) expect(JSON.stringify(events)).not.toContain(secret);
+    expect(await database.query('SELECT token::text, actor FROM repair_preview WHERE number = $1', [number])).toEqual([
+      { token, actor: ANN },
+    ]);
   });
 });
 
@@ -339,17 +287,22 @@ describe('an actor', () => {
   const onlyMail: HostAuthorize = (actor, _, resource) => actor === ANN && resource.kind === 'queue' && resource.name === 'mail';
 
   test('without the right sees the plan and gets no token; with it on another queue only, neither', async () => {
-    const { boss, preview } = await setUp({ queues: [{ name: 'mail' }, { name: 'pay' }] }, onlyMail);
+    const { boss, preview, audit } = await createDesk({ queues: [{ name: 'mail' }, { name: 'pay' }] }, onlyMail);
     const [mail, pay] = [await boss.send('mail', {}), await boss.send('pay', {})];
     expect(await preview('job_cancel', `mail/${mail}`)).toMatchObject({ token: expect.any(String), denial: null });
     expect(await preview('job_cancel', `pay/${pay}`)).toMatchObject({ done: true, token: null, denial: expect.any(String) });
     expect(await preview('job_cancel', [`mail/${mail}`, `pay/${pay}`])).toMatchObject({ token: null });
     expect(await preview('job_cancel', `mail/${mail}`, { actor: 'bob@desk' })).toMatchObject({ token: null });
+    expect((await audit()).map(({ actor, action, target, outcome }) => [actor, action, target, outcome])).toEqual([
+      [ANN, 'job_cancel', `pay/${pay}`, 'denied'],
+      [ANN, 'job_cancel', 'several queues', 'denied'],
+      ['bob@desk', 'job_cancel', `mail/${mail}`, 'denied'],
+    ]);
   });
 
   test('who has lost the right meanwhile is denied, and that is audited', async () => {
     let may = true;
-    const { boss, preview, execute, state, audit } = await setUp(undefined, () => may);
+    const { boss, preview, execute, state, audit } = await createDesk(undefined, () => may);
     const id = (await boss.send('mail', {})) ?? '';
     const { token } = previewed(await preview('job_cancel', `mail/${id}`));
     may = false;
@@ -358,24 +311,3 @@ describe('an actor', () => {
     expect(await audit()).toMatchObject([{ actor: ANN, action: 'job_cancel', outcome: 'denied', reason: REASON }]);
   });
 });
-
-/** A database whose statements within a transaction break where the test says. */
-function failAt(database: Database, breaks: () => boolean): Database {
-  return {
-    ...database,
-    transaction: (work) =>
-      database.transaction((tx) => {
-        const breaking: Sql = {
-          query: async (text, values) => {
-            if (breaks()) throw new Error('the line was cut');
-            return tx.query(text, values);
-          },
-          execute: async (text, values) => {
-            if (breaks()) throw new Error('the line was cut');
-            return tx.execute(text, values);
-          },
-        };
-        return work(breaking);
-      }),
-  };
-}

@@ -1,0 +1,87 @@
+import { expect, test } from 'vitest';
+import type { JobBefore, JobPlan } from './job-plan.ts';
+import { driftOf, hashPlan, type RepairPlan } from './plan.ts';
+
+const BEFORE: JobBefore = {
+  state: 'active',
+  retryCount: 1,
+  retryLimit: 2,
+  startedOn: 'then',
+  executor: 'w1',
+  verdict: 'missing',
+  proof: null,
+  policy: 'fail',
+  policySource: 'table',
+  recoveries: 0,
+  deadLetter: null,
+  children: 0,
+  siblingInRetry: false,
+  blocksKeyWhenFailed: false,
+  placeTakenBy: null,
+};
+
+const planOf = (change: JobPlan['change'], before: JobBefore): RepairPlan => ({
+  action: 'job_rescue',
+  targets: ['mail/1'],
+  policy: null,
+  executor: null,
+  jobs: [{ target: 'mail/1', queue: 'mail', jobId: '1', change, before, after: 'retry', policy: 'fail', warnings: [] }],
+  unit: null,
+  flow: null,
+  left: 0,
+  leftOut: [],
+});
+
+const EVERY = ['rescue', 'retry', 'resume', 'cancel'] as const;
+
+test.each<[readonly JobPlan['change'][], Partial<JobBefore>, string]>([
+  [EVERY, { state: 'retry', executor: null, verdict: null }, 'state was active, is retry'],
+  [EVERY, { retryCount: 2, startedOn: 'later' }, 'attempt was 1, is 2'],
+  [EVERY, { retryLimit: 1 }, 'retry limit was 2, is 1'],
+  [EVERY, { startedOn: null }, 'start was then, is none'],
+  [EVERY, { executor: 'w2', verdict: 'alive' }, 'executor was w1, is w2'],
+  [EVERY, { executor: null, verdict: null }, 'executor was w1, is none'],
+  [EVERY, { verdict: 'alive' }, 'its executor was missing, is alive'],
+  [EVERY, { verdict: 'hung' }, 'its executor was missing, is hung'],
+  [['rescue'], { policy: 'restart' }, 'policy was fail, is restart'],
+  [['rescue'], { policy: 'hold' }, 'policy was fail, is hold'],
+  [['rescue'], { policySource: 'configured' }, 'source of the policy was table, is configured'],
+  [['rescue'], { recoveries: 1 }, 'times that it was given back was 0, is 1'],
+  [['rescue', 'retry'], { deadLetter: 'dead' }, 'dead letter queue was none, is dead'],
+  [['rescue', 'cancel'], { children: 2 }, 'jobs that wait for it was 0, is 2'],
+  [['rescue'], { siblingInRetry: true }, 'sibling in retry was no, is yes'],
+  [['rescue'], { blocksKeyWhenFailed: true }, 'key blocked by a failure was no, is yes'],
+  [['retry', 'resume'], { placeTakenBy: 'mail/2' }, 'who has its place was none, is mail/2'],
+])('%j rests on what is now %j: %s', (changes, moved, drift) => {
+  const now = { ...BEFORE, ...moved };
+  for (const change of EVERY) {
+    const rests = changes.includes(change);
+    expect(driftOf({ change, before: BEFORE }, now)).toEqual(rests ? [drift] : []);
+    // What is a drift at execution is another plan, with another token, at preview.
+    expect(hashPlan(planOf(change, BEFORE)) !== hashPlan(planOf(change, now))).toBe(rests);
+  }
+});
+
+test('several drifts are all named; what is gone is gone', () => {
+  const now = { ...BEFORE, state: 'completed', executor: null, verdict: null, deadLetter: 'dead' };
+  expect(driftOf({ change: 'rescue', before: BEFORE }, now)).toEqual([
+    'state was active, is completed',
+    'dead letter queue was none, is dead',
+  ]);
+  expect(driftOf({ change: 'rescue', before: BEFORE }, null)).toEqual(['state was active, is gone']);
+});
+
+test.each([
+  ['missing', 'dead'],
+  ['missing', 'stopped'],
+  ['alive', 'late'],
+  ['late', 'alive'],
+] as const)('an executor that was %s and is %s is no drift', (was, verdict) => {
+  expect(driftOf({ change: 'rescue', before: { ...BEFORE, verdict: was } }, { ...BEFORE, verdict })).toEqual([]);
+});
+
+test.each(['missing', 'alive', 'late', 'unknown'] as const)('proof that has become %s is one', (verdict) => {
+  expect(driftOf({ change: 'rescue', before: { ...BEFORE, verdict: 'dead' } }, { ...BEFORE, verdict })).toEqual([
+    `its executor was dead, is ${verdict}`,
+  ]);
+});

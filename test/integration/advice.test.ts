@@ -1,0 +1,121 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+import { createProgram } from '../../src/cli/program.ts';
+import { adviseOn } from '../../src/incidents/advice.ts';
+import type { IncidentClass } from '../../src/incidents/class.ts';
+import { raise } from '../../src/incidents/incident.ts';
+import { listIncidents } from '../../src/incidents/listing.ts';
+import type { Stated } from '../../src/incidents/targets.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { projectIncidents } from '../../src/project-incidents.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { chainOfThree, createFlows } from '../support/flows.ts';
+import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
+import { waitFor } from '../support/wait.ts';
+
+type Fleet = Pick<Awaited<ReturnType<typeof createFleetDatabase>>, 'url' | 'database'>;
+
+const openOf = async ({ database }: Fleet, incidentClass: IncidentClass) =>
+  (await listIncidents(database, { class: incidentClass })).incidents;
+
+/** What is advised, pasted into a shell: how each command ended, and what it said. */
+async function paste({ url }: Fleet, stated: readonly Stated[], env: Record<string, string> = {}) {
+  const pasted: { command: string; code: number; text: string }[] = [];
+  for (const { command } of stated.flatMap((one) => adviseOn(one).repairs)) {
+    const words = await promisify(execFile)('sh', ['-c', `reclaimd() { printf '%s\\n' "$@"; }\n${command}`]);
+    const lines: string[] = [];
+    let code = 0;
+    const surroundings = {
+      env: { DATABASE_URL: url, RECLAIMD_NODE: 'desk', ...env },
+      out: (text: string) => lines.push(text),
+      signal: new AbortController().signal,
+    };
+    const program = createProgram(surroundings, 'test', (exit) => {
+      code = exit;
+    });
+    await program.parseAsync([...words.stdout.trim().split('\n'), '--actor', 'ann@desk'], { from: 'user' });
+    pasted.push({ command, code, text: lines.join('\n') });
+  }
+  return pasted;
+}
+
+/** Each shows a plan and how to execute it. */
+function expectPlans(pasted: Awaited<ReturnType<typeof paste>>, count: number): void {
+  expect(pasted).toHaveLength(count);
+  for (const one of pasted) expect(one).toMatchObject({ code: 0, text: expect.stringContaining('reclaimd execute ') });
+}
+
+async function createDeadWorker(env: Record<string, string>, attempts = 1) {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(fleet.url, fleet.database, "worker's 1");
+  await fleet.boss.insert(
+    'mail',
+    Array.from({ length: attempts }, () => ({})),
+  );
+  await executor.fetch('mail', attempts);
+  await executor.die();
+  await sweepOnce(fleet.url, env);
+  await projectIncidents(await openTestContext(fleet.url, env));
+  return fleet;
+}
+
+test('held orphans, and the executor that left them', async () => {
+  const env = { RECLAIMD_POLICY: 'hold' };
+  const fleet = await createDeadWorker(env, 2);
+  expectPlans(await paste(fleet, await openOf(fleet, 'held_orphan'), env), 6);
+  expectPlans(await paste(fleet, await openOf(fleet, 'dead_executor'), env), 2);
+});
+
+test.each([
+  ['hold', 2],
+  ['discard', 1],
+])('poison, by the policy %s', async (poison, count) => {
+  const env = { RECLAIMD_MAX_RECOVERIES: '0', RECLAIMD_POISON: poison };
+  const fleet = await createDeadWorker(env);
+  expectPlans(await paste(fleet, await openOf(fleet, 'poison_job'), env), count);
+});
+
+test('executors that fell silent together', async () => {
+  const fleet = await createDeadWorker({ RECLAIMD_POLICY: 'hold' });
+  await fleet.database.query(
+    `UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now() - interval '1 hour', session_at = NULL, application_name = 'elsewhere'`,
+  );
+  for (const table of ['attempt_a', 'attempt_b']) await fleet.database.query(`UPDATE ${table} SET application_name = 'elsewhere'`);
+  await raise(fleet.database, 'n', {
+    class: 'mass_staleness',
+    fingerprint: 'mass_staleness',
+    summary: 'they fell silent',
+    evidence: { executors: ["worker's 1"] },
+  });
+  expectPlans(await paste(fleet, await openOf(fleet, 'mass_staleness')), 1);
+});
+
+test('a flow that waits in vain', async () => {
+  const fleet = await createFlows();
+  await chainOfThree(fleet.boss);
+  await fleet.run('parent', 'fail');
+  await fleet.settle();
+  expectPlans(await paste(fleet, await openOf(fleet, 'workflow_stuck')), 3);
+});
+
+test('units, and an executor that hangs in one', async () => {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const units = createScriptedUnits();
+  units.set('app@1.service', FAILED);
+  await startTestDaemon(fleet.url, { RECLAIMD_NODE: 'far', RECLAIMD_UNITS: 'app@', RECLAIMD_HEAL: 'off' }, { units });
+  await waitFor('the node', async () => (await fleet.database.query(`SELECT FROM node WHERE node = 'far'`)).length === 1);
+  await createExecutor(fleet.url, fleet.database, 'hung one');
+  await fleet.database.query(`UPDATE executor SET unit = 'app@1.service', witness_node = 'far', beat_seconds = 60, beat_at = now()`);
+  const evidence = { unit: 'app@1.service', executor: 'hung one' };
+  for (const [incidentClass, count] of [
+    ['unit_failed', 2],
+    ['unit_flapping', 2],
+    ['hung_executor', 1],
+  ] as const)
+    expectPlans(await paste(fleet, [{ class: incidentClass, node: 'far', evidence }]), count);
+});
