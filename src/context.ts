@@ -178,9 +178,9 @@ export function openContext(options: ContextOptions) {
   }
 
   /** What the replay of missed events stands on. */
-  function reconcileDependencies(): ReconcileDependencies {
+  function reconcileDependencies(actor = `reclaimd@${config.node}`): ReconcileDependencies {
     const { schema, node, replayAfterMs, replayMax } = config;
-    return { database, flows, schema, node, replayAfterSeconds: replayAfterMs / 1000, replayMax };
+    return { database, flows, schema, node, actor, replayAfterSeconds: replayAfterMs / 1000, replayMax };
   }
 
   /** What pruning stands on; periods in seconds. */

@@ -23,6 +23,7 @@ import { retentionStatus, runArchivePrune } from './retention/prune.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { superviseOnce } from './supervision/take-over.ts';
+import type { Place } from './workflows/queries.ts';
 import { projectExhaustedSteps, reconcileWorkflows } from './workflows/reconcile.ts';
 import { settleFlows } from './workflows/stuck-flows.ts';
 
@@ -34,6 +35,8 @@ export interface PassesDependencies {
   log: Logger;
 }
 
+/** Of 500 steps each: more steps than these are looked at in several turns. */
+const PAGES_A_TURN = 100;
 /** Well within the time after which a loop counts as stuck. */
 const SUPERVISE_WAIT_MS = 20_000;
 
@@ -53,6 +56,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   let supervising: Promise<{ error: unknown }> | undefined;
   let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
+  /** Where this daemon's last turn of steps broke off; it goes on there. */
+  let reconcileFrom: Place | undefined;
 
   const note = (changes: IncidentChanges) => countIncidents(metrics, changes);
 
@@ -126,15 +131,20 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   }
 
   async function reconcileTurn(): Promise<void> {
-    const { replayed, skipped, unpublished } = await reconcileWorkflows(context.reconcileDependencies(), context.scope, {
+    const report = await reconcileWorkflows(context.reconcileDependencies(), context.scope, {
       dryRun: config.dryRun,
+      from: reconcileFrom,
+      pages: PAGES_A_TURN,
     });
+    reconcileFrom = report.next;
+    const { replayed, skipped, unpublished, unnotified } = report;
     if (!config.dryRun) {
       metrics.stepsReplayed.inc(replayed);
       note(await projectExhaustedSteps(database, config.node));
     }
     if (replayed > 0) log.info({ replayed, skipped, dryRun: config.dryRun }, config.dryRun ? 'reconcile would' : 'reconcile');
-    if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue refused them');
+    if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue did not take them');
+    if (unnotified > 0) log.warn({ unnotified }, 'replays were published, but are too long to be notified');
   }
 
   async function supervise(): Promise<void> {
