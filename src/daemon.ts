@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
-import { endTurn, takeTurn } from './claims/turn.ts';
+import { inTurn } from './claims/run-turn.ts';
 import { COMMAND_NOTICE } from './commands/queries.ts';
 import { createCommandServer } from './commands/server.ts';
 import type { Config } from './config.ts';
@@ -166,17 +166,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const when = (condition: () => boolean, pass: () => Promise<PassResult> | Promise<void>) => async (): Promise<PassResult> =>
     condition() ? ((await pass()) ?? undefined) : undefined;
 
-  /** A pass that one node of the fleet runs at a time. */
-  const turn = (name: string, intervalMs: number, pass: () => Promise<void>) => async (): Promise<PassResult> => {
-    const taken = await takeTurn(database, name, intervalMs, identity.daemonId);
-    if (!taken.mine) return { againInMs: taken.againInMs };
-    try {
-      await pass();
-    } finally {
-      await endTurn(database, name, identity.daemonId).catch(() => undefined);
-    }
-    return undefined;
-  };
+  const turn = (name: string, intervalMs: number, pass: () => Promise<void>) =>
+    inTurn({ sql: database, clock, daemonId: identity.daemonId }, name, intervalMs, pass);
+  /** A daemon in dry run takes no turn from those that act: it only looks. */
+  const actingTurn: typeof turn = (name, intervalMs, pass) =>
+    config.dryRun ? () => pass().then(() => undefined) : turn(name, intervalMs, pass);
 
   async function sweepDeaths(): Promise<void> {
     const executorIds = [...pendingDeaths];
@@ -229,7 +223,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     {
       name: 'ownership',
       intervalMs: OWNERSHIP_INTERVAL_MS,
-      pass: when(canAct, turn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
+      pass: when(canAct, actingTurn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
     },
     {
       name: 'flows',
@@ -239,7 +233,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     {
       name: 'reconcile',
       intervalMs: config.reconcileIntervalMs,
-      pass: when(() => canAct() && hasSwept, turn(ofScope('reconcile'), config.reconcileIntervalMs, passes.reconcileTurn)),
+      pass: when(() => canAct() && hasSwept, actingTurn(ofScope('reconcile'), config.reconcileIntervalMs, passes.reconcileTurn)),
     },
     { name: 'audit', intervalMs: SEAL_INTERVAL_MS, pass: when(isReady, turn('audit', SEAL_INTERVAL_MS, passes.sealTurn)) },
     { name: 'gauges', intervalMs: GAUGES_INTERVAL_MS, pass: when(isReady, passes.readGauges) },
@@ -250,7 +244,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     definitions.push({
       name: 'supervise',
       intervalMs: SUPERVISE_INTERVAL_MS,
-      pass: when(canAct, turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn)),
+      pass: when(canAct, passes.patiently(turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn))),
     });
 
   const unitPasses =

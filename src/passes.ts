@@ -22,6 +22,7 @@ import { projectBehind } from './retention/behind.ts';
 import { retentionStatus, runArchivePrune } from './retention/prune.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+import type { PassResult } from './runtime/loop.ts';
 import { superviseOnce } from './supervision/take-over.ts';
 import type { Place } from './workflows/queries.ts';
 import { projectExhaustedSteps, reconcileWorkflows } from './workflows/reconcile.ts';
@@ -53,7 +54,6 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     seen: { executors: ReadonlyMap<string, number>; incidents: number };
   } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
   let restraintsLogged = '';
-  let supervising: Promise<{ error: unknown }> | undefined;
   let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
   /** Where this daemon's last turn of steps broke off; it goes on there. */
@@ -147,7 +147,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (unnotified > 0) log.warn({ unnotified }, 'replays were published, but are too long to be notified');
   }
 
-  async function supervise(): Promise<void> {
+  async function superviseTurn(): Promise<void> {
     const { outageGraceSeconds, startupDelaySeconds } = dependencies.brakes;
     const held = await superviseOnce({
       supervision: context.supervision,
@@ -162,17 +162,21 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     supervisionHeld = held;
   }
 
-  /** A pass over large tables may take long: it goes on by itself then, and a later turn tells how it ended. */
-  async function superviseTurn(): Promise<void> {
-    supervising ??= supervise().then(
-      () => ({ error: undefined }),
-      (error: unknown) => ({ error }),
-    );
-    const over = new AbortController();
-    const ended = await Promise.race([supervising, clock.sleep(SUPERVISE_WAIT_MS, over.signal)]).finally(() => over.abort());
-    if (!ended) return;
-    supervising = undefined;
-    if (ended.error !== undefined) throw ended.error;
+  /** A pass over large tables may take long: it goes on by itself then, turn and all, and a later look tells how it ended. */
+  function patiently(pass: () => Promise<PassResult>): () => Promise<PassResult> {
+    let underWay: Promise<{ result: PassResult } | { error: unknown }> | undefined;
+    return async () => {
+      underWay ??= pass().then(
+        (result) => ({ result }),
+        (error: unknown) => ({ error }),
+      );
+      const over = new AbortController();
+      const ended = await Promise.race([underWay, clock.sleep(SUPERVISE_WAIT_MS, over.signal)]).finally(() => over.abort());
+      if (!ended) return undefined;
+      underWay = undefined;
+      if ('error' in ended) throw ended.error;
+      return ended.result;
+    };
   }
 
   async function incidentsTurn(): Promise<void> {
@@ -257,6 +261,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     flowsTurn,
     reconcileTurn,
     superviseTurn,
+    patiently,
     incidentsTurn,
     ownershipTurn,
     sealTurn,

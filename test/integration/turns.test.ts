@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
-import { endTurn, takeTurn } from '../../src/claims/turn.ts';
+import { inTurn } from '../../src/claims/run-turn.ts';
+import { endTurn, renewTurn, takeTurn } from '../../src/claims/turn.ts';
+import type { Clock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { waitFor } from '../support/wait.ts';
@@ -37,6 +39,33 @@ test('a turn whose holder died is taken over when its lease ends, and not before
   expect((await takeTurn(database, 'sweep', 1_000, B)).mine).toBe(false);
   await database.query(`UPDATE turn SET lease_until = now() - interval '1 millisecond'`);
   expect((await takeTurn(database, 'sweep', 1_000, B)).mine).toBe(true);
+});
+
+test('a pass that takes longer than a lease keeps its turn, and gives it back at its end', async () => {
+  const { database } = await createFleetDatabase();
+  const renewals: (() => void)[] = [];
+  const clock: Clock = {
+    now: () => 0,
+    sleep: (_, signal) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      renewals.push(resolve);
+      signal?.addEventListener('abort', () => resolve());
+      return promise;
+    },
+  };
+  const work = Promise.withResolvers<void>();
+  const pass = inTurn({ sql: database, clock, daemonId: A }, 'supervise', 1_000, () => work.promise)();
+  await waitFor('the turn', () => renewals.length === 1);
+  await database.query(`UPDATE turn SET due_at = now() - interval '40 seconds', lease_until = now() - interval '1 millisecond'`);
+  renewals[0]?.();
+  await waitFor('the renewal', () => renewals.length === 2);
+  expect((await takeTurn(database, 'supervise', 1_000, B)).mine).toBe(false);
+  work.resolve();
+  expect(await pass).toBeUndefined();
+  expect((await takeTurn(database, 'supervise', 1_000, B)).mine).toBe(true);
+  // Who lost it meanwhile takes nothing back.
+  await renewTurn(database, 'supervise', A);
+  expect(await database.query('SELECT holder FROM turn')).toEqual([{ holder: B }]);
 });
 
 test('the same RECLAIMD_NODE twice is noticed and said', async () => {
