@@ -22,6 +22,7 @@ import { decideGate, type GateState, readSchemaVersion } from './pgboss/gate.ts'
 import { createJobStore, registry } from './pgboss/job-store.ts';
 import { findRelease } from './pgboss/release.ts';
 import { catalogName } from './pgboss/schema-name.ts';
+import { createStatementGuard } from './pgboss/statement-guard.ts';
 import { createSupervisionStore } from './pgboss/supervision-store.ts';
 import { createDatabase, type Database, quoteIdentifier, type Sql } from './postgres/database.ts';
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
@@ -111,7 +112,8 @@ export function openContext(options: ContextOptions) {
   const flows: FlowStore = createFlowStore(boss);
   // Supervision counts and deletes in large tables: its statements have their own connections, and time.
   const patient = config.pgbossSupervise ? openDatabase(SUPERVISION_CONNECTIONS, SUPERVISION_TIMEOUT_MS) : undefined;
-  const supervision: SupervisionStore = createSupervisionStore(() => supervisor ?? boss());
+  const guard = createStatementGuard();
+  const supervision: SupervisionStore = createSupervisionStore(() => supervisor ?? boss(), guard);
 
   /** Our schema must be there, fit this program and serve this pg-boss schema. */
   async function checkSchema(): Promise<void> {
@@ -133,7 +135,8 @@ export function openContext(options: ContextOptions) {
     const gate = decideGate(await readSchemaVersion(database, quoteIdentifier(pgbossSchema)), release);
     if (gate.mode === 'act') {
       client ??= await startPassiveClient(release, { database, schemaSpelling: config.pgbossSchema, log });
-      if (patient) supervisor ??= await startPassiveClient(release, { database: patient, schemaSpelling: config.pgbossSchema, log });
+      if (patient)
+        supervisor ??= await startPassiveClient(release, { database: guard.watch(patient), schemaSpelling: config.pgbossSchema, log });
     }
     return gate;
   }

@@ -150,6 +150,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   async function superviseTurn(): Promise<void> {
     const { outageGraceSeconds, startupDelaySeconds } = dependencies.brakes;
     const held = await superviseOnce({
+      database,
+      node: config.node,
       supervision: context.supervision,
       flows: context.flows,
       readFleet: () => readFleetState(database, config.node, daemonId, CUT_OFF_AFTER_SECONDS),

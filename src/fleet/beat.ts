@@ -1,6 +1,6 @@
 import type { Sql } from '../postgres/database.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { type NodeIdentity, saveBeat, saveComeback } from './queries.ts';
+import { type NodeIdentity, saveBeat } from './queries.ts';
 
 export const BEAT_INTERVAL_MS = 3_000;
 /** Own beats further apart than this mean that this daemon was cut off: outage, suspend, SIGSTOP. */
@@ -20,11 +20,9 @@ export function createBeat({ identity, log, onNodeConflict }: BeatDependencies) 
   let hasBeaten = false;
 
   return async function beat(sql: Sql): Promise<void> {
-    const { gapSeconds, rival, rivalAgeSeconds, rivalStopped } = await saveBeat(sql, identity);
-    if (gapSeconds !== null && gapSeconds > CUT_OFF_AFTER_SECONDS) {
-      await saveComeback(sql, `node ${identity.node} was cut off for ${gapSeconds.toFixed(0)} s`);
+    const { gapSeconds, rival, rivalAgeSeconds, rivalStopped } = await saveBeat(sql, identity, CUT_OFF_AFTER_SECONDS);
+    if (gapSeconds !== null && gapSeconds > CUT_OFF_AFTER_SECONDS)
       log.warn({ gapSeconds: Math.round(gapSeconds) }, 'this daemon was cut off; silence counts for nothing during the grace period');
-    }
     // The first beat replaces the daemon's own earlier life. A rival after that is a second daemon of the same name.
     if (rival !== null && hasBeaten && rivalStopped === false && (rivalAgeSeconds ?? 0) < CUT_OFF_AFTER_SECONDS) {
       onNodeConflict();

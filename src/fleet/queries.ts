@@ -20,7 +20,11 @@ export interface BeatRow {
   rivalStopped: boolean | null;
 }
 
-export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRow> {
+/**
+ * A gap longer than `cutOffSeconds` voids everybody's silence in the same statement: nobody may ever read the fresh beat and
+ * not the comeback.
+ */
+export async function saveBeat(sql: Sql, identity: NodeIdentity, cutOffSeconds: number): Promise<BeatRow> {
   const { node, daemonId, host, pid, bootId, version, stack, env } = identity;
   const [row] = await sql.query<BeatRow>(
     // Not FOR UPDATE: a row that the same statement has already changed would be skipped, and no gap ever seen.
@@ -32,6 +36,9 @@ export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRo
          boot_id = $5, version = $6, stack = $7, env = $8,
          started_at = CASE WHEN n.daemon_id = $2 THEN n.started_at ELSE now() END
        RETURNING 1
+     ), comeback AS (
+       UPDATE fleet SET comeback_at = now(), comeback_reason = format('node %s was cut off for %s s', $1, round(extract(epoch FROM now() - b.beat_at)))
+       FROM before b WHERE b.daemon_id = $2 AND b.beat_at < now() - make_interval(secs => $9)
      )
      SELECT
        CASE WHEN b.daemon_id = $2 THEN extract(epoch FROM now() - b.beat_at)::float8 END AS "gapSeconds",
@@ -39,7 +46,7 @@ export async function saveBeat(sql: Sql, identity: NodeIdentity): Promise<BeatRo
        CASE WHEN b.daemon_id <> $2 THEN extract(epoch FROM now() - b.beat_at)::float8 END AS "rivalAgeSeconds",
        CASE WHEN b.daemon_id <> $2 THEN b.stopped_at IS NOT NULL END AS "rivalStopped"
      FROM beat LEFT JOIN before b ON true`,
-    [node, daemonId, host, pid, bootId, version, stack, env],
+    [node, daemonId, host, pid, bootId, version, stack, env, cutOffSeconds],
   );
   if (!row) throw new Error('a beat returned no row');
   return row;
@@ -60,17 +67,14 @@ export async function claimFleet(sql: Sql, pgbossSchema: string): Promise<string
   return row.schema;
 }
 
-/** Voids the evidence of silence from now on, for every node. */
-export async function saveComeback(sql: Sql, reason: string): Promise<void> {
-  await sql.query('UPDATE fleet SET comeback_at = now(), comeback_reason = $1', [reason]);
-}
-
 export interface FleetState {
   /** Seconds since the last comeback of database, daemon or host, whichever was last; null when there was none. */
   comebackSeconds: number | null;
   comebackReason: string | null;
   /** Whether the mass-failure brake held at the last look. */
   braked: boolean;
+  /** Seconds since the brake was last let go; null where it never held, or still does. */
+  releasedSeconds: number | null;
   /** Whether the asking daemon's own beat is fresh: if not, it was cut off itself and judges nobody. */
   ownBeatFresh: boolean;
   /** Seconds since the asking daemon began; its start-up delay. */
@@ -83,6 +87,7 @@ export async function readFleetState(sql: Sql, node: string | null, daemonId: st
     `SELECT extract(epoch FROM now() - greatest(f.comeback_at, pg_postmaster_start_time()))::float8 AS "comebackSeconds",
        CASE WHEN f.comeback_at > pg_postmaster_start_time() THEN f.comeback_reason ELSE 'the database server started' END AS "comebackReason",
        f.braked_since IS NOT NULL AS braked,
+       CASE WHEN f.braked_since IS NULL THEN extract(epoch FROM now() - f.brake_released_at)::float8 END AS "releasedSeconds",
        $1::text IS NULL OR coalesce(n.beat_at > now() - make_interval(secs => $3), false) AS "ownBeatFresh",
        coalesce(extract(epoch FROM now() - n.started_at)::float8, 0) AS "daemonAgeSeconds"
      FROM fleet f LEFT JOIN node n ON n.node = $1 AND n.daemon_id = $2`,
@@ -94,7 +99,8 @@ export async function readFleetState(sql: Sql, node: string | null, daemonId: st
 
 export async function saveBrake(sql: Sql, braked: boolean): Promise<void> {
   await sql.query(
-    `UPDATE fleet SET braked_since = CASE WHEN $1 THEN coalesce(braked_since, now()) END
+    `UPDATE fleet SET braked_since = CASE WHEN $1 THEN coalesce(braked_since, now()) END,
+       brake_released_at = CASE WHEN $1 THEN brake_released_at ELSE now() END
      WHERE (braked_since IS NOT NULL) <> $1`,
     [braked],
   );

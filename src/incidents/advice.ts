@@ -121,7 +121,10 @@ export function adviseOn(stated: Stated): Advice {
           repairs: [
             {
               command: 'reclaimd executors',
-              effect: 'shows which instances live: one must have supervise: true, or RECLAIMD_PGBOSS_SUPERVISE be on',
+              effect:
+                evidence['trouble'] === 'twice'
+                  ? 'shows which instances live: all must have supervise: false while RECLAIMD_PGBOSS_SUPERVISE is on'
+                  : 'shows which instances live: one must have supervise: true, or RECLAIMD_PGBOSS_SUPERVISE be on',
             },
           ],
         };

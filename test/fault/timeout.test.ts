@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { expect, onTestFinished, test } from 'vitest';
 import { refreshExecutors } from '../../src/executors/health.ts';
-import { saveBeat, saveComeback } from '../../src/fleet/queries.ts';
+import { CUT_OFF_AFTER_SECONDS } from '../../src/fleet/beat.ts';
+import { saveBeat } from '../../src/fleet/queries.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { registry } from '../../src/pgboss/job-store.ts';
 import type { Database } from '../../src/postgres/database.ts';
@@ -19,6 +20,8 @@ import { spawnWorker } from '../support/worker.ts';
 const LATE = 11;
 const MISSING = 20;
 const TOO_FRESH_A_SERVER = 11;
+
+const comeBack = (database: Database) => database.query(`UPDATE fleet SET comeback_at = now(), comeback_reason = 'a test'`);
 
 /** Busy workers of a host without a daemon: only their beats speak for them. */
 async function createFleet(workers: number, env: Record<string, string> = {}) {
@@ -41,7 +44,11 @@ async function createFleet(workers: number, env: Record<string, string> = {}) {
   const daemonId = randomUUID();
   const context = await openTestContext(url, { RECLAIMD_NODE: 'here', ...env });
   const beat = () =>
-    saveBeat(database, { node: 'here', daemonId, host: 'here', pid: 1, bootId: null, version: 'test', stack: null, env: null });
+    saveBeat(
+      database,
+      { node: 'here', daemonId, host: 'here', pid: 1, bootId: null, version: 'test', stack: null, env: null },
+      CUT_OFF_AFTER_SECONDS,
+    );
   await beat();
   const dependencies = context.sweepDependencies(daemonId, false);
   return { ...fleet, workers: spawned, dependencies, beat, sweep: () => sweep(dependencies) };
@@ -93,7 +100,7 @@ test('nobody is taken by silence during the grace after a comeback of anybody', 
 test('however short the configured grace, an executor has the time of two beats', async () => {
   const { silent, sweep, database } = await createSilent({ RECLAIMD_OUTAGE_GRACE: '0s' });
   await silent(3600);
-  await saveComeback(database, 'a test');
+  await comeBack(database);
   expect(await sweep()).toMatchObject({ failed: 0, restraints: [{ reason: 'outage_grace' }] });
   await database.query(`UPDATE fleet SET comeback_at = comeback_at - interval '11 seconds'`);
   expect(await sweep()).toMatchObject({ failed: 1, restraints: [] });
@@ -115,7 +122,7 @@ type Silent = Awaited<ReturnType<typeof createSilent>>;
 test.each<[string, (silent: Silent) => Promise<unknown>]>([
   ['it beats again', ({ database }) => database.query('UPDATE instance SET heartbeat_on = clock_timestamp()')],
   ['one of its sessions does something', ({ url, database }) => openSessionOfTheWorker(url, database)],
-  ['the fleet comes back from an outage', ({ database }) => saveComeback(database, 'a test')],
+  ['the fleet comes back from an outage', ({ database }) => comeBack(database)],
   ['the judge itself is cut off', ({ database }) => database.query(`UPDATE node SET beat_at = beat_at - interval '8 seconds'`)],
 ])('a silent executor is let go when, between the judging and the taking, %s', async (_, meanwhile) => {
   const fleet = await createSilent();
