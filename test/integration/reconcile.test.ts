@@ -12,7 +12,7 @@ import { onReplay, REPLAY_EVENT, type ReplayedEvent, stepMoved, trackStep } from
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createSteps, QUICK } from '../support/steps.ts';
-import { twoSweepsPass } from '../support/turns.ts';
+import { holdTurn, releaseTurn, twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
 const ENGINE = fileURLToPath(new URL('../support/engine-main.ts', import.meta.url));
@@ -257,18 +257,68 @@ test('a page costs what it holds, however many steps run, and locks none of them
   });
 });
 
-test('five daemons: one replay a turn, after the first sweep; the dry run tells nobody', async () => {
+const lookAgain = (database: Database) => database.query('UPDATE workflow_step SET next_replay_at = NULL');
+const replays = async (database: Database) =>
+  (await database.query<{ replays: number }>('SELECT max(replays) AS replays FROM workflow_step'))[0]?.replays ?? 0;
+
+test('five daemons: one replay a turn, and none while another node has it', async () => {
   const { url, database, missed } = await createSteps();
   await missed('i1');
-  const env = { RECLAIMD_REPLAY_AFTER: '1m', RECLAIMD_RECONCILE_INTERVAL: '500ms' };
-  await database.query(`UPDATE job SET completed_on = now() - interval '1 hour'`);
-  await startTestDaemon(url, { ...env, RECLAIMD_NODE: 'dry', RECLAIMD_DRY_RUN: 'true' });
-  await twoSweepsPass(database);
-  expect(await database.query('SELECT replays FROM workflow_step')).toEqual([{ replays: 0 }]);
+  await holdTurn(database, 'reconcile');
+  const env = { RECLAIMD_REPLAY_AFTER: '0s', RECLAIMD_RECONCILE_INTERVAL: '3s' };
   for (let node = 0; node < 5; node++) await startTestDaemon(url, { ...env, RECLAIMD_NODE: `node-${node}` });
-  await waitFor('the replay', async () => (await database.query('SELECT FROM workflow_step WHERE replays > 0')).length === 1);
   await twoSweepsPass(database);
-  expect(await database.query('SELECT replays FROM workflow_step')).toEqual([{ replays: 1 }]);
+  expect(await replays(database)).toBe(0);
+  await releaseTurn(database, 'reconcile');
+  const turns = new Set<string>();
+  await waitFor('three turns', async () => {
+    // Due at any time: whoever looked would tell.
+    await lookAgain(database);
+    const [turn] = await database.query<{ due: string }>(
+      `SELECT due_at::text AS due FROM turn WHERE name = 'reconcile' AND lease_until IS NULL`,
+    );
+    if (turn) turns.add(turn.due);
+    return turns.size > 3;
+  });
+  // The first that was seen was the one before.
+  expect(await replays(database)).toBeGreaterThanOrEqual(2);
+  expect(await replays(database)).toBeLessThanOrEqual(turns.size);
+});
+
+test('nothing is told before the first sweep: what that ends is known then', async () => {
+  const { url, database, missed } = await createSteps();
+  await missed('i1');
+  await holdTurn(database, 'sweep');
+  const blocked = Promise.withResolvers<void>();
+  // The sweep neither begins nor is told that it is somebody else's.
+  const blocking = database.transaction(async (tx) => {
+    await tx.query(`SELECT FROM turn WHERE name = 'sweep' FOR UPDATE`);
+    await blocked.promise;
+  });
+  await startTestDaemon(url, QUICK);
+  const turnOf = async (name: string) =>
+    (await database.query<{ due: string }>('SELECT due_at::text AS due FROM turn WHERE name = $1', [name]))[0]?.due;
+  for (let turn = 0; turn < 4; turn++) {
+    const before = await turnOf('executors');
+    await waitFor('the daemon to be at work', async () => (await turnOf('executors')) !== before);
+  }
+  expect(await replays(database)).toBe(0);
+  blocked.resolve();
+  await blocking;
+  await waitFor('the replay', async () => (await replays(database)) > 0);
+});
+
+test('a daemon in dry run tells nobody, and takes no turn from those that do', async () => {
+  const { url, database, missed } = await createSteps();
+  await missed('i1');
+  await database.query(`UPDATE job SET completed_on = now() - interval '1 hour'`);
+  const dry = await startTestDaemon(url, { ...QUICK, RECLAIMD_NODE: 'dry', RECLAIMD_DRY_RUN: 'true', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const looked = async () =>
+    /^reclaimd_loop_runs_total\{loop="reconcile",result="ok"\} [3-9]/m.test(await (await fetch(`${dry.url}/metrics`)).text());
+  await twoSweepsPass(database);
+  await waitFor('the dry run to look', looked);
+  expect(await replays(database)).toBe(0);
+  expect(await database.query(`SELECT FROM turn WHERE name IN ('reconcile', 'ownership')`)).toEqual([]);
 });
 
 /** A command in this process. */

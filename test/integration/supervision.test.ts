@@ -1,11 +1,13 @@
 import { expect, test } from 'vitest';
 import type { FleetState } from '../../src/fleet/queries.ts';
 import { lintQueues } from '../../src/supervision/lint.ts';
+import { superviseOnce } from '../../src/supervision/take-over.ts';
 import { findStalls, projectSupervision } from '../../src/supervision/watch.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { openTestContext } from '../support/executor.ts';
 import { chainOfThree } from '../support/flows.ts';
+import { holdTurn, releaseTurn, twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
 const CALM: FleetState = {
@@ -183,8 +185,58 @@ test('taken over: the daemon fails what is overdue, resolves flows, and keeps to
     (await database.query<{ state: string; blocked: boolean }>('SELECT state::text, blocked FROM job WHERE name = $1', [name]))[0];
   await waitFor('the overdue job to fail', async () => (await stateOf('dead'))?.state === 'failed');
   await waitFor('the child to be free', async () => (await stateOf('child'))?.blocked === false);
+  // pg-boss commits by itself; what it failed is told after that.
+  const audit = () => database.query(`SELECT actor, target, detail FROM audit WHERE action = 'supervise'`);
+  await waitFor('the audit of the pass', async () => (await audit()).length > 0);
+  expect(await audit()).toEqual([{ actor: 'reclaimd@second', target: 'queues', detail: { attempts: [`dead/${overdue?.id}:0`] } }]);
   const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
   expect(metrics).not.toMatch(/reclaimd_loop_runs_total\{loop="supervise",result="error"\}/);
+});
+
+test('a pass is broken off between two statements of pg-boss, and goes on when nothing holds it any more', async () => {
+  const { boss, url, database } = await createSupervised();
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  await boss.send('dead', {}, { retryLimit: 0 });
+  await boss.fetch('dead');
+  await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
+  let asked = 0;
+  const pass = (statements: number) => {
+    asked = 0;
+    return superviseOnce({
+      database,
+      node: 'test',
+      supervision: context.supervision,
+      flows: context.flows,
+      outageGraceSeconds: 120,
+      startupDelaySeconds: 120,
+      readFleet: async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }),
+    });
+  };
+  const state = async () => (await database.query<{ state: string }>(`SELECT state::text FROM job WHERE name = 'dead'`))[0]?.state;
+  // Before the pass, then before the list of queues, the claim and the counts: as after a sleep of the host.
+  expect(await pass(4)).toBe('this daemon was cut off');
+  expect(asked).toBe(5);
+  expect(await state()).toBe('active');
+  await database.query('UPDATE queue SET monitor_claim_on = NULL, monitor_on = NULL');
+  expect(await pass(1_000)).toBeUndefined();
+  expect(await state()).toBe('failed');
+  // Other calls of pg-boss's are not asked about.
+  asked = 0;
+  await context.flows.resolve();
+  expect(asked).toBe(0);
+});
+
+test('while another daemon has the turn, nobody supervises', async () => {
+  const { boss, url, database } = await createSupervised();
+  await boss.send('dead', {}, { retryLimit: 0 });
+  await boss.fetch('dead');
+  await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
+  await holdTurn(database, 'supervise');
+  for (const node of ['one', 'two']) await startTestDaemon(url, { RECLAIMD_NODE: node, RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  await twoSweepsPass(database);
+  expect(await database.query('SELECT FROM queue WHERE monitor_claim_on IS NOT NULL')).toEqual([]);
+  await releaseTurn(database, 'supervise');
+  await waitFor('the overdue job to fail', async () => (await database.query(`SELECT FROM job WHERE state = 'failed'`)).length === 1);
 });
 
 test('settings that make recovery slow or lose jobs are named, sound ones are not', async () => {
