@@ -79,13 +79,13 @@ export const text: ValueType<string> = {
   parse: (given) => (given.trim() === '' ? undefined : given),
 };
 
-/** 63 bytes is Postgres's limit; a longer name would be cut, and meet another of the same beginning. */
+/** Postgres has 63 bytes for a name. The channel of replays is the schema's name and 16 bytes more: a longer one could not be told. */
 export const postgresName: ValueType<string> = {
-  allowed: 'a schema name of at most 63 bytes, not `$user`, not beginning with `pg_`',
+  allowed: 'a schema name of at most 47 bytes, not `$user`, not beginning with `pg_`',
   parse: (given) => {
     // On a search_path `$user` is the role's own schema, quoted or not.
     const reserved = given === '$user' || given.startsWith('pg_');
-    return given !== '' && Buffer.byteLength(given) <= 63 && !/[\0"]/.test(given) && !reserved ? given : undefined;
+    return given !== '' && Buffer.byteLength(given) <= 47 && !/[\0"]/.test(given) && !reserved ? given : undefined;
   },
 };
 

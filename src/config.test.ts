@@ -63,6 +63,7 @@ test.each([
   ['RECLAIMD_NODE', ' '],
   ['RECLAIMD_SCHEMA', 'pg_mine'],
   ['RECLAIMD_SCHEMA', '$user'],
+  ['RECLAIMD_SCHEMA', 'r'.repeat(48)],
   ['RECLAIMD_PGBOSS_SCHEMA', 'my-boss'],
   ['RECLAIMD_LISTEN', '127.0.0.1:99999'],
   ['DATABASE_URL', 'mysql://db/app'],

@@ -20,6 +20,7 @@ import { createPgBossAccess } from './pgboss/access.ts';
 import { createFlowStore } from './pgboss/flow-store.ts';
 import { createJobStore, registry } from './pgboss/job-store.ts';
 import { catalogName } from './pgboss/schema-name.ts';
+import { createStatementGuard } from './pgboss/statement-guard.ts';
 import { createSupervisionStore } from './pgboss/supervision-store.ts';
 import { createDatabase, type Database, type Sql } from './postgres/database.ts';
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
@@ -88,7 +89,14 @@ export function openContext(options: ContextOptions) {
   const database = openDatabase(config.poolMax, 30_000);
   // Supervision counts and deletes in large tables: its statements have their own connections, and time.
   const patient = config.pgbossSupervise ? openDatabase(SUPERVISION_CONNECTIONS, SUPERVISION_TIMEOUT_MS) : undefined;
-  const pgboss = createPgBossAccess({ database, patient, schemaSpelling: config.pgbossSchema, location: config.pgbossModule, log });
+  const guard = createStatementGuard();
+  const pgboss = createPgBossAccess({
+    database,
+    patient: patient && guard.watch(patient),
+    schemaSpelling: config.pgbossSchema,
+    location: config.pgbossModule,
+    log,
+  });
   const healLimits: HealLimits = {
     maxHeals: config.healMax,
     windowSeconds: config.healWindowMs / 1000,
@@ -104,7 +112,7 @@ export function openContext(options: ContextOptions) {
   const units: UnitService | undefined = options.units ?? systemd;
   const jobs: JobStore = createJobStore(pgboss.client, config.pgbossSchema, pgboss.assertNotMoved);
   const flows: FlowStore = createFlowStore(pgboss.client, pgboss.assertNotMoved);
-  const supervision: SupervisionStore = createSupervisionStore(pgboss.supervisor);
+  const supervision: SupervisionStore = createSupervisionStore(pgboss.supervisor, guard);
 
   /** Our schema must be there, fit this program and serve this pg-boss schema. */
   async function checkSchema(): Promise<void> {
@@ -161,9 +169,9 @@ export function openContext(options: ContextOptions) {
   }
 
   /** What the replay of missed events stands on. */
-  function reconcileDependencies(): ReconcileDependencies {
+  function reconcileDependencies(actor = `reclaimd@${config.node}`): ReconcileDependencies {
     const { schema, node, replayAfterMs, replayMax } = config;
-    return { database, flows, schema, node, replayAfterSeconds: replayAfterMs / 1000, replayMax };
+    return { database, flows, schema, node, actor, replayAfterSeconds: replayAfterMs / 1000, replayMax };
   }
 
   /** What pruning and its status stand on; periods in seconds. */

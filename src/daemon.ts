@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
-import { endTurn, takeTurn } from './claims/turn.ts';
+import { inTurn } from './claims/run-turn.ts';
 import { COMMAND_NOTICE } from './commands/queries.ts';
 import { createCommandServer } from './commands/server.ts';
 import type { Config } from './config.ts';
@@ -175,17 +175,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const when = (condition: () => boolean, pass: () => Promise<PassResult> | Promise<void>) => async (): Promise<PassResult> =>
     condition() ? ((await pass()) ?? undefined) : { idle: true };
 
-  /** A pass that one node of the fleet runs at a time. */
-  const turn = (name: string, intervalMs: number, pass: () => Promise<void>) => async (): Promise<PassResult> => {
-    const taken = await takeTurn(database, name, intervalMs, identity.daemonId);
-    if (!taken.mine) return { againInMs: taken.againInMs, idle: true };
-    try {
-      await pass();
-    } finally {
-      await endTurn(database, name, identity.daemonId).catch(() => undefined);
-    }
-    return undefined;
-  };
+  const turn = (name: string, intervalMs: number, pass: () => Promise<void>) =>
+    inTurn({ sql: database, clock, daemonId: identity.daemonId }, name, intervalMs, pass);
 
   /** As above, for what acts: a dry run looks without taking a turn from those who do act. */
   const actingTurn: typeof turn = (name, intervalMs, pass) => {
@@ -268,7 +259,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     definitions.push({
       name: 'supervise',
       intervalMs: SUPERVISE_INTERVAL_MS,
-      pass: when(canAct, turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn)),
+      pass: when(canAct, passes.patiently(turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn))),
     });
 
   const { registry, scope, brakes } = context.sweepDependencies(identity.daemonId, config.dryRun);

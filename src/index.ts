@@ -45,4 +45,4 @@ export { systemClock } from './runtime/clock.ts';
 export { createLogger } from './runtime/logger.ts';
 export { type LintFinding, lintQueues } from './supervision/lint.ts';
 export { type ReconcileReport, type ReconcileResult, reconcileWorkflows } from './workflows/reconcile.ts';
-export { instanceMoved, onReplay, REPLAY_EVENT, type ReplayedEvent, stepMoved, trackStep } from './workflows/tracking.ts';
+export { instanceMoved, onReplay, REPLAY_EVENT, type ReplayedEvent, type StepEnd, stepMoved, trackStep } from './workflows/tracking.ts';

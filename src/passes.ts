@@ -24,7 +24,9 @@ import { retentionStatus } from './retention/status.ts';
 import { tidyArchive } from './retention/tidy.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
+import type { PassResult } from './runtime/loop.ts';
 import { superviseOnce } from './supervision/take-over.ts';
+import type { Place } from './workflows/queries.ts';
 import { projectExhaustedSteps, reconcileWorkflows } from './workflows/reconcile.ts';
 import { settleFlows } from './workflows/stuck-flows.ts';
 
@@ -36,6 +38,8 @@ export interface PassesDependencies {
   log: Logger;
 }
 
+/** Of 500 steps each: more steps than these are looked at in several turns. */
+const PAGES_A_TURN = 100;
 /** Well within the time after which a loop counts as stuck. */
 const SUPERVISE_WAIT_MS = 20_000;
 
@@ -53,9 +57,10 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
   let restraintsLogged = '';
   let wouldLogged = '';
-  let supervising: Promise<{ error: unknown }> | undefined;
   let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
+  /** Where this daemon's last turn of steps broke off; it goes on there. */
+  let reconcileFrom: Place | undefined;
 
   const note = (changes: IncidentChanges) => countIncidents(metrics, changes);
 
@@ -133,20 +138,27 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   }
 
   async function reconcileTurn(): Promise<void> {
-    const { replayed, skipped, unpublished } = await reconcileWorkflows(context.reconcileDependencies(), context.scope, {
+    const report = await reconcileWorkflows(context.reconcileDependencies(), context.scope, {
       dryRun: config.dryRun,
+      from: reconcileFrom,
+      pages: PAGES_A_TURN,
     });
+    reconcileFrom = report.next;
+    const { replayed, skipped, unpublished, unnotified } = report;
     if (!config.dryRun) {
       metrics.stepsReplayed.inc(replayed);
       note(await projectExhaustedSteps(database, config.node));
     }
     if (replayed > 0) log.info({ replayed, skipped, dryRun: config.dryRun }, config.dryRun ? 'reconcile would' : 'reconcile');
-    if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue refused them');
+    if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue did not take them');
+    if (unnotified > 0) log.warn({ unnotified }, 'replays were published, but are too long to be notified');
   }
 
-  async function supervise(): Promise<void> {
+  async function superviseTurn(): Promise<void> {
     const { outageGraceSeconds, startupDelaySeconds } = dependencies.brakes;
     const held = await superviseOnce({
+      database,
+      node: config.node,
       supervision: context.supervision,
       flows: context.flows,
       readFleet: () => readFleetState(database, config.node, daemonId, CUT_OFF_AFTER_SECONDS),
@@ -159,17 +171,21 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     supervisionHeld = held;
   }
 
-  /** A pass over large tables may take long: it goes on by itself then, and a later turn tells how it ended. */
-  async function superviseTurn(): Promise<void> {
-    supervising ??= supervise().then(
-      () => ({ error: undefined }),
-      (error: unknown) => ({ error }),
-    );
-    const over = new AbortController();
-    const ended = await Promise.race([supervising, clock.sleep(SUPERVISE_WAIT_MS, over.signal)]).finally(() => over.abort());
-    if (!ended) return;
-    supervising = undefined;
-    if (ended.error !== undefined) throw ended.error;
+  /** A pass over large tables may take long: it goes on by itself then, turn and all, and a later look tells how it ended. */
+  function patiently(pass: () => Promise<PassResult>): () => Promise<PassResult> {
+    let underWay: Promise<{ result: PassResult } | { error: unknown }> | undefined;
+    return async () => {
+      underWay ??= pass().then(
+        (result) => ({ result }),
+        (error: unknown) => ({ error }),
+      );
+      const over = new AbortController();
+      const ended = await Promise.race([underWay, clock.sleep(SUPERVISE_WAIT_MS, over.signal)]).finally(() => over.abort());
+      if (!ended) return undefined;
+      underWay = undefined;
+      if ('error' in ended) throw ended.error;
+      return ended.result;
+    };
   }
 
   async function incidentsTurn(): Promise<void> {
@@ -274,6 +290,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     flowsTurn,
     reconcileTurn,
     superviseTurn,
+    patiently,
     incidentsTurn,
     ownershipTurn,
     sealTurn,

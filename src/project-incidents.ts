@@ -1,7 +1,7 @@
 import type { Context } from './context.ts';
 import { refreshExecutors } from './executors/health.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
-import { readFleetState } from './fleet/queries.ts';
+import { type FleetState, readFleetState } from './fleet/queries.ts';
 import { type IncidentChanges, project } from './incidents/incident.ts';
 import { projectSilentNodes } from './incidents/supervision.ts';
 import { type OwnershipState, ownershipState } from './ownership/install.ts';
@@ -28,6 +28,8 @@ export async function projectIncidents(context: Context, daemonId: string | null
     const executors = await refreshExecutors(database, registry);
     const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
     const { brakes } = context.sweepDependencies(daemonId, true);
+    // Who is no daemon has not begun just now.
+    const ofAge = (state: FleetState) => (daemonId === null ? { ...state, daemonAgeSeconds: Number.POSITIVE_INFINITY } : state);
     const look: Look = { jobs, executors, fleet, brakes };
     // Whoever asks from outside of the fleet's beats sees the database now: that the nodes are silent is what it looks for.
     const watched = daemonId === null ? { ...fleet, ownBeatFresh: true } : fleet;
@@ -36,7 +38,7 @@ export async function projectIncidents(context: Context, daemonId: string | null
       () => projectMassStaleness(database, node, executors, brakes),
       () => projectDeadExecutors(database, node, look),
       () => projectSilentNodes(database, node, watched),
-      () => projectSupervision(database, node, watched, { supervision, flows, takenOver: config.pgbossSupervise }),
+      () => projectSupervision(database, node, ofAge(watched), { supervision, flows, takenOver: config.pgbossSupervise, ...brakes }),
       () => resolveReleasedHolds(database, jobs),
       () => resolveMovedPoison(database, jobs),
       async () => projectOwnership(context, await ownershipState(database, { schema: config.schema, pgbossSchema })),

@@ -54,6 +54,6 @@ export interface FlowStore {
   release(tx: Sql, child: JobRef): Promise<boolean>;
   /** Queues that subscribed to the event. */
   listSubscribers(tx: Sql, event: string): Promise<string[]>;
-  /** A job for each of the data in a subscriber's queue. */
-  publish(tx: Sql, queue: string, data: readonly object[]): Promise<void>;
+  /** A job for each of the data in a subscriber's queue. @returns for how many of them: a queue's policy may leave some out. */
+  publish(tx: Sql, queue: string, data: readonly object[]): Promise<number>;
 }

@@ -1,6 +1,6 @@
 import type { Sql } from '../postgres/database.ts';
 
-/** The turn's work may take this long before another node may take it over. */
+/** So long after its last renewal a turn may be taken over. */
 const LEASE_SECONDS = 30;
 
 export type Turn = { mine: true } | { mine: false; againInMs: number };
@@ -28,6 +28,14 @@ export async function takeTurn(sql: Sql, name: string, intervalMs: number, daemo
   );
   // At least a moment, for the holder may still be at work past the next due time.
   return { mine: false, againInMs: Math.max(50, Math.min(intervalMs, row?.waitMs ?? intervalMs)) };
+}
+
+/** The work goes on: nobody else may have the turn yet. Where somebody has it already, it is theirs. */
+export async function renewTurn(sql: Sql, name: string, daemonId: string): Promise<void> {
+  await sql.query(
+    'UPDATE turn SET lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND holder = $2 AND lease_until IS NOT NULL',
+    [name, daemonId, LEASE_SECONDS],
+  );
 }
 
 export async function endTurn(sql: Sql, name: string, daemonId: string): Promise<void> {

@@ -11,7 +11,7 @@ import { type HealOptions, heal } from './heal.ts';
 import * as incidents from './incidents.ts';
 import * as policies from './policies.ts';
 import { printPolkitRules } from './polkit.ts';
-import { reconcile } from './reconcile.ts';
+import { type ReconcileCommand, reconcile } from './reconcile.ts';
 import * as repairs from './repairs.ts';
 import * as retention from './retention.ts';
 import { run } from './run.ts';
@@ -78,10 +78,12 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
 
   command('reconcile', 'one pass over workflows now: missed events told again, stuck flows settled by policy')
     .option('--dry-run', 'say what it would do and touch nothing')
+    .option('--again <step>', 'instead of a pass: INSTANCE/STEP that was told as often as allowed gets its event anew')
+    .option('--reason <text>', 'why, with --again; 8 characters or more')
     .option(...actor)
     .option(...json)
-    .action(async (options: { json?: true; dryRun?: true; actor: string }) => exitWith(await reconcile(surroundings, options)));
-  command('workflows', 'flows that wait in vain, and behind whom')
+    .action(async (options: ReconcileCommand) => exitWith(await reconcile(surroundings, options)));
+  command('workflows', 'flows that wait in vain, and steps of engines that were not moved on')
     .option(...json)
     .action((options: { json?: true }) => workflows(surroundings, options));
 

@@ -1,36 +1,66 @@
+import type { Context } from '../context.ts';
+import { tellAgain } from '../workflows/again.ts';
 import { reconcileWorkflows } from '../workflows/reconcile.ts';
 import { settleFlows } from '../workflows/stuck-flows.ts';
 import { EXIT, refused, type Surroundings, withActingContext } from './command.ts';
 import { printJson } from './output.ts';
 import { whyDenied } from './rights.ts';
+import { UsageError } from './usage-error.ts';
 
-interface ReconcileCommand {
+export interface ReconcileCommand {
   json?: true;
   dryRun?: true;
   actor: string;
+  again?: string;
+  reason?: string;
 }
 
+const LEAST_REASON = 8;
+
 /** One pass over workflows now: missed events told again, stuck flows settled by policy. */
-export function reconcile(surroundings: Surroundings, { actor, json, dryRun: wanted }: ReconcileCommand): Promise<number> {
+export function reconcile(surroundings: Surroundings, command: ReconcileCommand): Promise<number> {
+  const { actor, json, dryRun: wanted, again, reason } = command;
+  if (reason !== undefined && again === undefined) throw new UsageError('--reason: it belongs to --again');
   return withActingContext(surroundings, async (context) => {
+    if (again !== undefined) return tellStepAgain(surroundings, context, { ...command, again });
     const dryRun = wanted === true || context.config.dryRun;
     const wish = { actor, action: 'reconcile', resource: { kind: 'fleet' }, target: 'fleet' } as const;
     const denial = dryRun ? undefined : await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
-    const steps = await reconcileWorkflows(context.reconcileDependencies(), context.scope, { dryRun });
+    const steps = await reconcileWorkflows(context.reconcileDependencies(actor), context.scope, { dryRun });
     const settled = await settleFlows(context.flowDependencies(dryRun, actor));
-    const { replayed, skipped, events, unpublished } = steps;
+    const { replayed, skipped, events, unpublished, unnotified } = steps;
     const { resolved, retried, cancelled, unresolved, failures } = settled;
     const flows = { stuck: settled.flows.length, unresolved, resolved, retried, cancelled, failures: failures.map(String) };
-    if (json) printJson(surroundings, { dryRun, replayed, skipped, unpublished, events, flows });
+    if (json) printJson(surroundings, { dryRun, replayed, skipped, unpublished, unnotified, events, flows });
     else {
       surroundings.out(`${dryRun ? 'would be: ' : ''}replayed ${replayed}, skipped ${skipped}`);
       for (const { instanceId, step, outcome, replay } of events) surroundings.out(`  ${instanceId}/${step}: ${outcome}, replay ${replay}`);
+      if (unpublished > 0) surroundings.out(`  ${unpublished} were not taken by a subscribed queue`);
+      if (unnotified > 0) surroundings.out(`  ${unnotified} are too long for NOTIFY: shorten the names that their engine gives`);
       surroundings.out(
         `flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
       );
     }
     if (!json) for (const failure of flows.failures) surroundings.out(`not settled: ${failure}`);
-    return unpublished + failures.length > 0 ? EXIT.failed : EXIT.done;
+    return unpublished + unnotified + failures.length > 0 ? EXIT.failed : EXIT.done;
   });
+}
+
+async function tellStepAgain(
+  surroundings: Surroundings,
+  context: Context,
+  { again, reason, actor, json, dryRun }: ReconcileCommand & { again: string },
+): Promise<number> {
+  if (dryRun || context.config.dryRun) throw new UsageError('--again: a dry run changes nothing; `reclaimd workflows` shows the steps');
+  if (reason === undefined || reason.trim().length < LEAST_REASON)
+    throw new UsageError(`--reason: ${LEAST_REASON} characters or more are needed`);
+  const wish = { actor, action: 'reconcile', resource: { kind: 'fleet' }, target: again, reason } as const;
+  const denial = await whyDenied(context, wish);
+  if (denial !== undefined) return refused(surroundings, denial);
+  const told = await tellAgain(context.database, { step: again, actor, reason: reason.trim(), node: context.config.node });
+  if (!told.done) return refused(surroundings, told.why);
+  if (json) printJson(surroundings, { again });
+  else surroundings.out(`${again} gets its event anew, from the next pass on`);
+  return EXIT.done;
 }

@@ -1,8 +1,9 @@
+import { lookAtSteps, type StepsLook } from '../workflows/late-steps.ts';
 import { findStuckFlows } from '../workflows/stuck-flows.ts';
 import { type Surroundings, withReadyContext } from './command.ts';
 import { printJson, table } from './output.ts';
 
-/** Flows that wait in vain, a line for each parent that keeps them; changes nothing. */
+/** Flows that wait in vain, a line for each parent that keeps them, and steps whose engine does not move them on; changes nothing. */
 export async function workflows(surroundings: Surroundings, options: { json?: true }): Promise<void> {
   await withReadyContext(surroundings, async ({ database, flows: store }) => {
     const { flows, unresolved, complete } = await findStuckFlows(database, store);
@@ -19,7 +20,8 @@ export async function workflows(surroundings: Surroundings, options: { json?: tr
         deletedAt,
       })),
     }));
-    if (options.json) return printJson(surroundings, { stuck, unresolved, complete });
+    const steps = await lookAtSteps(database);
+    if (options.json) return printJson(surroundings, { stuck, unresolved, complete, steps });
     if (stuck.length === 0) surroundings.out('no flow is stuck');
     else
       surroundings.out(
@@ -37,5 +39,19 @@ export async function workflows(surroundings: Surroundings, options: { json?: tr
       );
     if (unresolved > 0) surroundings.out(`${unresolved} completed parents are not resolved yet: the daemon does so`);
     if (!complete) surroundings.out('there are more than one look takes in');
+    describeSteps(surroundings, steps);
   });
+}
+
+function describeSteps({ out }: Surroundings, { running, late, complete }: StepsLook): void {
+  if (running > 0) out(`steps of engines: ${running} under way, ${late.length}${complete ? '' : ' and more'} late`);
+  if (late.length === 0) return;
+  const rows = late.map(({ instanceId, step, job, replays, replayedAt, againAt }) => [
+    `${instanceId}/${step}`,
+    job,
+    String(replays),
+    replayedAt,
+    againAt ?? 'no more',
+  ]);
+  out(table(['STEP', 'JOB', 'TOLD', 'LAST', 'AGAIN'], rows));
 }

@@ -75,6 +75,8 @@ export interface FleetState {
   comebackReason: string | null;
   /** Whether the mass-failure brake held at the last look. */
   braked: boolean;
+  /** Seconds since the brake was last let go; null where it never held, or still does. */
+  releasedSeconds: number | null;
   /** Whether the asking daemon's own beat is fresh: if not, it was cut off itself and judges nobody. */
   ownBeatFresh: boolean;
   /** Seconds since the asking daemon began; its start-up delay. */
@@ -90,6 +92,7 @@ export async function readFleetState(sql: Sql, node: string | null, daemonId: st
     `SELECT extract(epoch FROM now() - greatest(f.comeback_at, pg_postmaster_start_time()))::float8 AS "comebackSeconds",
        CASE WHEN f.comeback_at > pg_postmaster_start_time() THEN f.comeback_reason ELSE 'the database server started' END AS "comebackReason",
        f.braked_since IS NOT NULL AS braked,
+       CASE WHEN f.braked_since IS NULL THEN extract(epoch FROM now() - f.brake_released_at)::float8 END AS "releasedSeconds",
        coalesce(j.fresh, $1::text IS NULL) AS "ownBeatFresh",
        coalesce(j.age, CASE WHEN j.fresh IS NULL AND $1::text IS NULL THEN 'infinity'::float8 ELSE 0 END) AS "daemonAgeSeconds"
      FROM fleet f CROSS JOIN (
@@ -105,7 +108,8 @@ export async function readFleetState(sql: Sql, node: string | null, daemonId: st
 
 export async function saveBrake(sql: Sql, braked: boolean): Promise<void> {
   await sql.query(
-    `UPDATE fleet SET braked_since = CASE WHEN $1 THEN coalesce(braked_since, now()) END
+    `UPDATE fleet SET braked_since = CASE WHEN $1 THEN coalesce(braked_since, now()) END,
+       brake_released_at = CASE WHEN $1 THEN brake_released_at ELSE now() END
      WHERE (braked_since IS NOT NULL) <> $1`,
     [braked],
   );

@@ -42,7 +42,12 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
       `reclaimd preview workflow_unblock step/${JOB}`,
     ],
   ],
-  ['workflow_stuck', { instance: 'sale-1', step: 'pay', job: `step/${JOB}` }, null, ['reclaimd reconcile --dry-run']],
+  [
+    'workflow_stuck',
+    { instance: 'sale-1', step: 'pay', job: `step/${JOB}` },
+    null,
+    ['reclaimd workflows', 'reclaimd reconcile --again sale-1/pay --reason ...'],
+  ],
   ['supervision_stalled', { trouble: 'nobody' }, null, ['reclaimd executors']],
   ['supervision_stalled', { node: 'web-1' }, 'web-1', ['systemctl restart reclaimd']],
   [

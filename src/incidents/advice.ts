@@ -64,9 +64,10 @@ export function adviseOn(stated: Stated): Advice {
         return {
           underWay: 'nothing more: its event was told as often as RECLAIMD_REPLAY_MAX allows',
           repairs: [
+            { command: 'reclaimd workflows', effect: 'shows every step that its engine does not move on' },
             {
-              command: 'reclaimd reconcile --dry-run',
-              effect: 'shows what else is missed; its engine must call step_moved, or track the step anew',
+              command: `reclaimd reconcile --again ${quoteForShell(`${String(evidence['instance'])}/${evidence['step']}`)} --reason ...`,
+              effect: 'tells it anew, once its engine is mended; the engine may as well call step_moved by itself',
             },
           ],
         };
@@ -124,7 +125,10 @@ export function adviseOn(stated: Stated): Advice {
           repairs: [
             {
               command: 'reclaimd executors',
-              effect: 'shows which instances live: one must have supervise: true, or RECLAIMD_PGBOSS_SUPERVISE be on',
+              effect:
+                evidence['trouble'] === 'twice'
+                  ? 'shows which instances live: all must have supervise: false while RECLAIMD_PGBOSS_SUPERVISE is on'
+                  : 'shows which instances live: one must have supervise: true, or RECLAIMD_PGBOSS_SUPERVISE be on',
             },
           ],
         };

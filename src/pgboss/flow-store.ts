@@ -24,11 +24,12 @@ export function createFlowStore(boss: () => PgBoss, assertNotMoved: (sql: Sql) =
     // As publish() does, which asks for the subscribers on a connection of its own, from within our transaction.
     publish: async (tx: Sql, queue: string, data: readonly object[]) => {
       await assertNotMoved(tx);
-      await boss().insert(
+      const ids = await boss().insert(
         queue,
         data.map((one) => ({ data: one })),
-        { db: asPgBossDb(tx) },
+        { db: asPgBossDb(tx), returnId: true },
       );
+      return ids?.length ?? 0;
     },
     resolve: () => boss().resolveFlow(),
   };

@@ -7,18 +7,48 @@ export interface OverdueRow {
   oldestSeconds: number;
 }
 
+/** When an active job's time is over, or its beat's. */
+const OVER_AT = `SELECT least(j.started_on + j.expire_seconds * interval '1 s', j.heartbeat_on + j.heartbeat_seconds * interval '1 s') AS over_at`;
+
 /** Active jobs whose time or whose beat has been over for so long; of each queue at most `limit` are counted. By job_i14. */
 export function listOverdue(sql: Sql, overdueSeconds: number, limit: number): Promise<OverdueRow[]> {
   return sql.query<OverdueRow>(
     `SELECT q.name AS queue, o.count, o."oldestSeconds" FROM queue q CROSS JOIN LATERAL (
        SELECT count(*)::int AS count, max(extract(epoch FROM now() - w.over_at))::float8 AS "oldestSeconds" FROM (
-         SELECT d.over_at FROM job j CROSS JOIN LATERAL (SELECT least(j.started_on + j.expire_seconds * interval '1 s',
-             j.heartbeat_on + j.heartbeat_seconds * interval '1 s') AS over_at) d
+         SELECT d.over_at FROM job j CROSS JOIN LATERAL (${OVER_AT}) d
          WHERE j.name = q.name AND j.state = 'active' AND d.over_at < now() - make_interval(secs => $1) LIMIT $2
        ) w
      ) o WHERE o.count > 0 ORDER BY q.name`,
     [overdueSeconds, limit],
   );
+}
+
+interface Attempt {
+  queue: string;
+  jobId: string;
+  retryCount: number;
+}
+
+/** As listOverdue, one by one. */
+export function listExpiring(sql: Sql, limit: number): Promise<Attempt[]> {
+  return sql.query<Attempt>(
+    `SELECT q.name AS queue, w.id AS "jobId", w.retry_count AS "retryCount" FROM queue q CROSS JOIN LATERAL (
+       SELECT j.id, j.retry_count FROM job j CROSS JOIN LATERAL (${OVER_AT}) d
+       WHERE j.name = q.name AND j.state = 'active' AND d.over_at < now() LIMIT $1
+     ) w`,
+    [limit],
+  );
+}
+
+/** Who was completed, cancelled or deleted meanwhile was not failed; who runs again was. */
+export async function listExpired(sql: Sql, attempts: readonly Attempt[]): Promise<string[]> {
+  const rows = await sql.query<{ attempt: string }>(
+    `SELECT a.queue || '/' || a.id || ':' || a.retry_count AS attempt
+     FROM unnest($1::text[], $2::uuid[], $3::int[]) AS a(queue, id, retry_count) JOIN job j ON j.name = a.queue AND j.id = a.id
+     WHERE j.state IN ('retry', 'failed') OR (j.state = 'active' AND j.retry_count > a.retry_count) ORDER BY 1`,
+    [attempts.map(({ queue }) => queue), attempts.map(({ jobId }) => jobId), attempts.map(({ retryCount }) => retryCount)],
+  );
+  return rows.map(({ attempt }) => attempt);
 }
 
 export interface MonitoringRow {
@@ -27,9 +57,12 @@ export interface MonitoringRow {
   claimSeconds: number | null;
   /** Queues that are claimed, but whose counts have not been written for so long although no backoff defers that. */
   idle: string[];
-  /** Live instances, and those of them that supervise. */
+  /** Live instances, and those of them that supervise, as HOST:PID. */
   instances: number;
-  supervising: number;
+  supervising: string[];
+  /** How long the oldest of them has lived, and the oldest that supervises; 0 where there is none. */
+  instanceSeconds: number;
+  supervisingSeconds: number;
 }
 
 /** Through to_jsonb, for not every schema has every column. */
@@ -40,13 +73,15 @@ export async function readMonitoring(sql: Sql, idleSeconds: number): Promise<Mon
      ), backoff AS (
        SELECT coalesce(max((to_jsonb(v)->>'monitor_backoff_on')::timestamptz) > now() - make_interval(secs => $1), false) AS declared FROM version v
      ), living AS (
-       SELECT supervise FROM instance WHERE stopped_on IS NULL AND heartbeat_on > now() - 3 * heartbeat_seconds * interval '1 s'
+       SELECT supervise, host || ':' || pid AS place, extract(epoch FROM now() - started_on)::float8 AS age FROM instance WHERE stopped_on IS NULL AND heartbeat_on > now() - 3 * heartbeat_seconds * interval '1 s'
      )
      SELECT (SELECT count(*)::int FROM monitored) AS queues,
        (SELECT extract(epoch FROM now() - coalesce(max(claim_on), min(created_on)))::float8 FROM monitored) AS "claimSeconds",
        array(SELECT name FROM monitored, backoff WHERE NOT declared AND claim_on > now() - make_interval(secs => $1)
          AND coalesce(monitor_on, created_on) < claim_on - make_interval(secs => $1) ORDER BY name) AS idle,
-       (SELECT count(*)::int FROM living) AS instances, (SELECT count(*)::int FROM living WHERE supervise) AS supervising`,
+       (SELECT count(*)::int FROM living) AS instances, (SELECT coalesce(max(age), 0) FROM living) AS "instanceSeconds",
+       array(SELECT place FROM living WHERE supervise ORDER BY place) AS supervising,
+       (SELECT coalesce(max(age), 0) FROM living WHERE supervise) AS "supervisingSeconds"`,
     [idleSeconds],
   );
   if (!row) throw new Error('pg-boss has no queue table');

@@ -3,7 +3,14 @@ import type { ExecutorHealth } from '../executors/health.ts';
 import type { FleetState } from '../fleet/queries.ts';
 import { findGone, findHung, isInScope, type Scope } from './eligibility.ts';
 
-const FLEET: FleetState = { comebackSeconds: 10_000, comebackReason: null, braked: false, ownBeatFresh: true, daemonAgeSeconds: 10_000 };
+const FLEET: FleetState = {
+  comebackSeconds: 10_000,
+  comebackReason: null,
+  braked: false,
+  releasedSeconds: null,
+  ownBeatFresh: true,
+  daemonAgeSeconds: 10_000,
+};
 const BRAKES = { percent: 55, minimum: 3, startupDelaySeconds: 120, outageGraceSeconds: 120 };
 const SCOPE = { stack: null, env: null };
 

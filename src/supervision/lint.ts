@@ -18,6 +18,7 @@ export interface LintFinding {
 
 /** pg-boss's default; what is longer was chosen. */
 const LONG_EXPIRY_SECONDS = 900;
+/** Ours too, where it is taken over. */
 const DEFAULT_MONITOR_SECONDS = 60;
 
 /** Settings of pg-boss's queues that make recovery slow, or lose jobs. Reads only. */
@@ -45,7 +46,9 @@ export async function lintQueues(
     if (beatSeconds !== null && beatSeconds < monitorSeconds)
       add(
         'beat_shorter_than_monitor',
-        `a beat is lost after ${beatSeconds} s, but looked for every ${monitorSeconds} s: lower monitorIntervalSeconds`,
+        takenOver
+          ? `a beat is lost after ${beatSeconds} s, but the daemons look for it every ${monitorSeconds} s, and that cannot be changed: raise heartbeatSeconds, or leave it at that`
+          : `a beat is lost after ${beatSeconds} s, but looked for every ${monitorSeconds} s: lower monitorIntervalSeconds`,
       );
     if (notify && listeners === 0)
       add('notify_without_listener', 'it notifies, but no live worker listens: set useListenNotify on its workers');

@@ -3,6 +3,7 @@ import type { SupervisionStore } from '../actions/supervision-store.ts';
 import type { FleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
+import { freeSeconds, type SupervisionLimits } from './take-over.ts';
 
 /** By default pg-boss's pass may be a supervise interval and a monitor interval away, 60 s each; and as much again. */
 const OVERDUE_SECONDS = 240;
@@ -11,8 +12,11 @@ const IDLE_SECONDS = 300;
 const PASSES = 2;
 const UNRESOLVED_SECONDS = 120;
 const MOST_COUNTED = 1_000;
+const MOST_NAMED = 50;
 
 const PREFIX = 'supervision_stalled:pgboss:';
+
+type Trouble = 'overdue' | 'nobody' | 'idle' | 'twice' | 'flows';
 
 export interface SupervisionWatch {
   supervision: SupervisionStore;
@@ -21,46 +25,80 @@ export interface SupervisionWatch {
   takenOver: boolean;
 }
 
+export interface Stalls {
+  findings: Finding[];
+  /** Fingerprints that could not be judged: whoever supervises has not had the time for it yet. */
+  unknown: string[];
+}
+
 /**
  * What pg-boss's supervision should have done by now, and has not. While an outage is not far enough back that it could
  * have, nothing is known.
  */
-export async function projectSupervision(sql: Sql, node: string, fleet: FleetState, watch: SupervisionWatch): Promise<IncidentChanges> {
+export async function projectSupervision(
+  sql: Sql,
+  node: string,
+  fleet: FleetState,
+  watch: SupervisionWatch & SupervisionLimits,
+): Promise<IncidentChanges> {
   const { comebackSeconds, ownBeatFresh } = fleet;
   if (!ownBeatFresh || (comebackSeconds !== null && comebackSeconds < OVERDUE_SECONDS)) return { opened: [], resolved: [] };
-  return project(sql, node, { class: 'supervision_stalled', prefix: PREFIX }, await findStalls(sql, watch));
+  const { findings, unknown } = await findStalls(sql, watch, freeSeconds(fleet, watch) ?? 0);
+  return project(sql, node, { class: 'supervision_stalled', prefix: PREFIX, unknown }, findings);
 }
 
-/** Reads only. */
-export async function findStalls(sql: Sql, { supervision, flows, takenOver }: SupervisionWatch): Promise<Finding[]> {
+/** Reads only. @param daemonSeconds for how long the daemons could have made a pass, where they have taken it over. */
+export async function findStalls(sql: Sql, { supervision, flows, takenOver }: SupervisionWatch, daemonSeconds: number): Promise<Stalls> {
   const findings: Finding[] = [];
+  const unknown: string[] = [];
+  const found = (trouble: Trouble, summary: string, evidence: object, affected: number) =>
+    void findings.push({
+      class: 'supervision_stalled',
+      fingerprint: PREFIX + trouble,
+      summary,
+      evidence: { trouble, ...evidence },
+      affected,
+    });
   const { passSeconds } = await supervision.readPace(sql);
   const slowest = PASSES * (passSeconds ?? 0);
   const [overdueSeconds, idleSeconds] = [Math.max(OVERDUE_SECONDS, slowest), Math.max(IDLE_SECONDS, slowest)];
-  const overdue = await supervision.listOverdue(sql, overdueSeconds, MOST_COUNTED);
-  if (overdue.length > 0) {
+  const seen = await supervision.readMonitoring(sql, idleSeconds);
+  const { queues, claimSeconds, idle, instances, supervising, instanceSeconds, supervisingSeconds } = seen;
+  // Who has come up just now, or is held, has not had the time for a pass.
+  const hadTime = (takenOver ? daemonSeconds : supervising.length > 0 ? supervisingSeconds : instanceSeconds) >= idleSeconds;
+
+  if (takenOver && !hadTime) unknown.push(`${PREFIX}overdue`);
+  else {
+    const overdue = await supervision.listOverdue(sql, overdueSeconds, MOST_COUNTED);
     const affected = overdue.reduce((sum, { count }) => sum + count, 0);
     const summary = `active jobs are past their expiry or their beat by ${overdueSeconds} s and more, and pg-boss has not failed them`;
-    findings.push(finding('overdue', summary, { queues: overdue.slice(0, 50).map(({ queue }) => queue) }, affected));
+    if (affected > 0) found('overdue', summary, { queues: overdue.slice(0, MOST_NAMED).map(({ queue }) => queue) }, affected);
   }
-  const { queues, claimSeconds, idle, instances, supervising } = await supervision.readMonitoring(sql, idleSeconds);
+
   const who = takenOver
     ? 'the daemons have taken it over, and'
-    : supervising > 0
+    : supervising.length > 0
       ? 'there are instances that should, but'
       : 'no instance does:';
-  if (queues > 0 && (instances > 0 || takenOver) && (claimSeconds ?? 0) > idleSeconds)
-    findings.push(finding('nobody', `nobody supervises pg-boss's queues: ${who} no pass was claimed for ${idleSeconds} s`, {}, queues));
-  if (idle.length > 0)
-    findings.push(
-      finding('idle', 'passes over queues are claimed, but their work is not done', { queues: idle.slice(0, 50) }, idle.length),
-    );
+  if (queues > 0 && (instances > 0 || takenOver) && (claimSeconds ?? 0) > idleSeconds) {
+    if (hadTime) found('nobody', `nobody supervises pg-boss's queues: ${who} no pass was claimed for ${idleSeconds} s`, {}, queues);
+    else unknown.push(`${PREFIX}nobody`);
+  }
+
+  // A claim that ends a pause looks the same until its counts are written: somebody must have been at it for a while.
+  if (idle.length > 0) {
+    if (hadTime && (takenOver || supervising.length > 0))
+      found('idle', 'passes over queues are claimed, but their work is not done', { queues: idle.slice(0, MOST_NAMED) }, idle.length);
+    else unknown.push(`${PREFIX}idle`);
+  }
+
+  if (takenOver && supervising.length > 0) {
+    const summary = 'instances supervise beside the daemons, and fail live jobs after an outage: set supervise: false on them';
+    found('twice', summary, { instances: supervising.slice(0, MOST_NAMED) }, supervising.length);
+  }
+
   let unresolved = 0;
   for (const leaf of await flows.listLeaves(sql)) unresolved += await flows.countUnresolved(sql, leaf, UNRESOLVED_SECONDS, MOST_COUNTED);
-  if (unresolved > 0) findings.push(finding('flows', 'completed parents have not been resolved: their children wait', {}, unresolved));
-  return findings;
-}
-
-function finding(trouble: string, summary: string, evidence: object, affected: number): Finding {
-  return { class: 'supervision_stalled', fingerprint: `${PREFIX}${trouble}`, summary, evidence: { trouble, ...evidence }, affected };
+  if (unresolved > 0) found('flows', 'completed parents have not been resolved: their children wait', {}, unresolved);
+  return { findings, unknown };
 }

@@ -1,14 +1,17 @@
 import type { FlowStore } from '../actions/flow-store.ts';
+import { appendAudit } from '../audit/append.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import {
+  type EndedStepRow,
   listExhausted,
-  lockRunningSteps,
+  lockUnmoved,
   markExhausted,
   markMissing,
   markReplayed,
   notify,
-  type RunningStepRow,
+  type Place,
+  readRunningSteps,
   type Scope,
 } from './queries.ts';
 import { REPLAY_EVENT, type ReplayedEvent, replayChannel } from './tracking.ts';
@@ -19,9 +22,19 @@ export interface ReconcileDependencies {
   /** Ours: listeners hear its channel. */
   schema: string;
   node: string;
+  /** Who asked for it: a person, or `reclaimd@NODE`. */
+  actor: string;
   /** What an engine has to move a step on before its event is told again. */
   replayAfterSeconds: number;
   replayMax: number;
+}
+
+export interface ReconcileOptions {
+  dryRun?: boolean;
+  /** Where an earlier pass broke off. */
+  from?: Place | undefined;
+  /** A pass breaks off after so many pages of steps; default: it goes through all of them. */
+  pages?: number;
 }
 
 export interface ReconcileResult {
@@ -32,11 +45,16 @@ export interface ReconcileResult {
 
 export interface ReconcileReport extends ReconcileResult {
   events: ReplayedEvent[];
-  /** Replays that no subscriber's queue could take; they were notified all the same. */
+  /** Replays that a subscriber's queue did not take, by its policy or because it refused; they were notified all the same. */
   unpublished: number;
+  /** Replays that are too long for NOTIFY; subscribers got them all the same. */
+  unnotified: number;
+  /** Where the next pass should begin; undefined when this one came to the end. */
+  next: Place | undefined;
 }
 
 const PAGE = 500;
+const BEGINNING: Place = { instanceId: '', step: '' };
 /** A job that is gone for longer is lost: whoever sends after having tracked has sent by then. */
 const LOST_AFTER_SECONDS = 60;
 const LONGEST_PAUSE_SECONDS = 600;
@@ -48,86 +66,106 @@ const PREFIX = 'workflow_stuck:step:';
 
 /**
  * One pass over the running steps of a scope: those whose job has ended have missed its event, and get it again, through
- * NOTIFY and pg-boss's publish. What is told and that it was told are one transaction a page, so that of any number of
- * nodes one tells, and a crash tells once more at most.
+ * NOTIFY and pg-boss's publish. What is told, that it was told, and the audit of it are one transaction a page, so that of
+ * any number of nodes one tells, and a crash tells once more at most. Only what is told is locked.
  * @param scope env strictly equal; stack the scope's, or none.
  */
 export async function reconcileWorkflows(
   dependencies: ReconcileDependencies,
   scope: Scope,
-  { dryRun = false }: { dryRun?: boolean } = {},
+  { dryRun = false, from = BEGINNING, pages = Number.POSITIVE_INFINITY }: ReconcileOptions = {},
 ): Promise<ReconcileReport> {
-  const report: ReconcileReport = { replayed: 0, skipped: 0, events: [], unpublished: 0 };
-  let after = { instanceId: '', step: '' };
-  for (;;) {
-    const page = await dependencies.database.transaction(async (tx) => {
-      const steps = await lockRunningSteps(tx, scope, after, dependencies.replayAfterSeconds, PAGE);
-      return { steps, ...(await replayPage(dependencies, tx, steps, dryRun)) };
-    });
-    report.replayed += page.events.length;
-    report.skipped += page.steps.length - page.events.length;
-    report.events.push(...page.events);
-    report.unpublished += page.unpublished;
-    const last = page.steps.at(-1);
-    if (!last || page.steps.length < PAGE) return report;
-    after = last;
+  const { database, replayAfterSeconds } = dependencies;
+  const report: ReconcileReport = { replayed: 0, skipped: 0, events: [], unpublished: 0, unnotified: 0, next: from };
+  for (let page = 0; page < pages && report.next; page++) {
+    const { running, ended, next } = await readRunningSteps(database, scope, report.next, replayAfterSeconds, PAGE);
+    const told = await settlePage(dependencies, ended, dryRun);
+    report.replayed += told.events.length;
+    report.skipped += running - told.events.length;
+    report.events.push(...told.events);
+    report.unpublished += told.unpublished;
+    report.unnotified += told.unnotified;
+    report.next = next ?? undefined;
   }
+  return report;
 }
 
 /** Pure: how a step's job ended, as far as it can be told by now. */
-export function outcomeOf(step: Pick<RunningStepRow, 'outcome' | 'missing' | 'missingSeconds'>): ReplayedEvent['outcome'] | undefined {
+export function outcomeOf(step: Pick<EndedStepRow, 'outcome' | 'missing' | 'missingSeconds'>): ReplayedEvent['outcome'] | undefined {
   if (step.outcome !== null) return step.outcome;
   return step.missing && (step.missingSeconds ?? 0) >= LOST_AFTER_SECONDS ? 'lost' : undefined;
 }
 
-async function replayPage(
-  dependencies: ReconcileDependencies,
+type Told = Pick<ReconcileReport, 'events' | 'unpublished' | 'unnotified'>;
+const NOTHING: Told = { events: [], unpublished: 0, unnotified: 0 };
+
+async function settlePage(dependencies: ReconcileDependencies, ended: readonly EndedStepRow[], dryRun: boolean): Promise<Told> {
+  if (ended.length === 0) return NOTHING;
+  const mayBeTold = ({ replay }: ReplayedEvent) => replay <= dependencies.replayMax;
+  if (dryRun) return { ...NOTHING, events: eventsOf(ended).filter(mayBeTold) };
+  return dependencies.database.transaction(async (tx) => {
+    const locked = new Set((await lockUnmoved(tx, ended)).map(nameOf));
+    const steps = ended.filter((step) => locked.has(nameOf(step)));
+    const newlyMissing = steps.filter((step) => step.missing && step.missingSeconds === null);
+    const found = steps.filter((step) => !step.missing && step.missingSeconds !== null);
+    const { events = [], exhausted = [] } = Object.groupBy(eventsOf(steps), (event) => (mayBeTold(event) ? 'events' : 'exhausted'));
+    if (newlyMissing.length > 0) await markMissing(tx, newlyMissing, true);
+    if (found.length > 0) await markMissing(tx, found, false);
+    if (exhausted.length > 0) await markExhausted(tx, exhausted);
+    return events.length > 0 ? tell(dependencies, tx, events) : NOTHING;
+  });
+}
+
+async function tell(
+  { flows, schema, node, actor, replayAfterSeconds }: ReconcileDependencies,
   tx: Sql,
-  steps: readonly RunningStepRow[],
-  dryRun: boolean,
-): Promise<{ events: ReplayedEvent[]; unpublished: number }> {
-  const { flows, schema, replayAfterSeconds, replayMax } = dependencies;
-  const due = steps.filter((step) => step.due && !step.exhausted && outcomeOf(step) !== undefined);
-  const replayed = due.filter(({ replays }) => replays < replayMax);
-  const events = replayed.map(eventOf);
-  if (dryRun) return { events, unpublished: 0 };
-  const newlyMissing = steps.filter((step) => step.missing && step.missingSeconds === null);
-  const found = steps.filter((step) => !step.missing && step.missingSeconds !== null);
-  const exhausted = due.filter(({ replays }) => replays >= replayMax);
-  if (newlyMissing.length > 0) await markMissing(tx, newlyMissing, true);
-  if (found.length > 0) await markMissing(tx, found, false);
-  if (exhausted.length > 0) await markExhausted(tx, exhausted);
-  if (events.length === 0) return { events, unpublished: 0 };
-  await markReplayed(tx, replayed, Math.max(SHORTEST_PAUSE_SECONDS, replayAfterSeconds), LONGEST_PAUSE_SECONDS);
-  const payloads = events.map((event) => JSON.stringify(event));
-  await notify(tx, replayChannel(schema), payloads);
+  events: ReplayedEvent[],
+): Promise<Told> {
+  await markReplayed(tx, events, Math.max(SHORTEST_PAUSE_SECONDS, replayAfterSeconds), LONGEST_PAUSE_SECONDS);
+  const notified = await notify(
+    tx,
+    replayChannel(schema),
+    events.map((event) => JSON.stringify(event)),
+  );
   let unpublished = 0;
   for (const queue of await flows.listSubscribers(tx, REPLAY_EVENT))
-    if (!(await tryPublish(tx, flows, queue, events))) unpublished += events.length;
-  return { events, unpublished };
+    unpublished += events.length - (await tryPublish(tx, flows, queue, events));
+  const steps = events.map(({ instanceId, step, queue, jobId, outcome, replay }) => ({
+    step: `${instanceId}/${step}`,
+    job: `${queue}/${jobId}`,
+    outcome,
+    replay,
+  }));
+  await appendAudit(tx, { actor, action: 'workflow_replay', target: 'steps', outcome: 'done', reason: null, node, detail: { steps } });
+  return { events, unpublished, unnotified: events.length - notified };
 }
 
-function eventOf(step: RunningStepRow): ReplayedEvent {
-  const { instanceId, workflow, queue, jobId, replays } = step;
-  const outcome = outcomeOf(step) as ReplayedEvent['outcome'];
-  return { instanceId, workflow, step: step.step, queue: queue ?? '', jobId: jobId ?? '', outcome, replay: replays + 1 };
+const nameOf = ({ instanceId, step }: Place) => JSON.stringify([instanceId, step]);
+
+/** What the engines of those steps have to be told now. */
+function eventsOf(steps: readonly EndedStepRow[]): ReplayedEvent[] {
+  return steps.flatMap((row) => {
+    const { instanceId, workflow, step, queue, jobId, due, replays } = row;
+    const outcome = outcomeOf(row);
+    return due && outcome !== undefined ? [{ instanceId, workflow, step, queue, jobId, outcome, replay: replays + 1 }] : [];
+  });
 }
 
-/** A subscriber whose queue refuses does not keep the others from hearing. */
+/** A subscriber whose queue refuses does not keep the others from hearing. @returns how many it took. */
 async function tryPublish(
   tx: Sql,
   flows: ReconcileDependencies['flows'],
   queue: string,
   events: readonly ReplayedEvent[],
-): Promise<boolean> {
+): Promise<number> {
   await tx.query('SAVEPOINT publish');
   try {
-    await flows.publish(tx, queue, events);
+    const taken = await flows.publish(tx, queue, events);
     await tx.query('RELEASE SAVEPOINT publish');
-    return true;
+    return taken;
   } catch {
     await tx.query('ROLLBACK TO SAVEPOINT publish');
-    return false;
+    return 0;
   }
 }
 

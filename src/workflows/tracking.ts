@@ -33,28 +33,42 @@ export const REPLAY_EVENT = 'reclaimd.workflow_step';
 
 const DEFAULT_SCHEMA = 'reclaimd';
 
-/** Says that a step is under way, and by which job; the same step again begins afresh. */
+/**
+ * Says that a step is under way, and by which job; the same step again begins afresh. The database refuses names of more
+ * than 500 bytes, and steps of an instance that has ended: `instanceMoved` to `running` comes first.
+ */
 export async function trackStep(sql: StatementRunner, start: StepStart, schema = DEFAULT_SCHEMA): Promise<void> {
   const { instanceId, step, queue, jobId, workflow, stack, env } = start;
   const values = [instanceId, step, queue, jobId, workflow, stack, env].map((value) => value ?? null);
   await sql.query(`SELECT ${quoteIdentifier(schema)}.track_step($1, $2, $3, $4, $5, $6, $7)`, values);
 }
 
+export interface StepEnd {
+  instanceId: string;
+  step: string;
+  /** What the engine makes of it; default `completed`. */
+  state?: 'completed' | 'failed' | 'cancelled';
+  /** The job that the event is about: without it an event of an earlier job would move a step that has another by now. */
+  jobId?: string | undefined;
+}
+
 /**
- * Says that the engine has taken note of a step's end; in the transaction that acts upon it.
- * @returns false when it had before: the event came twice, and nothing is to be done.
+ * Says that the engine has taken note of a step's end; in the transaction that acts upon it. Takes an event as it comes.
+ * @returns false when nothing is to be done: the event came before, or is about an earlier job of the step.
+ * @throws for a step that was never tracked.
  */
 export async function stepMoved(
   sql: StatementRunner,
-  { instanceId, step, state = 'completed' }: { instanceId: string; step: string; state?: 'completed' | 'failed' | 'cancelled' },
+  { instanceId, step, state = 'completed', jobId }: StepEnd,
   schema = DEFAULT_SCHEMA,
 ): Promise<boolean> {
-  const answer = await sql.query(`SELECT ${quoteIdentifier(schema)}.step_moved($1, $2, $3) AS moved`, [instanceId, step, state]);
+  const values = [instanceId, step, state, jobId ?? null];
+  const answer = await sql.query(`SELECT ${quoteIdentifier(schema)}.step_moved($1, $2, $3, $4) AS moved`, values);
   const rows = Array.isArray(answer) ? (answer as unknown[]) : (answer as { rows: unknown[] }).rows;
   return (rows[0] as { moved: boolean }).moved;
 }
 
-/** Says what has become of an instance as a whole; steps of one that has ended are not looked after any more. */
+/** Says what has become of an instance as a whole; steps of one that has ended are not looked after any more. @throws for an unknown one. */
 export async function instanceMoved(
   sql: StatementRunner,
   { instanceId, state }: { instanceId: string; state: 'running' | 'blocked' | 'completed' | 'failed' | 'cancelled' },
@@ -72,4 +86,5 @@ export function onReplay(
   return database.listen(replayChannel(schema), (payload) => handler(JSON.parse(payload) as ReplayedEvent));
 }
 
+/** The longest of the names that are made of the schema's: the configuration leaves room for it. */
 export const replayChannel = (schema: string) => `${schema}_workflow_replay`;

@@ -11,8 +11,14 @@ import { spawnWorker } from '../support/worker.ts';
 
 const OUTAGE_MS = 30_000;
 const JOBS = 6;
-/** Between the starts of the jobs, so that their beats, 5 s apart, do not come together. */
-const APART_MS = 800;
+/**
+ * How often a job beats, of the 10 s that it may. Both supervisors look within 5 s of the return: with beats so seldom, and
+ * spread evenly, some job has not beaten by then.
+ */
+const BEAT_SECONDS = 8;
+const APART_MS = (BEAT_SECONDS * 1_000) / JOBS;
+/** As the daemon has it; its own look at each queue comes every 60 s, pg-boss's default. */
+const SUPERVISE_SECONDS = 5;
 const TAKEN_OVER = { RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_OUTAGE_GRACE: '15s' };
 
 type Supervisor = 'the daemon' | 'pg-boss alone';
@@ -28,15 +34,24 @@ async function countFailed(supervisor: Supervisor): Promise<number> {
   await migrate(database, 'reclaimd');
   if (supervisor === 'the daemon') await startTestDaemon(url, TAKEN_OVER);
   else await startSupervising(url);
-  const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever', concurrency: JOBS });
+  const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever', concurrency: JOBS, heartbeatRefreshSeconds: BEAT_SECONDS });
   for (let job = 1; job <= JOBS; job++) {
     await boss.send('work', {});
     await worker.started(job);
     await systemClock.sleep(APART_MS);
   }
+  // The queue is due when the database is back, for both: else the last look before the outage would put the next one off.
+  const makeDue = () => database.query('UPDATE queue SET monitor_claim_on = NULL, monitor_on = NULL');
+  await makeDue();
   await postgres.stop();
   await systemClock.sleep(OUTAGE_MS);
   await postgres.start();
+  await waitFor('the database', () =>
+    makeDue().then(
+      () => true,
+      () => false,
+    ),
+  );
   const looked = () =>
     database.query<{ looked: boolean }>(
       `SELECT coalesce(monitor_claim_on > pg_postmaster_start_time(), false) AS looked FROM queue WHERE name = 'work'`,
@@ -50,7 +65,7 @@ async function countFailed(supervisor: Supervisor): Promise<number> {
 }
 
 async function startSupervising(url: string): Promise<void> {
-  const boss = new PgBoss({ connectionString: url, superviseIntervalSeconds: 1, monitorIntervalSeconds: 1, max: 2 });
+  const boss = new PgBoss({ connectionString: url, superviseIntervalSeconds: SUPERVISE_SECONDS, monitorIntervalSeconds: 60, max: 2 });
   boss.on('error', () => undefined);
   await boss.start();
   onTestFinished(() => boss.stop({ graceful: false }));

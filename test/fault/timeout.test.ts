@@ -23,6 +23,8 @@ const LATE = 11;
 const MISSING = 20;
 const TOO_FRESH_A_SERVER = 11;
 
+const comeBack = (database: Database) => database.query(`UPDATE fleet SET comeback_at = now(), comeback_reason = 'a test'`);
+
 /** Busy workers of a host without a daemon: only their beats speak for them. */
 async function createFleet(workers: number, env: Record<string, string> = {}) {
   const fleet = await createFleetDatabase({ queues: [{ name: 'work', retryLimit: 3 }] });
@@ -63,7 +65,6 @@ async function createSilent(env: Record<string, string> = {}) {
   return { ...fleet, worker, silent: (seconds: number) => fallSilent(fleet.database, seconds, [worker]) };
 }
 
-const comeBack = (database: Database) => database.query('UPDATE fleet SET comeback_at = now()');
 const countRecoveries = async (database: Database) => (await database.query('SELECT FROM recovery')).length;
 
 test('the job of a worker killed on a host without a daemon comes back after missing-after, and not before', async () => {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { createBeat } from '../../src/fleet/beat.ts';
-import { claimFleet } from '../../src/fleet/queries.ts';
+import { claimFleet, readFleetState, saveBrake } from '../../src/fleet/queries.ts';
 import { createFleetDatabase, silentLog } from '../support/database.ts';
 
 const IDENTITY = {
@@ -26,6 +26,37 @@ test('a long gap between two beats of one daemon voids silence for the fleet; a 
   await database.query(`UPDATE node SET beat_at = now() - interval '8 seconds'`);
   await beat(database);
   expect(await comeback()).not.toBeNull();
+});
+
+test('a beat after a gap is not fresh without its comeback, whatever breaks in between', async () => {
+  const { database } = await createFleetDatabase();
+  await claimFleet(database, 'pgboss');
+  const beat = createBeat({ identity: IDENTITY, log: silentLog, onNodeConflict: () => expect.unreachable('no rival') });
+  await beat(database);
+  await database.query(`UPDATE node SET beat_at = now() - interval '1 minute'`);
+  await database.query('ALTER TABLE fleet ADD CONSTRAINT none CHECK (comeback_at IS NULL)');
+  await expect(beat(database)).rejects.toThrow('none');
+  expect(await database.query(`SELECT FROM node WHERE beat_at > now() - interval '50 seconds'`)).toEqual([]);
+  await database.query('ALTER TABLE fleet DROP CONSTRAINT none');
+  await beat(database);
+  expect((await database.query<{ reason: string }>('SELECT comeback_reason AS reason FROM fleet'))[0]?.reason).toMatch(
+    /^node n was cut off for 6\d s$/,
+  );
+});
+
+test('the brake leaves behind when it was let go', async () => {
+  const { database } = await createFleetDatabase();
+  await claimFleet(database, 'pgboss');
+  const look = async () => {
+    const { braked, releasedSeconds } = await readFleetState(database, null, null, 1);
+    return [braked, releasedSeconds === null];
+  };
+  await saveBrake(database, false);
+  expect(await look()).toEqual([false, true]);
+  await saveBrake(database, true);
+  expect(await look()).toEqual([true, true]);
+  await saveBrake(database, false);
+  expect(await look()).toEqual([false, false]);
 });
 
 test("a daemon's own earlier life is no rival, however it ended", async () => {

@@ -121,7 +121,7 @@ test('whatever is about to change jobs asks for the schema first', async () => {
     repair: () => database.transaction((tx) => jobs.readJobs(tx, [], { lock: true })),
     replay: () => database.transaction((tx) => flows.publish(tx, 'heard', [{}])),
     flows: () => flows.resolve(),
-    supervision: () => supervision.supervise(),
+    supervision: () => supervision.supervise(async () => undefined),
   };
   for (const [name, way] of Object.entries(ways)) {
     const error = await way().catch((cause: unknown) => cause);

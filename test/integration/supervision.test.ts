@@ -1,11 +1,23 @@
 import { expect, test } from 'vitest';
+import type { FleetState } from '../../src/fleet/queries.ts';
 import { lintQueues } from '../../src/supervision/lint.ts';
+import { superviseOnce } from '../../src/supervision/take-over.ts';
 import { findStalls, projectSupervision } from '../../src/supervision/watch.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { openTestContext } from '../support/executor.ts';
 import { chainOfThree } from '../support/flows.ts';
+import { holdTurn, releaseTurn, twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
+
+const CALM: FleetState = {
+  comebackSeconds: 1_000,
+  comebackReason: null,
+  braked: false,
+  releasedSeconds: null,
+  ownBeatFresh: true,
+  daemonAgeSeconds: 1_000,
+};
 
 async function createSupervised() {
   const fleet = await createFleetDatabase({
@@ -13,15 +25,24 @@ async function createSupervised() {
   });
   const context = await openTestContext(fleet.url);
   const { database } = fleet;
-  const watch = { supervision: context.supervision, flows: context.flows, takenOver: false };
-  const stalls = async () =>
-    (await findStalls(database, watch)).map(({ fingerprint, affected }) => [fingerprint.split(':').at(-1), affected]);
-  const register = (supervise: boolean, config: object = {}, workers: object[] = []) =>
+  const watch = {
+    supervision: context.supervision,
+    flows: context.flows,
+    takenOver: false,
+    outageGraceSeconds: 120,
+    startupDelaySeconds: 120,
+  };
+  const stalls = async (takenOver = false, daemonSeconds = 0) =>
+    (await findStalls(database, { ...watch, takenOver }, daemonSeconds)).findings.map(({ fingerprint, affected }) => [
+      fingerprint.split(':').at(-1),
+      affected,
+    ]);
+  const register = (supervise: boolean, config: object = {}, workers: object[] = [], ageSeconds = 3_600) =>
     database.query(
       `INSERT INTO instance (id, host, pid, version, node_version, heartbeat_seconds, supervise, schedule, migrate, persist_queue_stats,
-         persist_warnings, config, workers)
-       VALUES (gen_random_uuid(), 'h', 1, '12.38.0', '24', 30, $1, false, false, false, false, $2, $3)`,
-      [supervise, JSON.stringify(config), JSON.stringify(workers)],
+         persist_warnings, config, workers, started_on)
+       VALUES (gen_random_uuid(), 'h', 1, '12.38.0', '24', 30, $1, false, false, false, false, $2, $3, now() - make_interval(secs => $4))`,
+      [supervise, JSON.stringify(config), JSON.stringify(workers), ageSeconds],
     );
   return { ...fleet, context, watch, stalls, register };
 }
@@ -56,13 +77,18 @@ test('nobody supervises: neither an instance nor anybody else claims a pass', as
   expect(await stalls()).toEqual([]);
   await register(false);
   expect(await stalls()).toEqual([['nobody', 5]]);
+  // One that supervises and has come up just now has not had the time for a pass.
+  await register(true, {}, [], 10);
+  expect(await stalls()).toEqual([]);
+  await database.query('DELETE FROM instance WHERE supervise');
   // Somebody who calls supervise() of his own accord does as well.
   await boss.supervise();
   expect(await stalls()).toEqual([]);
 });
 
 test('passes that are claimed while their work is not done, unless a backoff is declared', async () => {
-  const { database, stalls } = await createSupervised();
+  const { database, stalls, register } = await createSupervised();
+  await register(true);
   await database.query(
     `UPDATE queue SET created_on = now() - interval '1 hour', monitor_claim_on = now(), monitor_on = now() - interval '1 minute'`,
   );
@@ -73,6 +99,54 @@ test('passes that are claimed while their work is not done, unless a backoff is 
   expect(await stalls()).toEqual([]);
   await database.query(`UPDATE version SET monitor_backoff_on = now() - interval '10 minutes'`);
   expect(await stalls()).toEqual([['idle', 1]]);
+});
+
+test('the first pass after a pause is given the time to do its work', async () => {
+  const { database, watch, stalls, register } = await createSupervised();
+  await register(true, {}, [], 60);
+  await database.query(
+    `UPDATE queue SET created_on = now() - interval '3 days', monitor_claim_on = now(), monitor_on = now() - interval '1 day'`,
+  );
+  expect(await stalls()).toEqual([]);
+  // What was said before is not taken back by it either.
+  expect((await findStalls(database, watch, 0)).unknown).toEqual(['supervision_stalled:pgboss:idle']);
+  await database.query(`UPDATE instance SET started_on = now() - interval '10 minutes'`);
+  expect(await stalls()).toEqual([['idle', 5]]);
+});
+
+test('taken over: a pass that is held, or was until now, is not missed', async () => {
+  const { boss, database, watch, stalls } = await createSupervised();
+  await database.query(
+    `UPDATE queue SET created_on = now() - interval '3 days', monitor_on = now() - interval '6 minutes', monitor_claim_on = now() - interval '6 minutes'`,
+  );
+  await boss.send('beats', {});
+  await boss.fetch('beats');
+  await database.query(`UPDATE job SET heartbeat_on = now() - interval '10 minutes'`);
+  expect(await stalls(true, 299)).toEqual([]);
+  expect((await findStalls(database, { ...watch, takenOver: true }, 299)).unknown).toEqual([
+    'supervision_stalled:pgboss:overdue',
+    'supervision_stalled:pgboss:nobody',
+  ]);
+  expect(await stalls(true, 301)).toEqual([
+    ['overdue', 1],
+    ['nobody', 5],
+  ]);
+  const project = (fleet: object) =>
+    projectSupervision(database, 'test', { ...CALM, ...fleet }, { ...watch, takenOver: true, startupDelaySeconds: 600 });
+  expect((await project({ daemonAgeSeconds: 590 })).opened).toEqual([]);
+  expect((await project({ daemonAgeSeconds: 2_000, braked: true })).opened).toEqual([]);
+  expect((await project({ daemonAgeSeconds: 2_000 })).opened).toEqual([{ class: 'supervision_stalled', count: 2 }]);
+  expect((await project({ daemonAgeSeconds: 2_000, braked: true })).resolved).toEqual([]);
+});
+
+test('taken over: an instance that supervises all the same is an incident, until it stops', async () => {
+  const { database, stalls, register } = await createSupervised();
+  await register(false);
+  await database.query('UPDATE queue SET monitor_on = now(), monitor_claim_on = now()');
+  expect(await stalls(true)).toEqual([]);
+  await register(true);
+  expect(await stalls(true)).toEqual([['twice', 1]]);
+  expect(await stalls()).toEqual([]);
 });
 
 test('flows that nobody resolves', async () => {
@@ -89,8 +163,7 @@ test('after an outage nothing is known; what was said before stays', async () =>
   const { database, watch, register } = await createSupervised();
   await database.query(`UPDATE queue SET created_on = now() - interval '1 hour'`);
   await register(false);
-  const calm = { comebackSeconds: 1_000, comebackReason: null, braked: false, ownBeatFresh: true, daemonAgeSeconds: 1_000 };
-  const look = (fleet: object) => projectSupervision(database, 'test', { ...calm, ...fleet }, watch);
+  const look = (fleet: object) => projectSupervision(database, 'test', { ...CALM, ...fleet }, watch);
   expect((await look({ comebackSeconds: 10 })).opened).toEqual([]);
   expect((await look({})).opened).toEqual([{ class: 'supervision_stalled', count: 1 }]);
   await database.query('UPDATE instance SET stopped_on = now()');
@@ -112,8 +185,58 @@ test('taken over: the daemon fails what is overdue, resolves flows, and keeps to
     (await database.query<{ state: string; blocked: boolean }>('SELECT state::text, blocked FROM job WHERE name = $1', [name]))[0];
   await waitFor('the overdue job to fail', async () => (await stateOf('dead'))?.state === 'failed');
   await waitFor('the child to be free', async () => (await stateOf('child'))?.blocked === false);
+  // pg-boss commits by itself; what it failed is told after that.
+  const audit = () => database.query(`SELECT actor, target, detail FROM audit WHERE action = 'supervise'`);
+  await waitFor('the audit of the pass', async () => (await audit()).length > 0);
+  expect(await audit()).toEqual([{ actor: 'reclaimd@second', target: 'queues', detail: { attempts: [`dead/${overdue?.id}:0`] } }]);
   const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
   expect(metrics).not.toMatch(/reclaimd_loop_runs_total\{loop="supervise",result="error"\}/);
+});
+
+test('a pass is broken off between two statements of pg-boss, and goes on when nothing holds it any more', async () => {
+  const { boss, url, database } = await createSupervised();
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  await boss.send('dead', {}, { retryLimit: 0 });
+  await boss.fetch('dead');
+  await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
+  let asked = 0;
+  const pass = (statements: number) => {
+    asked = 0;
+    return superviseOnce({
+      database,
+      node: 'test',
+      supervision: context.supervision,
+      flows: context.flows,
+      outageGraceSeconds: 120,
+      startupDelaySeconds: 120,
+      readFleet: async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }),
+    });
+  };
+  const state = async () => (await database.query<{ state: string }>(`SELECT state::text FROM job WHERE name = 'dead'`))[0]?.state;
+  // Before the pass, then before the list of queues, the claim and the counts: as after a sleep of the host.
+  expect(await pass(4)).toBe('this daemon was cut off');
+  expect(asked).toBe(5);
+  expect(await state()).toBe('active');
+  await database.query('UPDATE queue SET monitor_claim_on = NULL, monitor_on = NULL');
+  expect(await pass(1_000)).toBeUndefined();
+  expect(await state()).toBe('failed');
+  // Other calls of pg-boss's are not asked about.
+  asked = 0;
+  await context.flows.resolve();
+  expect(asked).toBe(0);
+});
+
+test('while another daemon has the turn, nobody supervises', async () => {
+  const { boss, url, database } = await createSupervised();
+  await boss.send('dead', {}, { retryLimit: 0 });
+  await boss.fetch('dead');
+  await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
+  await holdTurn(database, 'supervise');
+  for (const node of ['one', 'two']) await startTestDaemon(url, { RECLAIMD_NODE: node, RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  await twoSweepsPass(database);
+  expect(await database.query('SELECT FROM queue WHERE monitor_claim_on IS NOT NULL')).toEqual([]);
+  await releaseTurn(database, 'supervise');
+  await waitFor('the overdue job to fail', async () => (await database.query(`SELECT FROM job WHERE state = 'failed'`)).length === 1);
 });
 
 test('settings that make recovery slow or lose jobs are named, sound ones are not', async () => {
@@ -140,4 +263,7 @@ test('settings that make recovery slow or lose jobs are named, sound ones are no
   await register(true, { monitorIntervalSeconds: 5 });
   expect(await lint()).not.toContainEqual(['beat_shorter_than_monitor', 'quick']);
   expect(await lint(true)).toContainEqual(['supervised_twice', null]);
+  // The daemons look every 60 s, whatever the workers were told.
+  const [beat] = (await lintQueues(database, context.supervision, { takenOver: true })).filter(({ queue }) => queue === 'quick');
+  expect(beat?.message).toMatch(/every 60 s, and that cannot be changed: raise heartbeatSeconds/);
 });

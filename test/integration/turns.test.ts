@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
-import { endTurn, takeTurn } from '../../src/claims/turn.ts';
+import { inTurn } from '../../src/claims/run-turn.ts';
+import { endTurn, renewTurn, takeTurn } from '../../src/claims/turn.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
+import type { Clock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { spawnDaemon } from '../support/daemon-process.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -84,6 +86,33 @@ test('a dry run says what it would do when that changes, not at every sweep', as
   await waitFor('the second word', () => said().length > 1);
   await passesOf('sweep', at?.url);
   expect(said()).toEqual([1, 2]);
+});
+
+test('a pass that takes longer than a lease keeps its turn, and gives it back at its end', async () => {
+  const { database } = await createFleetDatabase();
+  const renewals: (() => void)[] = [];
+  const clock: Clock = {
+    now: () => 0,
+    sleep: (_, signal) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      renewals.push(resolve);
+      signal?.addEventListener('abort', () => resolve());
+      return promise;
+    },
+  };
+  const work = Promise.withResolvers<void>();
+  const pass = inTurn({ sql: database, clock, daemonId: A }, 'supervise', 1_000, () => work.promise)();
+  await waitFor('the turn', () => renewals.length === 1);
+  await database.query(`UPDATE turn SET due_at = now() - interval '40 seconds', lease_until = now() - interval '1 millisecond'`);
+  renewals[0]?.();
+  await waitFor('the renewal', () => renewals.length === 2);
+  expect((await takeTurn(database, 'supervise', 1_000, B)).mine).toBe(false);
+  work.resolve();
+  expect(await pass).toBeUndefined();
+  expect((await takeTurn(database, 'supervise', 1_000, B)).mine).toBe(true);
+  // Who lost it meanwhile takes nothing back.
+  await renewTurn(database, 'supervise', A);
+  expect(await database.query('SELECT holder FROM turn')).toEqual([{ holder: B }]);
 });
 
 test('the same RECLAIMD_NODE twice is noticed and said', async () => {

@@ -38,9 +38,9 @@ async function startStep(client: pg.PoolClient, instanceId: string, step: string
 }
 
 /** The engine's whole logic: a step has ended, so the next one begins. Told twice, it acts once. */
-async function onEvent({ instanceId, step }: { instanceId: string; step: string }): Promise<void> {
+async function onEvent({ instanceId, step, jobId }: { instanceId: string; step: string; jobId: string }): Promise<void> {
   await transaction(async (client) => {
-    if (!(await stepMoved(client, { instanceId, step }))) return;
+    if (!(await stepMoved(client, { instanceId, step, jobId }))) return;
     await client.query('INSERT INTO public.effect VALUES ($1, $2)', [instanceId, step]);
     here('inside the event');
     const next = STEPS[STEPS.indexOf(step) + 1];
@@ -60,6 +60,6 @@ for (;;) {
     here('in the job');
     await boss.complete('step', { id: job.id, retryCount: job.retryCount });
     here('before the event');
-    await onEvent(job.data);
+    await onEvent({ ...job.data, jobId: job.id });
   }
 }

@@ -20,3 +20,16 @@ export async function passesOf(loop: string, daemonUrl: string | undefined, coun
   const before = await passes();
   await waitFor(`${count} passes of ${loop}`, async () => (await passes()) >= before + count);
 }
+
+/** As if another node had a pass under way. */
+export async function holdTurn(database: Database, name: string): Promise<void> {
+  await database.query(
+    `INSERT INTO turn (name, holder, due_at, lease_until) VALUES ($1, gen_random_uuid(), now(), now() + interval '1 hour')
+     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, due_at = excluded.due_at, lease_until = excluded.lease_until`,
+    [name],
+  );
+}
+
+export async function releaseTurn(database: Database, name: string): Promise<void> {
+  await database.query('UPDATE turn SET lease_until = NULL WHERE name = $1', [name]);
+}

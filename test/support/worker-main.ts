@@ -36,6 +36,7 @@ for (const queue of options.queues) {
     batchSize: options.batchSize ?? 1,
     pollingIntervalSeconds: options.pollingIntervalSeconds ?? 0.5,
     localConcurrency: options.concurrency ?? 1,
+    ...(options.heartbeatRefreshSeconds === undefined ? {} : { heartbeatRefreshSeconds: options.heartbeatRefreshSeconds }),
   };
   await boss.work(queue, work, async (jobs) => {
     for (const { id, retryCount } of jobs) say({ event: 'started', queue, id, retryCount });
