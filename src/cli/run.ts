@@ -1,5 +1,6 @@
 import { createDaemon, type Daemon } from '../daemon.ts';
 import { systemClock } from '../runtime/clock.ts';
+import { createLogger } from '../runtime/logger.ts';
 import { createNotifier, type Notifier } from '../systemd/notify.ts';
 import { requireConfig, type Surroundings } from './command.ts';
 import { loadPolicyModule } from './policy-module.ts';
@@ -10,13 +11,14 @@ const READY_LIMIT_MS = 20_000;
 const STATUS_INTERVAL_MS = 10_000;
 
 /** `reclaimd run`: the daemon, until a signal. */
-export async function run({ env, out, signal }: Surroundings): Promise<void> {
+export async function run({ env, signal }: Surroundings): Promise<void> {
   const config = requireConfig(env);
   const resolvePolicy = await loadPolicyModule(config.policyModule);
   const notifier = createNotifier(env);
   await using server = await startDatabase(config);
-  if (server.embedded) out(`private Postgres: ${server.url}`);
-  const daemon = await createDaemon(config, { databaseUrl: server.url, resolvePolicy });
+  const log = createLogger(config.logLevel, config.node);
+  if (server.urlFile) log.info({ DATABASE_URL_FILE: server.urlFile }, 'a private Postgres runs: commands take its URL from that file');
+  const daemon = await createDaemon(config, { databaseUrl: server.url, resolvePolicy, log });
   if (notifier) await report(notifier, daemon, signal);
   await untilAborted(signal);
   await Promise.all([notifier?.stopping(), daemon.stop()]);
