@@ -87,6 +87,9 @@ test.each([
 test.each([
   'postgres://user:hunter2@db:5432/app',
   'postgres://user@db/app?password=hunter2',
+  'postgres://user@db/app?password=hunter2&password=hunter2',
+  'postgres://user@db/app?sslmode=require&sslpassword=hunter2',
+  'postgres://user@db/app?options=-c%20app.token%3Dhunter2',
   'mysql://user:hunter2@db/app',
   'user:hunter2@db/app',
   'postgres:user:hunter2@db/app',

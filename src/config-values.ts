@@ -122,6 +122,10 @@ export function formatAddress({ host, port }: { host: string; port: number }): s
   return `${isIPv6(host) ? `[${host}]` : host}:${port}`;
 }
 
+/** What a rule may say of the poison limit, and of attempts without a beat. */
+export const RULE_MAX = integer(0, 1000);
+export const RULE_STALE = duration(1000);
+
 export const policyRules: ValueType<readonly PolicyRule[]> = {
   allowed: `rules such as \`charge-*=hold,mail=restart:max=5:stale=10m\`; policies: ${POLICIES.join(', ')}`,
   parse: (given) => {
@@ -137,8 +141,8 @@ function parseRule(written: string): PolicyRule | undefined {
   const rule: PolicyRule = { queue, policy: policy as Policy };
   for (const option of options) {
     const [name, value = ''] = option.split('=');
-    const max = integer(0, 1000).parse(value);
-    const stale = duration(1000).parse(value);
+    const max = RULE_MAX.parse(value);
+    const stale = RULE_STALE.parse(value);
     if (name === 'max' && max !== undefined) rule.maxRecoveries = max;
     else if (name === 'poison' && (value === 'discard' || value === 'hold')) rule.poison = value;
     else if (name === 'stale' && stale !== undefined) rule.staleAfterMs = stale;
@@ -167,6 +171,12 @@ export const unitPatterns: ValueType<readonly string[]> = {
   parse: parseUnitPatterns,
 };
 
+/** Of a URL's parameters, those that hold no secret; a driver may know others that do, as `sslpassword`. */
+const SHOWN_PARAMETERS = new Set(
+  `host port dbname user sslmode sslcert sslkey sslrootcert sslnegotiation uselibpqcompat channel_binding target_session_attrs
+   application_name fallback_application_name connect_timeout client_encoding gssencmode keepalives`.split(/\s+/),
+);
+
 /**
  * A URL without its password. What is no plain URL is not shown at all, for it may hold one anywhere: `user:password@host` parses as
  * a URL of scheme "user", and a password with a bare `/`, `?` or `#` lands, `@` and all, in the path or behind it.
@@ -177,7 +187,7 @@ export function maskUrl(given: string): string {
   const url = new URL(given);
   if (`${url.pathname}${url.search}${url.hash}`.includes('@')) return '(not shown)';
   if (url.password) url.password = '***';
-  if (url.searchParams.has('password')) url.searchParams.set('password', '***');
+  for (const name of new Set(url.searchParams.keys())) if (!SHOWN_PARAMETERS.has(name)) url.searchParams.set(name, '***');
   return url.toString();
 }
 

@@ -123,7 +123,8 @@ const variables: Variables = {
     required: true,
     secret: true,
     ...databaseUrl,
-    meaning: 'The database that pg-boss lives in. `embedded:DIR` starts a private Postgres there, for trying out.',
+    meaning:
+      'The database that pg-boss lives in. `embedded:DIR` starts a private Postgres there, for trying out; commands take its URL from `DIR/database-url`, by `DATABASE_URL_FILE`.',
   },
   node: {
     name: 'RECLAIMD_NODE',

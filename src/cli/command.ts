@@ -37,7 +37,7 @@ export async function withContext<T>(surroundings: Surroundings, run: (context: 
   const config = requireConfig(surroundings.env);
   if (config.databaseUrl.startsWith('embedded:')) {
     throw new UsageError(
-      'DATABASE_URL=embedded:DIR starts a Postgres of its own and is for `run` and `demo`; give a command the URL that `run` printed',
+      'DATABASE_URL=embedded:DIR starts a Postgres of its own and is for `run` and `demo`; give a command DATABASE_URL_FILE=DIR/database-url instead',
     );
   }
   const context = openContext({

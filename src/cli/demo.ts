@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { createDaemon } from '../daemon.ts';
+import { Interrupted } from '../demo/interrupted.ts';
 import { type Balance, createEffectTable, readBalance } from '../demo/queries.ts';
-import { crashed, frozen, Interrupted, killed, type SceneResult, type Stage, stopped, until } from '../demo/scenes.ts';
+import { crashed, frozen, killed, type SceneResult, type Stage, stopped, until } from '../demo/scenes.ts';
 import { createWorkers } from '../demo/workers.ts';
 import { installOwnership } from '../ownership/install.ts';
 import { installPgBossSchema } from '../pgboss/install.ts';
@@ -72,16 +73,16 @@ export async function demo(surroundings: Surroundings, options: DemoOptions): Pr
     cleanup.defer(() => daemon.stop());
     say(node, `a daemon runs, metrics at ${daemon.url}/metrics`);
   }
-  const workers = createWorkers(server.url, QUEUE, JOB_MS);
+  const workers = createWorkers({ url: server.url, queue: QUEUE, jobMs: JOB_MS, signal: surroundings.signal });
   cleanup.defer(() => workers.killAll());
-  for (let index = 0; index < WORKERS; index++) {
-    const { name, pid } = await workers.start();
-    say(name, `an unmodified pg-boss worker, pid ${pid}`);
-  }
 
   const stage: Stage = { database, boss, queue: QUEUE, workers, say, signal: surroundings.signal };
   const results: SceneResult[] = [];
   try {
+    for (let index = 0; index < WORKERS; index++) {
+      const { name, pid } = await workers.start();
+      say(name, `an unmodified pg-boss worker, pid ${pid}`);
+    }
     do {
       for (const scene of [killed, crashed, stopped, frozen, killed]) {
         await boss.insert(

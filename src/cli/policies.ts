@@ -1,5 +1,5 @@
 import { POLICIES, type PoisonPolicy, type Policy } from '../actions/limits.ts';
-import { parseDuration } from '../config.ts';
+import { RULE_MAX, RULE_STALE, text, type ValueType } from '../config-values.ts';
 import { listPolicies, removePolicy, savePolicy } from '../recovery/policy-table.ts';
 import { EXIT, refused, type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, printJson, table } from './output.ts';
@@ -45,21 +45,19 @@ interface SetOptions {
 }
 
 export async function set(surroundings: Surroundings, queue: string, policy: string, options: SetOptions): Promise<number> {
+  if (text.parse(queue) === undefined) throw new UsageError(`QUEUE: given ${JSON.stringify(queue)}; allowed: ${text.allowed}`);
   if (!POLICIES.includes(policy as Policy)) throw new UsageError(`POLICY: given ${policy}; allowed: ${POLICIES.join(', ')}`);
   const { poison, maxRecoveries, staleAfter } = options;
   if (poison !== undefined && poison !== 'discard' && poison !== 'hold')
     throw new UsageError(`--poison: given ${poison}; allowed: discard, hold`);
-  if (maxRecoveries !== undefined && !/^\d{1,6}$/.test(maxRecoveries))
-    throw new UsageError(`--max-recoveries: given ${maxRecoveries}; allowed: a whole number from 0`);
-  const staleAfterMs = staleAfter === undefined ? undefined : parseDuration(staleAfter);
-  if (staleAfter !== undefined && !staleAfterMs)
-    throw new UsageError(`--stale-after: given ${staleAfter}; allowed: a duration such as 30s, 10m or 1h`);
+  const most = readOption('--max-recoveries', maxRecoveries, RULE_MAX);
+  const staleAfterMs = readOption('--stale-after', staleAfter, RULE_STALE);
   return withReadyContext(surroundings, async (context) => {
     const rule = {
       queue,
       policy: policy as Policy,
       poison: poison as PoisonPolicy | undefined,
-      maxRecoveries: maxRecoveries === undefined ? undefined : Number(maxRecoveries),
+      maxRecoveries: most,
       staleAfterMs,
     };
     const wish = wishFor('policy_set', queue, options.actor);
@@ -72,6 +70,14 @@ export async function set(surroundings: Surroundings, queue: string, policy: str
     surroundings.out(`policy of ${queue}: ${policy}`);
     return EXIT.done;
   });
+}
+
+/** As RECLAIMD_POLICIES takes it. */
+function readOption<Value>(name: string, given: string | undefined, { parse, allowed }: ValueType<Value>): Value | undefined {
+  if (given === undefined) return undefined;
+  const value = parse(given);
+  if (value === undefined) throw new UsageError(`${name}: given ${given}; allowed: ${allowed}`);
+  return value;
 }
 
 export async function remove(surroundings: Surroundings, queue: string, { actor }: { actor: string }): Promise<number> {

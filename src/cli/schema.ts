@@ -1,4 +1,5 @@
 import { installOwnership, removeOwnership } from '../ownership/install.ts';
+import type { GateState } from '../pgboss/gate.ts';
 import { migrate } from '../postgres/migrate.ts';
 import { EXIT, refused, type Surroundings, withContext, withReadyContext } from './command.ts';
 import { grantStatements } from './grants.ts';
@@ -23,15 +24,18 @@ export async function runInstallOwnership(surroundings: Surroundings, { actor }:
     const wish = { ...FLEET, actor, action: 'ownership_install' } as const;
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
-    const gate = await probePgBoss();
-    if (gate.mode === 'wait')
-      throw new UsageError(`pg-boss is not installed in schema "${pgbossSchema}" yet: start a worker once, then run this again`);
+    requireInstalled(await probePgBoss(), pgbossSchema);
     const { installed, present } = await installOwnership(database, { schema: config.schema, pgbossSchema });
     if (installed.length > 0) await database.transaction((tx) => auditWish(tx, context, wish, { tables: installed }));
     const count = installed.length + present.length;
     surroundings.out(`ownership is recorded on ${count} job ${count === 1 ? 'table' : 'tables'} (${installed.length} new)`);
     return EXIT.done;
   });
+}
+
+function requireInstalled({ mode }: GateState, pgbossSchema: string): void {
+  if (mode === 'wait')
+    throw new UsageError(`pg-boss is not installed in schema "${pgbossSchema}" yet: start a worker once, then run this again`);
 }
 
 export async function runRemoveOwnership(surroundings: Surroundings, { actor }: { actor: string }): Promise<number> {
@@ -48,7 +52,9 @@ export async function runRemoveOwnership(surroundings: Surroundings, { actor }: 
 }
 
 export async function runGrants(surroundings: Surroundings, options: { role: string }): Promise<void> {
-  await withReadyContext(surroundings, async ({ config, pgbossSchema }) => {
-    surroundings.out(grantStatements({ role: options.role, schema: config.schema, pgbossSchema }));
+  await withReadyContext(surroundings, async ({ config, database, pgbossSchema, probePgBoss }) => {
+    requireInstalled(await probePgBoss(), pgbossSchema);
+    const { schema, pgbossSupervise: supervise } = config;
+    surroundings.out(await grantStatements(database, { role: options.role, schema, pgbossSchema, supervise }));
   });
 }

@@ -8,9 +8,9 @@ import { createLogger } from '../runtime/logger.ts';
 const EMBEDDED = 'embedded:';
 
 /** The configured server; `embedded:DIR` starts one, with our schema in it, and stops it at disposal. */
-export async function startDatabase(config: Config): Promise<{ url: string; embedded: boolean } & AsyncDisposable> {
+export async function startDatabase(config: Config): Promise<{ url: string; urlFile?: string } & AsyncDisposable> {
   if (!config.databaseUrl.startsWith(EMBEDDED)) {
-    return { url: config.databaseUrl, embedded: false, [Symbol.asyncDispose]: async () => undefined };
+    return { url: config.databaseUrl, [Symbol.asyncDispose]: async () => undefined };
   }
   const server = await startEmbeddedPostgres(config.databaseUrl.slice(EMBEDDED.length));
   const database = createDatabase(
@@ -31,5 +31,5 @@ export async function startDatabase(config: Config): Promise<{ url: string; embe
     await server.stop();
     throw error;
   }
-  return { url: server.url, embedded: true, [Symbol.asyncDispose]: () => server.stop() };
+  return { url: server.url, urlFile: server.urlFile, [Symbol.asyncDispose]: () => server.stop() };
 }

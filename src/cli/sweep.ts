@@ -30,6 +30,8 @@ export function runSweep(surroundings: Surroundings, { actor, executor, json, dr
     const denial = dryRun ? undefined : await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
     const report = await sweepOnce(context.sweepDependencies(null, dryRun, actor), executor);
+    if (executor !== undefined && !report.executors.some(({ id }) => id === executor))
+      throw new Error(`no such executor: ${executor}; see \`reclaimd executors\``);
     const { restarted, failed, discarded, held, skipped, recovered, restraints } = report;
     const result = { restarted, failed, discarded, held, skipped };
     if (json) printJson(surroundings, { dryRun, ...result, restraints });

@@ -1,4 +1,5 @@
 import type { Database } from '../postgres/database.ts';
+import { Interrupted } from './interrupted.ts';
 import { isAdopted, listRecoveries, type RecoveryRow, readVerdict } from './queries.ts';
 import type { Worker, Workers } from './workers.ts';
 
@@ -23,11 +24,6 @@ export interface SceneResult {
 }
 
 const DEADLINE_MS = 45_000;
-
-/** Ends a wait: the demo was interrupted. */
-export class Interrupted extends Error {
-  override readonly name = 'Interrupted';
-}
 
 /** Asks until the answer is there; the demo shows real things, and they take the time that they take. */
 export async function until<T>(stage: Pick<Stage, 'signal'>, what: string, ask: () => Promise<T | false> | T | false): Promise<T> {

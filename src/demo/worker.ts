@@ -1,7 +1,9 @@
 // A pg-boss worker as any application has one: it knows nothing of reclaimd.
 import { PgBoss } from 'pg-boss';
 
-const [url = '', queue = '', jobMs = '1000'] = process.argv.slice(2);
+const [queue = '', jobMs = '1000'] = process.argv.slice(2);
+// biome-ignore lint/style/noProcessEnv: a process of its own, and a password is for no command line
+const url = process.env['DATABASE_URL'] ?? '';
 
 const boss = new PgBoss({ connectionString: url, supervise: false, schedule: false, migrate: false, instanceHeartbeatSeconds: 1, max: 6 });
 boss.on('error', () => undefined);
@@ -21,4 +23,4 @@ const stop = () => void boss.stop({ timeout: 10_000 }).then(() => process.exit(0
 process.once('SIGTERM', stop);
 // The demo is gone: do not outlive it.
 process.once('disconnect', () => process.exit(1));
-process.on('SIGINT', () => undefined);
+if (!process.connected) process.exit(1);

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Interrupted } from './interrupted.ts';
 
 /** Runs from source and from dist: the worker lies beside this file, with its ending. */
 const WORKER = fileURLToPath(new URL(`./worker${extname(import.meta.url)}`, import.meta.url));
@@ -15,12 +16,13 @@ export interface Worker {
 }
 
 /** Real, separate worker processes; all of them end with the demo. */
-export function createWorkers(url: string, queue: string, jobMs: number) {
+export function createWorkers({ url, queue, jobMs, signal }: { url: string; queue: string; jobMs: number; signal: AbortSignal }) {
   const living = new Map<Worker, ChildProcess>();
   let count = 0;
 
   async function start(): Promise<Worker> {
-    const child = fork(WORKER, [url, queue, String(jobMs)], { stdio: 'ignore', execArgv: [] });
+    // Its own process group: a Ctrl-C is for us.
+    const child = fork(WORKER, [queue, String(jobMs)], { stdio: 'ignore', execArgv: [], env: { DATABASE_URL: url }, detached: true });
     const started: string[] = [];
     const ready = Promise.withResolvers<void>();
     child.on('message', (message: 'ready' | { started: string }) => {
@@ -33,7 +35,10 @@ export function createWorkers(url: string, queue: string, jobMs: number) {
     const worker: Worker = { name: `worker-${count}`, pid: child.pid ?? 0, started, exited, signal: (name) => void child.kill(name) };
     living.set(worker, child);
     void exited.then(() => living.delete(worker));
-    await ready.promise;
+    const interrupt = () => ready.reject(new Interrupted('interrupted'));
+    signal.addEventListener('abort', interrupt);
+    if (signal.aborted) interrupt();
+    await ready.promise.finally(() => signal.removeEventListener('abort', interrupt));
     return worker;
   }
 

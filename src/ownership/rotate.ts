@@ -31,7 +31,8 @@ export async function rotateOwnership(
       const other = turn.current === 'a' ? 'b' : 'a';
       if (!turn.emptied) {
         await tx.query(`SET LOCAL lock_timeout = '20ms'`);
-        await tx.query(`LOCK TABLE attempt_${other} IN ACCESS EXCLUSIVE MODE`);
+        // Keeps writers out. Sweeps read on while the attempts are copied: only the TRUNCATE is for nobody's eyes, and it is short.
+        await tx.query(`LOCK TABLE attempt_${other} IN EXCLUSIVE MODE`);
         await tx.query(
           `INSERT INTO attempt_${turn.current} SELECT DISTINCT o.* FROM attempt_${other} o JOIN job j ON j.name = o.queue AND j.id = o.job_id
            WHERE j.state = 'active' AND j.retry_count = o.retry_count AND j.started_on = o.started_on`,

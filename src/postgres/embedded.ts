@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
@@ -12,6 +12,8 @@ import { type ServerProcess, spawnServer, unprivileged } from './server-process.
 
 export interface EmbeddedPostgres {
   url: string;
+  /** Holds the URL, for its owner alone. */
+  urlFile: string;
   pid: number;
   /** Fast shutdown; data is kept. */
   stop(): Promise<void>;
@@ -63,7 +65,10 @@ export async function startEmbeddedPostgres(directory: string, options: Embedded
     const server = spawnServer(binaries.postgres, ['-D', data, ...flags], log);
     const url = `postgres://${USER}:${password}@127.0.0.1:${port}/postgres`;
     const obstacle = await waitUntilReady(url, server);
-    if (obstacle === undefined) return { url, pid: server.pid, stop: server.stop, kill: server.kill };
+    if (obstacle === undefined) {
+      const urlFile = await writeUrl(root, url);
+      return { url, urlFile, pid: server.pid, stop: server.stop, kill: server.kill };
+    }
     if (server.ended() === undefined || performance.now() - startedAt > RETRY_LIMIT_MS) {
       server.kill();
       const said = (await readFile(log).catch(() => Buffer.alloc(0))).subarray(logStart).toString().trim().split('\n').slice(-5);
@@ -73,14 +78,37 @@ export async function startEmbeddedPostgres(directory: string, options: Embedded
   }
 }
 
+/** mkdir's own `recursive` tries for ever where a directory is there and can hold none, as /proc. */
+async function makeDirectory(path: string): Promise<void> {
+  if (existsSync(path)) return;
+  await makeDirectory(dirname(path));
+  await mkdir(path, { mode: 0o700 }).catch((error: unknown) => {
+    // Somebody else was at it, too.
+    if (!existsSync(path)) throw error;
+  });
+}
+
 async function preparePassword(root: string): Promise<string> {
   const file = join(root, 'password');
-  await mkdir(root, { recursive: true, mode: 0o700 });
-  const known = (await readFile(file, 'utf8').catch(() => '')).trim();
-  if (known !== '') return known;
-  const password = randomBytes(18).toString('hex');
-  await writeFile(file, password, { mode: 0o600 });
-  return password;
+  try {
+    await makeDirectory(root);
+    const known = (await readFile(file, 'utf8').catch(() => '')).trim();
+    if (known !== '') return known;
+    const password = randomBytes(18).toString('hex');
+    await writeFile(file, password, { mode: 0o600 });
+    return password;
+  } catch (cause) {
+    throw new EmbeddedPostgresFailed(`${root} cannot hold a database: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** The password is for no screen and no log, so that whoever wants the URL takes it from here. */
+async function writeUrl(root: string, url: string): Promise<string> {
+  const file = join(root, 'database-url');
+  // A mode is given to a new file only.
+  await rm(file, { force: true });
+  await writeFile(file, `${url}\n`, { mode: 0o600 });
+  return file;
 }
 
 /** Postgres guards its directory itself, but says so only in its log. One that was just killed may take a moment to be gone. */

@@ -6,7 +6,7 @@ import { expect, onTestFinished, test } from 'vitest';
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
 function startDemo(...args: string[]) {
-  const child = spawn(process.execPath, [MAIN, 'demo', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [MAIN, 'demo', ...args], { stdio: ['ignore', 'pipe', 'inherit'], detached: true });
   onTestFinished(() => void child.kill('SIGKILL'));
   const lines: string[] = [];
   const reader = createInterface({ input: child.stdout });
@@ -36,6 +36,19 @@ test('demo --once: every job is done exactly once, and every scene ends as promi
     'frozen true',
     'killed true',
   ]);
+});
+
+test('Ctrl-C while a worker starts is no failure', async () => {
+  const { child, lines, reader, exited } = startDemo();
+  await new Promise<void>((resolve) => {
+    reader.on('line', (line) => {
+      if (line.includes('a daemon runs') && lines.filter((said) => said.includes('a daemon runs')).length === 2) resolve();
+    });
+  });
+  // To its whole group, as a terminal does.
+  process.kill(-(child.pid ?? 0), 'SIGINT');
+  expect(await exited).toBe(0);
+  expect(lines.at(-1)).toContain('interrupted');
 });
 
 test('Ctrl-C stops everything and leaves nothing running', async () => {

@@ -8,8 +8,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
 import { expect, onTestFinished, test } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
 import { EmbeddedPostgresMissing, findBinaries } from '../../src/postgres/binaries.ts';
 import { type EmbeddedOptions, EmbeddedPostgresFailed, startEmbeddedPostgres } from '../../src/postgres/embedded.ts';
+import { spawnDaemon } from '../support/daemon-process.ts';
 import { binariesOfMajor } from '../support/postgres-majors.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -64,6 +66,7 @@ test('nobody gets in without its password, or reads its files', async () => {
     ['', 0o700],
     ['data', 0o700],
     ['password', 0o600],
+    ['database-url', 0o600],
     ['postgres.log', 0o600],
   ] as const)
     expect((await stat(join(directory, name))).mode & 0o777).toBe(mode);
@@ -73,6 +76,27 @@ test('nobody gets in without its password, or reads its files', async () => {
   expect(await ask(url, `SELECT current_setting('listen_addresses') AS on, current_setting('unix_socket_directories') AS sockets`)).toEqual(
     [{ on: '127.0.0.1', sockets: '' }],
   );
+});
+
+test('a directory that cannot be made is refused at once', async () => {
+  for (const directory of ['/proc/foo', '/proc/foo/bar', '/dev/null/foo'])
+    await expect(startEmbeddedPostgres(directory, { binaries })).rejects.toThrow(EmbeddedPostgresFailed);
+});
+
+test('the daemon tells no password, but where its URL is', async () => {
+  const directory = await createDirectory();
+  await writeFile(join(directory, 'database-url'), 'left behind, for all to read', { mode: 0o644 });
+  const daemon = await spawnDaemon(`embedded:${directory}`);
+  const [line] = daemon.log as unknown as { DATABASE_URL_FILE: string }[];
+  const file = join(directory, 'database-url');
+  expect(line?.DATABASE_URL_FILE).toBe(file);
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+  const loaded = loadConfig({ DATABASE_URL_FILE: file });
+  const url = 'config' in loaded ? loaded.config.databaseUrl : '';
+  expect(await ask(url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  expect(JSON.stringify(daemon.log)).not.toContain(new URL(url).password);
+  daemon.kill('SIGTERM');
+  await daemon.exited;
 });
 
 test('the port and the settings that were asked for are used', async () => {

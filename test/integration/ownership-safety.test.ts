@@ -210,13 +210,9 @@ test('the right to create triggers suffices to cover a table, and to replace a t
   expect((await ownershipState(database, TARGET)).missing).toEqual([]);
 });
 
-test.each([
-  ['before its copy', 'BEFORE INSERT ON reclaimd.attempt_b'],
-  ['between copy and emptying', 'BEFORE TRUNCATE ON reclaimd.attempt_a'],
-  ['after the emptying', 'AFTER TRUNCATE ON reclaimd.attempt_a'],
-  ['at its mark', 'AFTER UPDATE ON reclaimd.attempt_turn'],
-])('a rotation whose backend is killed %s is done again, whole, by the next', async (_, moment) => {
-  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+/** Rotates, up to a moment at which it stands still. */
+async function rotateUntil(moment: string) {
+  const { url, boss, database, connect } = await createFleetDatabase({ queues: [{ name: 'work' }] });
   await installOwnership(database, TARGET);
   await boss.insert(
     'work',
@@ -230,14 +226,37 @@ test.each([
     CREATE FUNCTION public.stand_still() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
     CREATE TRIGGER stand_still ${moment} FOR EACH STATEMENT EXECUTE FUNCTION public.stand_still()`);
   const rotating = expect(rotateOwnership(database, { pages: 0 })).rejects.toThrow();
-  await waitFor('the rotation to stand there', async () => {
-    const { rowCount } = await owner.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`,
+  const pid = await waitFor('the rotation to stand there', async () => {
+    const { rows } = await owner.query<{ pid: number }>(
+      `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`,
     );
-    return rowCount === 1;
+    return rows[0]?.pid;
   });
-  await rotating;
-  await owner.query('DROP FUNCTION public.stand_still() CASCADE');
+  return {
+    database,
+    connect,
+    kill: async () => {
+      await owner.query('SELECT pg_terminate_backend($1)', [pid]);
+      await rotating;
+      await owner.query('DROP FUNCTION public.stand_still() CASCADE');
+    },
+  };
+}
+
+test('while a rotation copies, the attempts can be read', async () => {
+  const { connect, kill } = await rotateUntil('BEFORE INSERT ON reclaimd.attempt_b');
+  expect(await connect({ lockTimeoutMs: 100 }).query('SELECT FROM attempt')).toHaveLength(50);
+  await kill();
+});
+
+test.each([
+  ['before its copy', 'BEFORE INSERT ON reclaimd.attempt_b'],
+  ['between copy and emptying', 'BEFORE TRUNCATE ON reclaimd.attempt_a'],
+  ['after the emptying', 'AFTER TRUNCATE ON reclaimd.attempt_a'],
+  ['at its mark', 'AFTER UPDATE ON reclaimd.attempt_turn'],
+])('a rotation whose backend is killed %s is done again, whole, by the next', async (_, moment) => {
+  const { database, kill } = await rotateUntil(moment);
+  await kill();
   const count = () => database.query('SELECT count(*)::int AS rows, count(DISTINCT job_id)::int AS jobs FROM attempt');
   expect(await count()).toEqual([{ rows: 50, jobs: 50 }]);
   expect(await rotateOwnership(database, { pages: 0 })).toBe('emptied');

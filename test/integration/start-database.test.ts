@@ -21,7 +21,7 @@ test('embedded:DIR is a server with our schema in it, as long as it is needed; o
   const config = testConfig(`embedded:${directory}`, { RECLAIMD_SCHEMA: 'My Schema' });
   {
     await using database = await startDatabase(config);
-    expect(database.embedded).toBe(true);
+    expect(database.urlFile).toBe(join(directory, 'database-url'));
     expect(isServed()).toBe(true);
     expect(await query(database.url, `SELECT FROM "My Schema".executor`)).toEqual([]);
     await query(database.url, `INSERT INTO "My Schema".migration (version, name) VALUES (9999, 'from_the_future')`);
