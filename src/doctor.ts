@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { readActorsFile } from './authorization/actors-file.ts';
 import type { Context } from './context.ts';
+import { describeSharedName, findSharedNames } from './executors/shared-names.ts';
 import { createAllowlist } from './healing/allowlist.ts';
 import { ownershipState } from './ownership/install.ts';
 import { ownershipTrouble } from './project-incidents.ts';
@@ -15,6 +16,7 @@ export interface Check {
 }
 
 const LOOK_MS = 3_000;
+const NAMED_EXECUTORS = 5;
 const ok = (name: string, detail: string): Check => ({ name, status: 'ok', detail });
 const warn = (name: string, detail: string, mend: string): Check => ({ name, status: 'warn', detail, mend });
 const fail = (name: string, detail: string, mend: string): Check => ({ name, status: 'fail', detail, mend });
@@ -30,7 +32,7 @@ export async function* examine(context: Context): AsyncGenerator<Check> {
     const pgboss = await guarded('pg-boss', 'see RECLAIMD_PGBOSS_SCHEMA', () => checkPgBoss(context));
     yield pgboss;
     if (schema.status === 'ok' && pgboss.status !== 'fail') {
-      for (const check of [checkPrivileges, checkOwnership, checkDaemon, checkSight, checkDenials])
+      for (const check of [checkPrivileges, checkOwnership, checkNames, checkDaemon, checkSight, checkDenials])
         yield await guarded(NAMES.get(check) ?? '', 'apply what `reclaimd grants` prints', () => check(context));
       yield* lint(context);
     }
@@ -100,6 +102,13 @@ async function checkOwnership({ database, config, pgbossSchema }: Context): Prom
   return ok('ownership', `recorded on ${state.tables.length} job tables`);
 }
 
+async function checkNames({ database }: Context): Promise<Check> {
+  const shared = await findSharedNames(database);
+  if (shared.length === 0) return ok('names', 'every worker that is known has an application_name of its own');
+  const detail = shared.map((name) => `${describeSharedName(name)} (${name.executors.slice(0, NAMED_EXECUTORS).join(', ')})`).join('; ');
+  return warn('names', detail, 'let pg-boss name their sessions (no application_name of yours), or give each process one of its own');
+}
+
 async function checkDaemon({ database, config }: Context): Promise<Check> {
   const [row] = await database.query<{ seconds: number; stopped: boolean; host: string }>(
     'SELECT extract(epoch FROM now() - beat_at)::float8 AS seconds, stopped_at IS NOT NULL AS stopped, host FROM node WHERE node = $1',
@@ -149,6 +158,7 @@ async function checkDenials({ database, config }: Context): Promise<Check> {
 const NAMES = new Map<(context: Context) => Promise<Check>, string>([
   [checkPrivileges, 'privileges'],
   [checkOwnership, 'ownership'],
+  [checkNames, 'names'],
   [checkDaemon, 'daemon'],
   [checkSight, 'processes'],
   [checkDenials, 'polkit'],

@@ -39,7 +39,13 @@ export interface JobStore {
     limit: number,
     after?: Pick<Attempt, 'queue' | 'jobId'>,
   ): Promise<(Attempt & { applicationName: string })[]>;
-  listStale(sql: Sql, queue: string, staleSeconds: number, limit: number): Promise<(Attempt & { applicationName: string | null })[]>;
+  /** Attempts whose job beats every `beatSeconds`, but has not for so long. */
+  listStale(
+    sql: Sql,
+    queue: string,
+    staleSeconds: number,
+    limit: number,
+  ): Promise<(Attempt & { applicationName: string | null; beatSeconds: number })[]>;
   /** Ids of the jobs whose given attempt still runs. */
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;
   /** State and retry count of the jobs that are still there, by `QUEUE/JOB-ID`. */
