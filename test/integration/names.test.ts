@@ -106,7 +106,6 @@ test('an executor that had ended before the attempt began shares nothing of it',
 test('what carries no name belongs to nobody, not to an executor without a name either', async () => {
   const { url, boss, database } = await createFleet();
   const pool = new pg.Pool({ connectionString: url, max: 1 });
-  onTestFinished(() => pool.end());
   const nameless = new PgBoss({
     db: { executeSql: (text: string, values?: unknown[]) => pool.query(text, values) },
     supervise: false,
@@ -117,6 +116,8 @@ test('what carries no name belongs to nobody, not to an executor without a name 
   onTestFinished(() => nameless.stop({ graceful: false }));
   await boss.send('work', {});
   expect(await nameless.fetch('work')).toHaveLength(1);
+  // At work on it, it needs no session.
+  await pool.end();
   await database.query(`SELECT heartbeat('e', '')`);
   await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now() WHERE id = 'e'`);
   expect(await sweepOnce(url)).toMatchObject({ failed: 0, recovered: [] });
