@@ -31,8 +31,14 @@ export interface Owners {
  * The attempts of executors that are gone, page by page; what a page leaves in place does not hide the next. A name that
  * several executors carry belongs to whichever of them lived when the attempt began: unless all of those are gone, it
  * is left alone.
+ * @param candidates who may run an attempt.
  */
-export async function* listOrphansOf(sql: Sql, jobs: JobStore, { named, gone, all }: Owners): AsyncGenerator<Orphan[]> {
+export async function* listOrphansOf(
+  sql: Sql,
+  jobs: JobStore,
+  { named, gone, all }: Owners,
+  candidates = ownersOf,
+): AsyncGenerator<Orphan[]> {
   const names = [...new Set(named.map((executor) => executor.applicationName).filter((name) => name !== null))];
   if (names.length === 0) return;
   const goneIds = new Set(gone.map((executor) => executor.id));
@@ -45,7 +51,7 @@ export async function* listOrphansOf(sql: Sql, jobs: JobStore, { named, gone, al
       // Rotation may have left one attempt in both tables; in this order they are neighbours.
       if (attempt.jobId === last?.jobId && attempt.queue === last.queue) continue;
       last = attempt;
-      const owners = ownersOf(byName.get(applicationName) ?? [], applicationName, attempt.startedOn);
+      const owners = candidates(byName.get(applicationName) ?? [], applicationName, attempt.startedOn);
       const executor = owners.at(-1);
       if (!executor || !owners.every((owner) => goneIds.has(owner.id))) continue;
       const { verdict, proof, reason, lastSignAt } = executor;

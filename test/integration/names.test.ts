@@ -7,6 +7,7 @@ import { refreshHeartbeats } from '../../src/executors/health.ts';
 import { listIncidents } from '../../src/incidents/listing.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import type { Database } from '../../src/postgres/database.ts';
+import { projectIncidents } from '../../src/project-incidents.ts';
 import { sweep } from '../../src/recovery/sweep.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -57,6 +58,10 @@ test('a name that an application gave says whose an attempt was once no session 
   expect(await named.fetch()).toBe(1);
   await named.die('a');
   expect(await sweepOnce(url)).toMatchObject({ failed: 0, skipped: 0 });
+  await projectIncidents(await openTestContext(url));
+  expect((await listIncidents(database, { class: 'dead_executor' })).incidents, 'whoever waits for it is told').toMatchObject([
+    { summary: expect.stringMatching(/one attempt is not back yet; left alone, .* "app"$/) },
+  ]);
   await named.endSessions();
   expect(await sweepOnce(url)).toMatchObject({ failed: 1, recovered: [{ executorId: 'a' }] });
 });
