@@ -194,6 +194,13 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     for (const id of executorIds) pendingDeaths.delete(id);
   }
 
+  /** Where nothing may be changed the notices would pile up; the first sweep that may finds the dead by itself. */
+  async function deathsPass(): Promise<PassResult> {
+    if (state.gate?.mode === 'observe') pendingDeaths.clear();
+    else if (canAct()) await sweepDeaths();
+    return undefined;
+  }
+
   // A node sweeps its own scope only, so each scope has its own turns.
   const { env, stack } = identity;
   const ofScope = (name: string) => (env === null && stack === null ? name : `${name} ${JSON.stringify({ env, stack })}`);
@@ -219,7 +226,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     { name: 'beat', intervalMs: BEAT_INTERVAL_MS, jitter: 0, passLimitMs: BEAT_LIMIT_MS, pass: when(isReady, () => beat(database)) },
     { name: 'adopt', intervalMs: ADOPT_INTERVAL_MS, pass: when(canSee, adoptPass) },
     { name: 'watch', intervalMs: WATCH_INTERVAL_MS, jitter: 0, pass: adoption.watch },
-    { name: 'deaths', intervalMs: NOTICE_FALLBACK_MS, pass: when(canAct, sweepDeaths) },
+    { name: 'deaths', intervalMs: NOTICE_FALLBACK_MS, pass: deathsPass },
     {
       name: 'executors',
       intervalMs: EXECUTORS_INTERVAL_MS,

@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { readHead, readSealBacklog } from './audit/queries.ts';
 import { readActorsFile } from './authorization/actors-file.ts';
 import type { Context } from './context.ts';
+import { describeSharedName, findSharedNames } from './executors/shared-names.ts';
 import { createAllowlist } from './healing/allowlist.ts';
 import { readUnitOf } from './host/cgroup.ts';
 import { ownershipState } from './ownership/install.ts';
@@ -24,6 +25,7 @@ const LOOK_MS = 3_000;
 const LONGEST_UNSEALED_SECONDS = 60;
 /** As the package has it; the name under which it is looked for while it does not run. */
 const OUR_UNIT = 'reclaimd.service';
+const NAMED_EXECUTORS = 5;
 const ok = (name: string, detail: string): Check => ({ name, status: 'ok', detail });
 const warn = (name: string, detail: string, mend: string): Check => ({ name, status: 'warn', detail, mend });
 const fail = (name: string, detail: string, mend: string): Check => ({ name, status: 'fail', detail, mend });
@@ -39,7 +41,7 @@ export async function* examine(context: Context): AsyncGenerator<Check> {
     const pgboss = await guarded('pg-boss', 'see RECLAIMD_PGBOSS_SCHEMA', () => checkPgBoss(context));
     yield pgboss;
     if (schema.status === 'ok' && pgboss.status !== 'fail') {
-      for (const check of [checkPrivileges, checkOwnership, checkDaemon, checkSight, checkDenials, checkAudit, checkArchive])
+      for (const check of [checkPrivileges, checkOwnership, checkNames, checkDaemon, checkSight, checkDenials, checkAudit, checkArchive])
         yield await guarded(NAMES.get(check) ?? '', 'apply what `reclaimd grants` prints', () => check(context));
       yield* lint(context);
     }
@@ -108,6 +110,13 @@ async function checkOwnership({ database, config, pgbossSchema }: Context): Prom
       'the daemon covers them within seconds where it has the TRIGGER right',
     );
   return ok('ownership', `recorded on ${state.tables.length} job tables`);
+}
+
+async function checkNames({ database }: Context): Promise<Check> {
+  const shared = await findSharedNames(database);
+  if (shared.length === 0) return ok('names', 'every worker that is known has an application_name of its own');
+  const detail = shared.map((name) => `${describeSharedName(name)} (${name.executors.slice(0, NAMED_EXECUTORS).join(', ')})`).join('; ');
+  return warn('names', detail, 'let pg-boss name their sessions (no application_name of yours), or give each process one of its own');
 }
 
 async function checkDaemon({ database, config }: Context): Promise<Check> {
@@ -202,6 +211,7 @@ async function checkArchive({ config: { archiveDirectory } }: Context): Promise<
 const NAMES = new Map<(context: Context) => Promise<Check>, string>([
   [checkPrivileges, 'privileges'],
   [checkOwnership, 'ownership'],
+  [checkNames, 'names'],
   [checkDaemon, 'daemon'],
   [checkSight, 'processes'],
   [checkDenials, 'polkit'],

@@ -1,8 +1,10 @@
 import type { Context } from './context.ts';
 import { refreshExecutors } from './executors/health.ts';
+import type { SharedName } from './executors/queries.ts';
+import { describeSharedName, findSharedNames } from './executors/shared-names.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
 import { type FleetState, readFleetState } from './fleet/queries.ts';
-import { type IncidentChanges, project } from './incidents/incident.ts';
+import { type Finding, type IncidentChanges, project } from './incidents/incident.ts';
 import { projectSilentNodes } from './incidents/supervision.ts';
 import { type OwnershipState, ownershipState } from './ownership/install.ts';
 import { type GateState, SUPPORTED_SCHEMAS } from './pgboss/gate.ts';
@@ -12,6 +14,9 @@ import { projectHungExecutors } from './recovery/hung-executors.ts';
 import { projectMassStaleness } from './recovery/mass-staleness.ts';
 import { resolveMovedPoison } from './recovery/poison.ts';
 import { projectSupervision } from './supervision/watch.ts';
+
+/** That the evidence names; the count is exact. */
+const NAMED_EXECUTORS = 50;
 
 /**
  * Brings the incidents whose condition is in the database up to date: opens what is wrong now, resolves what is not any
@@ -67,17 +72,32 @@ export function projectGate({ config, database }: Context, gate: GateState): Pro
   return project(database, config.node, 'pgboss_unsupported', gate.mode === 'observe' ? [finding] : []);
 }
 
-export function projectOwnership({ config, database }: Context, ownership: OwnershipState): Promise<IncidentChanges> {
+/** Tables whose attempts have no recorded owner, and names that do not say whose an attempt is. */
+export async function projectOwnership({ config, database }: Context, ownership: OwnershipState): Promise<IncidentChanges> {
   const { missing } = ownership;
   const trouble = ownershipTrouble(ownership);
-  const finding = {
+  const findings = (await findSharedNames(database)).map(intoFinding);
+  if (trouble !== undefined || missing.length > 0)
+    findings.push({
+      class: 'ownership_missing',
+      fingerprint: 'ownership_missing',
+      summary: trouble === undefined ? `${missing.length} job tables are not covered yet` : `ownership is not recorded: ${trouble}`,
+      evidence: { tables: missing },
+      affected: Math.max(1, missing.length),
+    });
+  return project(database, config.node, 'ownership_missing', findings);
+}
+
+function intoFinding(shared: SharedName): Finding {
+  const { name, executors, queues } = shared;
+  return {
     class: 'ownership_missing',
-    fingerprint: 'ownership_missing',
-    summary: trouble === undefined ? `${missing.length} job tables are not covered yet` : `ownership is not recorded: ${trouble}`,
-    evidence: { tables: missing },
-    affected: Math.max(1, missing.length),
-  } as const;
-  return project(database, config.node, 'ownership_missing', trouble === undefined && missing.length === 0 ? [] : [finding]);
+    fingerprint: `ownership_missing:name:${name}`,
+    summary: describeSharedName(shared),
+    evidence: { applicationName: name, executors: executors.slice(0, NAMED_EXECUTORS) },
+    affected: executors.length,
+    queues,
+  };
 }
 
 /** Why no owner is recorded at all; undefined where it is. */

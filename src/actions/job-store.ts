@@ -43,7 +43,13 @@ export interface JobStore {
   ): Promise<(Attempt & { applicationName: string })[]>;
   /** How many attempts are active under those names, beside the given jobs. */
   countActive(sql: Sql, applicationNames: readonly string[], beside: readonly Pick<Attempt, 'queue' | 'jobId'>[]): Promise<number>;
-  listStale(sql: Sql, queue: string, staleSeconds: number, limit: number): Promise<(Attempt & { applicationName: string | null })[]>;
+  /** Attempts whose job beats every `beatSeconds`, but has not for so long. */
+  listStale(
+    sql: Sql,
+    queue: string,
+    staleSeconds: number,
+    limit: number,
+  ): Promise<(Attempt & { applicationName: string | null; beatSeconds: number })[]>;
   /** Ids of the jobs whose given attempt still runs. */
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;
   /** State and retry count of the jobs that are still there, by `QUEUE/JOB-ID`. */

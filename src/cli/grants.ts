@@ -30,7 +30,7 @@ export const OWN_TABLES: Readonly<Record<string, string | null>> = {
   policy: 'SELECT, INSERT, UPDATE, DELETE',
   recovery: 'SELECT, INSERT, DELETE, UPDATE (id)',
   repair_preview: 'SELECT, INSERT, UPDATE, DELETE',
-  restored: 'SELECT, INSERT, DELETE',
+  restored: 'SELECT, INSERT, DELETE, UPDATE (restored_at)',
   retention_run: 'SELECT, INSERT, UPDATE, DELETE',
   turn: 'SELECT, INSERT, UPDATE',
   unit_action: 'SELECT, INSERT, UPDATE, DELETE',

@@ -56,7 +56,6 @@ export interface AdoptionDependencies {
 const AGE_SLACK_SECONDS = 2;
 /** A dead process's sessions end as its sockets do; sessions that stay idle longer belong to somebody alive. */
 const SESSION_PATIENCE_MS = 1_000;
-const SESSION_RECHECK_MS = 50;
 
 interface Adopted {
   handle: ProcessHandle;
@@ -72,9 +71,12 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   const unverifiable = new Set<string>();
   /** Executors of which nothing could be seen, for whatever hinders us. */
   const doubted = new Set<string>();
+  /** Since when sessions have outlived the process of an executor. */
+  const contradictedSince = new Map<string, number>();
 
   function release(id: string): void {
     adopted.get(id)?.handle.close();
+    contradictedSince.delete(id);
     if (adopted.delete(id)) dependencies.onReleased?.(id);
   }
 
@@ -86,7 +88,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     const rows = await listLocalExecutors(database, host, WITNESS_FRESH_SECONDS);
     const present = new Set(rows.map((row) => row.id));
     for (const id of [...adopted.keys()]) if (!present.has(id)) release(id);
-    for (const known of [unverifiable, doubted]) for (const id of known) if (!present.has(id)) known.delete(id);
+    for (const known of [unverifiable, doubted, contradictedSince]) for (const id of known.keys()) if (!present.has(id)) known.delete(id);
     for (const row of rows) {
       const held = adopted.get(row.id);
       if (held && !row.witnessed) await bearWitness(row.id, held.handle, bootId);
@@ -126,8 +128,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     if (row.witnessed && row.witnessNode !== node) return;
     // It was not in our sight when it ended: as long as its beats may yet come, our eyes may be what is wrong.
     if (row.beatFresh) return;
-    if (await isContradicted(row.applicationName)) await giveUp(row.id, 'its process is gone, but its sessions live');
-    else await declareDead(row.id, 'process_gone', null);
+    await confirmDeath(row.id, row.applicationName, null);
   }
 
   /** The process of that pid is not the one that registered, or may not be. */
@@ -175,15 +176,20 @@ export function createAdoption(dependencies: AdoptionDependencies) {
       if (entry[1].handle.isGone()) gone.push(entry);
       else entry[1].seenAliveAt = clock.now();
     }
-    await Promise.all(gone.map(([id, executor]) => confirmDeath(id, executor)));
+    await Promise.all(
+      gone.map(([id, { applicationName, seenAliveAt }]) => confirmDeath(id, applicationName, (clock.now() - seenAliveAt) / 1000)),
+    );
   }
 
-  async function confirmDeath(id: string, { applicationName, seenAliveAt }: Adopted): Promise<void> {
+  /** While sessions contradict it the next look decides: nobody's death is held up by another's. */
+  async function confirmDeath(id: string, applicationName: string | null, aliveSecondsAgo: number | null): Promise<void> {
     if (await isContradicted(applicationName)) {
-      await giveUp(id, 'its process is gone, but its sessions live');
+      const since = contradictedSince.get(id) ?? clock.now();
+      contradictedSince.set(id, since);
+      if (clock.now() - since > SESSION_PATIENCE_MS) await giveUp(id, 'its process is gone, but its sessions live');
       return;
     }
-    await declareDead(id, 'process_gone', (clock.now() - seenAliveAt) / 1000);
+    await declareDead(id, 'process_gone', aliveSecondsAgo);
     release(id);
   }
 
@@ -192,14 +198,8 @@ export function createAdoption(dependencies: AdoptionDependencies) {
    * executor's alone; a shared name's sessions may be the others'.
    */
   async function isContradicted(applicationName: string | null): Promise<boolean> {
-    if (!applicationName) return false;
-    const deadline = clock.now() + SESSION_PATIENCE_MS;
-    while ((await countIdleSessions(database, applicationName)) > 0) {
-      if ((await countNameSharers(database, applicationName)) > 1) return false;
-      if (clock.now() > deadline) return true;
-      await clock.sleep(SESSION_RECHECK_MS);
-    }
-    return false;
+    if (!applicationName || (await countIdleSessions(database, applicationName)) === 0) return false;
+    return (await countNameSharers(database, applicationName)) <= 1;
   }
 
   async function giveUp(id: string, why: string): Promise<void> {

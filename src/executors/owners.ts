@@ -1,11 +1,33 @@
 import type { ExecutorHealth } from './health.ts';
 
+/** Dead, stopped, or silent past its limit: what it ran nobody runs any more, as far as it goes. */
+export function isGone({ verdict }: Pick<ExecutorHealth, 'verdict'>): boolean {
+  return verdict === 'dead' || verdict === 'stopped' || verdict === 'missing';
+}
+
+/** pg-boss names the sessions of a pool of its making after the instance: nobody else carries that name. */
+export function hasOwnName({ id, applicationName }: Pick<ExecutorHealth, 'id' | 'applicationName'>): boolean {
+  return applicationName === `pgboss:${id.slice(0, 8)}`;
+}
+
 /**
- * Who may run an attempt that was recorded under that name: whichever executors of the name lived when it began. Both
- * times are the database's text in one session's time zone, so they compare as text.
+ * The executors that carried the name when an attempt began that was recorded under it. Both times are the database's
+ * text in one session's time zone, so they compare as text.
+ */
+export function carriersOf(executors: readonly ExecutorHealth[], applicationName: string, startedOn: string): ExecutorHealth[] {
+  return executors.filter(
+    ({ applicationName: name, kind, startedAt, endedAt }) =>
+      name === applicationName && (kind === 'own' || startedAt <= startedOn) && (endedAt === null || endedAt >= startedOn),
+  );
+}
+
+/**
+ * Who may run an attempt that was recorded under that name. A name that an application gave may be carried by processes
+ * that never registered: once its carriers are gone it says whose the attempt was only where there was one of them, and
+ * where no session carries the name any more. Else nobody is known to be the owner.
  */
 export function ownersOf(executors: readonly ExecutorHealth[], applicationName: string, startedOn: string): ExecutorHealth[] {
-  return executors.filter(
-    (executor) => executor.applicationName === applicationName && (executor.kind === 'own' || executor.startedAt <= startedOn),
-  );
+  const carriers = carriersOf(executors, applicationName, startedOn);
+  if (!carriers.every(isGone) || carriers.every(hasOwnName)) return carriers;
+  return carriers.length > 1 || carriers.some(({ nameInUse }) => nameInUse) ? [] : carriers;
 }

@@ -8,6 +8,7 @@ export interface ExecutorRow {
   name: string | null;
   host: string | null;
   pid: number | null;
+  /** What its sessions carry; null where that is nothing, for what carries no name is nobody's. */
   applicationName: string | null;
   queues: string[];
   stack: string | null;
@@ -20,10 +21,14 @@ export interface ExecutorRow {
   sessionAt: string | null;
   /** Text like an attempt's startedOn, and comparable with it as text. */
   startedAt: string;
+  /** Text like startedAt: when it stopped, or its death was recorded. */
+  endedAt: string | null;
   silentSeconds: number;
   ageSeconds: number;
   stopped: boolean;
   proof: Proof | null;
+  /** Its name is not of pg-boss's making, and some session carries it now: its own, while it lives. */
+  nameInUse: boolean;
   witnessNode: string | null;
   witnessed: boolean;
   /** The systemd unit that it runs in, where its node knows. */
@@ -36,18 +41,25 @@ export interface ExecutorRow {
 }
 
 const EXECUTOR_COLUMNS = `
-  e.id, e.kind, e.name, e.host, e.pid, e.application_name AS "applicationName", e.queues, e.stack, e.env,
+  e.id, e.kind, e.name, e.host, e.pid, nullif(e.application_name, '') AS "applicationName", e.queues, e.stack, e.env,
   e.beat_seconds AS "beatSeconds", e.late_after_seconds AS "lateAfterSeconds", e.missing_after_seconds AS "missingAfterSeconds",
   e.beat_at::text AS "beatAt", e.session_at::text AS "sessionAt", e.started_at::text AS "startedAt",
   extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
   extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
+  coalesce(e.stopped_at, e.dead_at)::text AS "endedAt",
+  CASE WHEN e.application_name <> '' AND e.application_name <> 'pgboss:' || left(e.id, 8)
+    THEN e.application_name IN (SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name <> '')
+    ELSE false END AS "nameInUse",
   e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
   coalesce(w.boot_id = e.witness_boot_id AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $1), false) AS witnessed,
   e.unit, e.draining,
   coalesce(e.last_alive_at, greatest(e.beat_at, e.session_at))::text AS "lastSignAt",
   e.verdict, e.verdict_reason AS reason`;
 
-/** Executors that can still matter: not long gone, or still the owner of something (the caller's ids). */
+/**
+ * Executors that can still matter: no job outlives pg-boss's longest expiry, a day, so whoever has been gone for longer
+ * owns nothing any more.
+ */
 export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds: number): Promise<ExecutorRow[]> {
   return sql.query<ExecutorRow>(
     `SELECT ${EXECUTOR_COLUMNS}
@@ -114,7 +126,7 @@ export interface LocalExecutorRow {
 
 export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: number): Promise<LocalExecutorRow[]> {
   return sql.query<LocalExecutorRow>(
-    `SELECT e.id, e.pid, e.application_name AS "applicationName",
+    `SELECT e.id, e.pid, nullif(e.application_name, '') AS "applicationName",
        extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
        e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds) AS "beatFresh",
        coalesce(w.boot_id = e.witness_boot_id AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $2), false) AS witnessed,
@@ -194,6 +206,38 @@ export async function countIdleSessions(sql: Sql, applicationName: string): Prom
     [applicationName],
   );
   return row?.count ?? 0;
+}
+
+/** Those of the names that some session carries now. */
+export async function listNamesInUse(sql: Sql, applicationNames: readonly string[]): Promise<Set<string>> {
+  const rows = await sql.query<{ name: string }>(
+    `SELECT DISTINCT application_name AS name FROM pg_stat_activity WHERE datname = current_database() AND application_name = ANY($1)`,
+    [applicationNames],
+  );
+  return new Set(rows.map(({ name }) => name));
+}
+
+/** A name that cannot say whose an attempt is: several executors carry it, or it is empty. */
+export interface SharedName {
+  /** Empty: their sessions carry no name. */
+  name: string;
+  executors: string[];
+  queues: string[];
+}
+
+/** Of executors that have not ended, where one of them works. */
+export function listSharedNames(sql: Sql, keptSeconds: number): Promise<SharedName[]> {
+  return sql.query<SharedName>(
+    `SELECT name, array_agg(DISTINCT id) AS executors, coalesce(array_agg(DISTINCT queue) FILTER (WHERE queue IS NOT NULL), '{}') AS queues
+     FROM (
+       SELECT coalesce(application_name, '') AS name, id, verdict, kind = 'own' OR queues <> '{}' AS works, queue
+       FROM executor LEFT JOIN unnest(queues) AS queue ON true
+       WHERE stopped_at IS NULL AND proof IS NULL AND greatest(beat_at, session_at) > now() - make_interval(secs => $1)
+     ) e
+     GROUP BY name HAVING bool_or(works AND verdict IN ('alive', 'late', 'hung')) AND (name = '' OR count(DISTINCT id) > 1)
+     ORDER BY name`,
+    [keptSeconds],
+  );
 }
 
 /** How many living executors carry that application_name. */

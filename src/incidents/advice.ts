@@ -108,6 +108,16 @@ export function adviseOn(stated: Stated): Advice {
         repairs: executors.map((id) => preview('executor_rescue', id, 'gives back its attempts: only when you know that it is gone')),
       };
     case 'ownership_missing':
+      if (typeof evidence['applicationName'] === 'string')
+        return {
+          underWay: 'nothing: an attempt that was recorded under such a name may be the work of any who carries it',
+          repairs: [
+            {
+              command: 'reclaimd executors',
+              effect: 'shows who they are: let pg-boss name their sessions, or give each process a name of its own',
+            },
+          ],
+        };
       return {
         underWay: 'new job tables are covered within seconds where the daemon may; without ownership it only observes',
         repairs: [{ command: 'reclaimd install-ownership', effect: 'records who runs which job from now on; safe while workers run' }],

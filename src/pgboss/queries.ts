@@ -143,9 +143,9 @@ export function listStaleAttempts(
   queue: string,
   staleSeconds: number,
   limit: number,
-): Promise<(AttemptRow & { applicationName: string | null })[]> {
+): Promise<(AttemptRow & { applicationName: string | null; beatSeconds: number })[]> {
   return sql.query(
-    `SELECT j.name AS queue, j.id AS "jobId", j.retry_count AS "retryCount", j.started_on::text AS "startedOn",
+    `SELECT j.name AS queue, j.id AS "jobId", j.retry_count AS "retryCount", j.started_on::text AS "startedOn", j.heartbeat_seconds AS "beatSeconds",
        (SELECT a.application_name FROM attempt a
         WHERE a.queue = j.name AND a.job_id = j.id AND a.retry_count = j.retry_count AND a.started_on = j.started_on LIMIT 1) AS "applicationName"
      FROM job j

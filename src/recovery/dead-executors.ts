@@ -1,5 +1,6 @@
 import type { JobStore } from '../actions/job-store.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
+import { carriersOf, isGone } from '../executors/owners.ts';
 import type { FleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
@@ -37,7 +38,6 @@ export async function projectDeadExecutors(sql: Sql, node: string, look: Look): 
   const braked = brakedExecutors(executors, brakes);
   const isExcused = (executor: ExecutorHealth) =>
     executor.verdict === 'missing' && (braked.has(executor.id) || isInGrace(executor, fleet, brakes.outageGraceSeconds));
-  const isGone = ({ verdict }: ExecutorHealth) => verdict === 'dead' || verdict === 'stopped' || verdict === 'missing';
   const gone = executors.filter((executor) => isGone(executor) && !isExcused(executor));
   const findings: Finding[] = [];
   for (const [executor, attempts] of await groupOrphans(sql, jobs, gone, executors)) findings.push(describe(executor, attempts));
@@ -53,7 +53,8 @@ export async function projectDeadExecutors(sql: Sql, node: string, look: Look): 
 /** By executor, how many attempts it still holds and the first of them. */
 async function groupOrphans(sql: Sql, jobs: JobStore, gone: readonly ExecutorHealth[], all: readonly ExecutorHealth[]) {
   const groups = new Map<ExecutorHealth, { count: number; named: NamedAttempt[] }>();
-  for await (const page of listOrphansOf(sql, jobs, { named: gone, gone, all })) {
+  // What nobody may give back, because its name may be another's, is not back either.
+  for await (const page of listOrphansOf(sql, jobs, { named: gone, gone, all }, carriersOf)) {
     for (const { executor, queue, jobId, retryCount } of page) {
       if (!executor) continue;
       const group = groups.get(executor) ?? { count: 0, named: [] };
@@ -66,12 +67,13 @@ async function groupOrphans(sql: Sql, jobs: JobStore, gone: readonly ExecutorHea
 }
 
 function describe(executor: ExecutorHealth, { count, named }: { count: number; named: NamedAttempt[] }): Finding {
-  const { id, name, host, pid, verdict, reason, applicationName, queues, stack, env, witnessNode } = executor;
+  const { id, name, host, pid, verdict, reason, applicationName, nameInUse, queues, stack, env, witnessNode } = executor;
   const attempts = count === 1 ? 'one attempt is' : `${count} attempts are`;
+  const held = nameInUse ? `; left alone, for some session carries its application_name "${applicationName}"` : '';
   return {
     class: 'dead_executor',
     fingerprint: fingerprintOf(id),
-    summary: `${name ?? id}${host ? ` on ${host}` : ''} is ${verdict} (${reason}): ${attempts} not back yet`,
+    summary: `${name ?? id}${host ? ` on ${host}` : ''} is ${verdict} (${reason}): ${attempts} not back yet${held}`,
     evidence: { executor: id, applicationName, host, pid, verdict, reason, attempts: named },
     affected: count,
     node: witnessNode ?? host,

@@ -33,6 +33,13 @@ export function isInGrace(executor: ExecutorHealth, fleet: FleetState, graceSeco
   return fleet.comebackSeconds !== null && fleet.comebackSeconds < Math.max(graceSeconds, 2 * executor.beatSeconds);
 }
 
+/** Whether the silence of something that beats so slowly is evidence: it must have had the time for a beat since the last comeback. */
+export function maySilenceCount(fleet: FleetState, brakes: TimeoutBrakes, beatSeconds: number): boolean {
+  const { ownBeatFresh, daemonAgeSeconds, comebackSeconds } = fleet;
+  if (!ownBeatFresh || daemonAgeSeconds < brakes.startupDelaySeconds) return false;
+  return comebackSeconds === null || comebackSeconds >= Math.max(brakes.outageGraceSeconds, beatSeconds);
+}
+
 /** Whose attempts are orphans now: proof counts at once, silence only past every brake. */
 export function findGone(executors: readonly ExecutorHealth[], fleet: FleetState, own: Scope, brakes: TimeoutBrakes): Eligibility {
   const ended = executors.filter((executor) => isInScope(executor, own) && (executor.verdict === 'dead' || executor.verdict === 'stopped'));

@@ -2,13 +2,14 @@ import type { JobStore } from '../actions/job-store.ts';
 import { listStillSilent } from '../actions/queries.ts';
 import type { Nomination, Recovered, RescueGateway, RescueResult } from '../actions/rescue.ts';
 import { type ExecutorHealth, type ExecutorRegistry, listExecutorHealth } from '../executors/health.ts';
-import { importSessions } from '../executors/queries.ts';
+import { hasOwnName } from '../executors/owners.ts';
+import { importSessions, listNamesInUse } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { type FleetState, readFleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { type Crash, listCrashes } from './crashes.ts';
-import { findGone, isInGrace, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
+import { findGone, isInGrace, maySilenceCount, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
 import { listOrphansOf, listStaleOrphans, type Orphan } from './orphans.ts';
 import type { PolicyResolver } from './policy.ts';
 
@@ -79,8 +80,8 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
   const report: SweepReport = { restarted: 0, failed: 0, discarded: 0, held: 0, skipped: 0, restraints, executors, fleet };
   const failures: unknown[] = [];
 
-  const stale =
-    options.executorIds || !mayJudgeSilence(fleet, brakes) ? [] : await listStaleOrphans(database, jobs, policies.staleRules, executors);
+  const mayJudge = (beatSeconds: number) => maySilenceCount(fleet, brakes, beatSeconds);
+  const stale = options.executorIds ? [] : await listStaleOrphans(database, jobs, policies.staleRules, mayJudge);
   await sweepPage(stale);
   for await (const page of listOrphansOf(database, jobs, { named, gone, all: executors })) await sweepPage(page);
   if (failures.length > 0) throw new SweepIncomplete(failures);
@@ -106,11 +107,6 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
   }
 }
 
-function mayJudgeSilence(fleet: FleetState, brakes: TimeoutBrakes): boolean {
-  const inGrace = fleet.comebackSeconds !== null && fleet.comebackSeconds < brakes.outageGraceSeconds;
-  return fleet.ownBeatFresh && !inGrace && fleet.daemonAgeSeconds >= brakes.startupDelaySeconds;
-}
-
 async function nominate(orphan: Orphan, policies: PolicyResolver): Promise<Nomination> {
   const { executor, ...attempt } = orphan;
   const { queue, jobId, retryCount, verdict } = orphan;
@@ -126,8 +122,8 @@ async function sweepBatch(
   const { database, gateway, node } = dependencies;
   const queue = nominations[0]?.queue ?? '';
   return database.transaction(async (tx) => {
-    const standing = await dropReturned(dependencies, tx, orphans);
-    const eligible = nominations.filter((nomination) => nomination.executorId === null || standing.has(nomination.executorId));
+    const standing = new Set(await dropReturned(dependencies, tx, orphans));
+    const eligible = nominations.filter((_, index) => standing.has(orphans[index] as Orphan));
     const result = await gateway.rescue(tx, queue, eligible);
     const poison = dependencies.dryRun ? [] : result.recovered.filter((orphan) => orphan.poison).map(({ jobId }) => jobId);
     const crashes = poison.length > 0 ? await listCrashes(tx, queue, poison) : new Map<string, Crash[]>();
@@ -136,21 +132,38 @@ async function sweepBatch(
   });
 }
 
-/** Silence is looked at again under the transaction: whoever gave a sign since, or was cut off with us, is let go. */
-async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: readonly Orphan[]): Promise<Set<string>> {
-  const executors = new Map(orphans.flatMap(({ executor }) => (executor ? [[executor.id, executor] as const] : [])));
-  const silent = [...executors.values()].filter((executor) => executor.verdict === 'missing');
-  const standing = new Set([...executors.keys()].filter((id) => !silent.some((executor) => executor.id === id)));
-  if (silent.length === 0) return standing;
+/**
+ * What may change until the taking is looked at again under the transaction: whoever gave a sign since, or was cut off
+ * with us, is let go, and so is what was recorded under a name that some session carries.
+ */
+async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: readonly Orphan[]): Promise<readonly Orphan[]> {
+  const executors = [...new Set(orphans.flatMap(({ executor }) => executor ?? []))];
+  const returned = await listNamesakes(tx, executors);
+  const silent = executors.filter(({ verdict }) => verdict === 'missing');
+  const isOfUnknown = ({ executor }: Orphan) => executor === null;
+  if (silent.length === 0 && !orphans.some(isOfUnknown)) return orphans.filter(({ executor }) => !executor || !returned.has(executor));
   const { registry, daemonId, node, brakes } = dependencies;
   await registry.importExecutors(tx);
   await importSessions(tx);
   const fleet = await readFleetState(tx, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
   const still = await listStillSilent(tx, silent);
   for (const executor of silent) {
-    if (still.has(executor.id) && fleet.ownBeatFresh && !isInGrace(executor, fleet, brakes.outageGraceSeconds)) standing.add(executor.id);
+    if (!still.has(executor.id) || !fleet.ownBeatFresh || isInGrace(executor, fleet, brakes.outageGraceSeconds)) returned.add(executor);
   }
-  return standing;
+  return orphans.filter(({ executor, beatSeconds = 0 }) =>
+    executor ? !returned.has(executor) : maySilenceCount(fleet, brakes, beatSeconds),
+  );
+}
+
+/** Those of the executors whose name an application gave, and some session carries. */
+async function listNamesakes(tx: Sql, executors: readonly ExecutorHealth[]): Promise<Set<ExecutorHealth>> {
+  const given = executors.filter((executor) => !hasOwnName(executor));
+  if (given.length === 0) return new Set();
+  const inUse = await listNamesInUse(
+    tx,
+    given.flatMap(({ applicationName }) => applicationName ?? []),
+  );
+  return new Set(given.filter(({ applicationName }) => inUse.has(applicationName ?? '')));
 }
 
 function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[], crashes: ReadonlyMap<string, Crash[]>): Finding[] {

@@ -70,7 +70,7 @@ function readAccounts(database: Database): Promise<Account[]> {
     `SELECT j.name AS queue, j.state::text,
        array(SELECT r.outcome FROM recovery r WHERE r.queue = j.name AND r.job_id = j.id AND r.node <> 'earlier') AS outcomes,
        (SELECT string_agg(i.class || i.occurrences, ' ') FROM incident i WHERE i.fingerprint LIKE '%:' || j.name || '/' || j.id || '%') AS incident
-     FROM job j WHERE j.name <> 'letters' AND EXISTS (SELECT FROM attempt a WHERE a.job_id = j.id AND a.application_name = 'worker-1')
+     FROM job j WHERE j.name <> 'letters' AND EXISTS (SELECT FROM attempt a WHERE a.job_id = j.id AND a.application_name = 'pgboss:worker-1')
      ORDER BY j.name`,
   );
 }

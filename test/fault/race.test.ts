@@ -107,7 +107,7 @@ test('a completion that meets a rescue under way waits for it, and changes nothi
     rescue: async (tx, queue, nominations) => {
       const result = await dependencies.gateway.rescue(tx, queue, nominations);
       completion = completeAttempt(executor.boss, 'work', attempt);
-      const waiting = `SELECT FROM pg_stat_activity WHERE application_name = 'worker-1' AND wait_event_type = 'Lock'`;
+      const waiting = `SELECT FROM pg_stat_activity WHERE application_name = 'pgboss:worker-1' AND wait_event_type = 'Lock'`;
       await expect.poll(() => database.query(waiting), { timeout: 10_000 }).toHaveLength(1);
       return result;
     },

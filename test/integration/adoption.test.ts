@@ -10,6 +10,7 @@ import type { Database } from '../../src/postgres/database.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { createFleetDatabase, silentLog } from '../support/database.ts';
 import { createExecutor } from '../support/executor.ts';
+import { waitFor } from '../support/wait.ts';
 import { spawnWorker } from '../support/worker.ts';
 
 const PROCESSES: ProcessTable = {
@@ -102,10 +103,20 @@ test('sessions that outlive the process refute that it was the executor', async 
   const { adopt, watch, size, deaths } = createTestAdoption(database);
   await adopt();
   expect(size()).toBe(1);
+  const other = await registerProcess(database, 'other');
+  await adopt();
   await child.kill();
   await watch();
-  expect(deaths).toEqual([]);
-  expect(await listExecutorHealth(database)).toMatchObject([{ proof: null, witnessNode: null }]);
+  expect([size(), deaths], 'it may be about to end').toEqual([2, []]);
+  await other.kill();
+  await watch();
+  expect(deaths, "another's death does not wait for that").toEqual(['other process_gone']);
+  await waitFor('it to be let go', async () => {
+    await watch();
+    return size() === 0;
+  });
+  expect(deaths).toEqual(['other process_gone']);
+  expect(await database.query(`SELECT proof, witness_node FROM executor WHERE id = 'e'`)).toEqual([{ proof: null, witness_node: null }]);
 });
 
 test('a death while no daemon ran is proven by the next one, from what was recorded', async () => {

@@ -158,7 +158,7 @@ test('a pass of supervision does all of it with them: expiry, retention, and the
   await gone.stop({ graceful: false });
   await database.query(`UPDATE instance SET started_on = now() - interval '90 days', heartbeat_on = now() - interval '90 days'`);
   const context = await openTestContext(leastUrl, { RECLAIMD_PGBOSS_SUPERVISE: 'true' });
-  await context.supervision.supervise();
+  await context.supervision.supervise(async () => undefined);
   expect((await boss.findJobs('work', { id: expired ?? '' }))[0]?.state).toBe('retry');
   expect(await boss.findJobs('own', { id: old ?? '' })).toEqual([]);
   expect(await database.query('SELECT FROM instance')).toEqual([]);

@@ -226,29 +226,6 @@ test('a stopped executor leaves nothing to do; what it left all the same is an o
   expect(await sweepOnce(url)).toMatchObject({ failed: 1, recovered: [{ verdict: 'stopped' }] });
 });
 
-test('a name that a living executor shares is not proof of whose attempt it was', async () => {
-  const { url, boss, executor, database } = await createFleet({ name: 'work' });
-  await boss.send('work', {});
-  await executor.fetch('work');
-  await database.query(`SELECT heartbeat('the-other', 'worker-1')`);
-  await executor.die();
-  expect(await sweepOnce(url)).toMatchObject({ failed: 0, recovered: [] });
-  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now() WHERE id = 'the-other'`);
-  expect(await sweepOnce(url)).toMatchObject({ failed: 1 });
-});
-
-test("stale attempts of jobs that beat are orphans only where a policy says so, and never a living owner's", async () => {
-  const { url, boss, executor, database } = await createFleet({ name: 'beats', heartbeatSeconds: 10 }, [{ name: 'silent' }]);
-  await boss.send('beats', {});
-  await executor.fetch('beats');
-  await database.query(`UPDATE job SET heartbeat_on = now() - interval '20 minutes' WHERE state = 'active'`);
-  const rules = { RECLAIMD_POLICIES: '*=fail:stale=10m' };
-  expect(await sweepOnce(url, rules)).toMatchObject({ recovered: [] });
-  await database.query('TRUNCATE attempt_a, attempt_b');
-  expect(await sweepOnce(url)).toMatchObject({ recovered: [] });
-  expect(await sweepOnce(url, rules)).toMatchObject({ failed: 1, recovered: [{ verdict: 'unknown', executorId: null }] });
-});
-
 test('workers of a notify-enabled queue are woken by a rescue', async () => {
   const { url, boss, executor } = await createFleet({ name: 'work', notify: true });
   await boss.send('work', {});

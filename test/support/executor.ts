@@ -9,20 +9,24 @@ import { systemClock } from '../../src/runtime/clock.ts';
 import { testConfig } from './daemon.ts';
 import { silentLog } from './database.ts';
 
-/** An executor of the test's own making: its beats are ours to stop, and its end ours to declare. */
+/**
+ * An executor of the test's own making: its beats are ours to stop, and its end ours to declare. Its name is made as
+ * pg-boss makes one, so that its sessions may go on after the end that was declared.
+ */
 export async function createExecutor(
   url: string,
   database: Database,
   id: string,
   { schema = 'pgboss', env, stack }: { schema?: string; env?: string; stack?: string } = {},
 ) {
+  const applicationName = `pgboss:${id.slice(0, 8)}`;
   // A beat so fast that the grace of two beats after the server's start is over by now.
   await refreshHeartbeats(database, [
-    { executorId: id, applicationName: id, beatSeconds: 0.1, ...(env ? { env } : {}), ...(stack ? { stack } : {}) },
+    { executorId: id, applicationName, beatSeconds: 0.1, ...(env ? { env } : {}), ...(stack ? { stack } : {}) },
   ]);
   const boss = new PgBoss({
     connectionString: url,
-    application_name: id,
+    application_name: applicationName,
     schema,
     supervise: false,
     schedule: false,

@@ -1,5 +1,6 @@
 // A pg-boss worker as an application would write it: it knows nothing of reclaimd. Its options come as one JSON argument.
-import { PgBoss } from 'pg-boss';
+import pg from 'pg';
+import { type ConstructorOptions, PgBoss } from 'pg-boss';
 
 export interface WorkerOptions {
   url: string;
@@ -13,14 +14,28 @@ export interface WorkerOptions {
   mode?: 'sleep' | 'forever' | 'block';
   jobMs?: number;
   heartbeatRefreshSeconds?: number;
+  /** A name that the application gives to its sessions; '' for a pool of its own, whose sessions carry none. */
+  applicationName?: string;
+  /** Whether pg-boss registers it; default: yes. */
+  registers?: boolean;
 }
 
 const options = JSON.parse(process.argv[2] ?? '{}') as WorkerOptions;
 const say = (event: object) => process.stdout.write(`${JSON.stringify(event)}\n`);
 const { mode = 'sleep', jobMs = 50 } = options;
 
+/** The sessions' name is pg-boss's to make, the application's, or none. */
+function connection(): ConstructorOptions {
+  const { url, applicationName } = options;
+  if (applicationName === undefined) return { connectionString: url };
+  if (applicationName !== '') return { connectionString: url, application_name: applicationName };
+  const pool = new pg.Pool({ connectionString: url, max: 4 });
+  return { db: { executeSql: (text, values) => pool.query(text, values) } };
+}
+
 const boss = new PgBoss({
-  connectionString: options.url,
+  ...connection(),
+  registerInstance: options.registers ?? true,
   schema: options.schema ?? 'pgboss',
   supervise: false,
   schedule: false,
