@@ -119,12 +119,15 @@ describeWithMachine("the daemon's own unit", () => {
     expect(await logOf(machine)).not.toMatch(/"level":"error"/);
   });
 
-  test('a bus that falls silent, and one that dies, are told of and survived; a stop in the middle of a heal is quick', async () => {
+  test('a bus that comes late, falls silent or dies is told of and survived; a stop in the middle of a heal is quick', async () => {
     const { machine, database } = await install('app', { env: 'RECLAIMD_HEAL_BACKOFF=0s\n' });
+    await machine.run('systemctl', ['stop', 'dbus.socket', 'dbus.service']);
     await machine.run('systemctl', ['start', 'reclaimd', 'app']);
     const url = await urlOf(machine);
     const systemd = async () => ((await (await fetch(`${url}/readyz`)).json()) as { systemd: string }).systemd;
     const heals = async () => (await database.query(`SELECT FROM unit_action WHERE outcome = 'done'`)).length;
+    expect(await systemd()).toBe('unavailable');
+    await machine.run('systemctl', ['start', 'dbus.socket', 'dbus.service']);
     await waitFor('it to be connected', async () => (await systemd()) === 'connected');
     const bus = await machine.property('dbus', 'MainPID');
     await machine.run('kill', ['-STOP', bus]);
