@@ -24,6 +24,13 @@ Environment=HOME=${HOME} XDG_RUNTIME_DIR=${RUNTIME}
 ExecStart=/lib/systemd/systemd --user
 `;
 
+/** As dbus-user-session has them, which not every machine has. */
+const BUS = {
+  'dbus.socket': '[Socket]\nListenStream=%t/bus\n',
+  'dbus.service':
+    '[Unit]\nRequires=dbus.socket\n[Service]\nType=notify\nExecStart=/usr/bin/dbus-daemon --session --address=systemd: --nofork --nopidfile --systemd-activation\n',
+};
+
 describeWithMachine('RECLAIMD_SYSTEMD=user', () => {
   test("a user's daemon in the user's own manager knows and heals the user's units, and nothing of the system's", async () => {
     const { url, database, boss } = await createFleetDatabase({ queues: [{ name: 'mail' }] });
@@ -40,6 +47,7 @@ describeWithMachine('RECLAIMD_SYSTEMD=user', () => {
     ];
     const environment = settings.map((each) => `Environment="${each}"\n`).join('');
     const units = {
+      ...BUS,
       'reclaimd.service': `[Service]\n${environment}ExecStart=${process.execPath} ${path('../../src/main.ts')} run\n`,
       'worker.service': `[Service]\nExecStart=${process.execPath} ${path('../support/worker-main.ts')} "${worker}"\n`,
       'app.service': '[Service]\nExecStart=/bin/sleep 600\n',
