@@ -75,15 +75,28 @@ export function encodeCall(call: Call): Buffer {
 
 /** Takes the stream as it comes. @throws WireBroken, from the function it returns. */
 export function createDecoder(onMessage: (message: Received) => void): (chunk: Buffer) => void {
-  let rest: Buffer = Buffer.alloc(0);
+  let parts: Buffer[] = [];
+  let have = 0;
+  /** Until then nothing is put together: a large message comes in many pieces. */
+  let need = FIXED_HEADER;
   return (chunk) => {
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-    while (rest.length >= FIXED_HEADER) {
-      const size = sizeOf(rest);
-      if (rest.length < size) return;
-      const message = rest.subarray(0, size);
-      rest = rest.subarray(size);
-      onMessage(decode(message));
+    parts.push(chunk);
+    have += chunk.length;
+    while (have >= need) {
+      const bytes = Buffer.concat(parts);
+      parts = [];
+      let at = 0;
+      // All that have come whole are read from one piece.
+      while (have - at >= FIXED_HEADER) {
+        need = sizeOf(bytes.subarray(at));
+        if (have - at < need) break;
+        const message = bytes.subarray(at, at + need);
+        at += need;
+        need = FIXED_HEADER;
+        onMessage(decode(message));
+      }
+      parts = [bytes.subarray(at)];
+      have -= at;
     }
   };
 }

@@ -50,10 +50,10 @@ async function urlOf(machine: Machine): Promise<string> {
 }
 
 /** The command of the README that runs `doctor` with the daemon's rights; only where Node and the checkout are differs. */
-async function doctorCommand(...words: string[]): Promise<string> {
+async function doctorCommand(): Promise<string> {
   const readme = await readFile(root('README.md'), 'utf8');
   const command = readme.split('```').find((block) => block.startsWith('sh\nsystemd-run'));
-  return (command ?? '').replace(/^sh\n/, '').replace('exec reclaimd doctor', ['exec', NODE, MAIN, 'doctor', ...words].join(' '));
+  return (command ?? '').replace(/^sh\n/, '').replace('exec reclaimd doctor', `exec ${NODE} ${MAIN} doctor`);
 }
 
 const logOf = (machine: Machine) => machine.run('journalctl', ['-u', 'reclaimd', '--no-pager', '-o', 'cat']);
@@ -119,12 +119,15 @@ describeWithMachine("the daemon's own unit", () => {
     expect(await logOf(machine)).not.toMatch(/"level":"error"/);
   });
 
-  test('a bus that falls silent, and one that dies, are told of and survived; a stop in the middle of a heal is quick', async () => {
+  test('a bus that comes late, falls silent or dies is told of and survived; a stop in the middle of a heal is quick', async () => {
     const { machine, database } = await install('app', { env: 'RECLAIMD_HEAL_BACKOFF=0s\n' });
+    await machine.run('systemctl', ['stop', 'dbus.socket', 'dbus.service']);
     await machine.run('systemctl', ['start', 'reclaimd', 'app']);
     const url = await urlOf(machine);
     const systemd = async () => ((await (await fetch(`${url}/readyz`)).json()) as { systemd: string }).systemd;
     const heals = async () => (await database.query(`SELECT FROM unit_action WHERE outcome = 'done'`)).length;
+    expect(await systemd()).toBe('unavailable');
+    await machine.run('systemctl', ['start', 'dbus.socket', 'dbus.service']);
     await waitFor('it to be connected', async () => (await systemd()) === 'connected');
     const bus = await machine.property('dbus', 'MainPID');
     await machine.run('kill', ['-STOP', bus]);
@@ -174,8 +177,8 @@ describeWithMachine("the daemon's own unit", () => {
     expect(await machine.property('app-database', 'ActiveState')).toBe('active');
   });
 
-  test('what polkit denies is told, and nothing else breaks', async () => {
-    const { machine, database } = await install('app');
+  test('what polkit denies is told, and nothing else breaks; doctor sees it, and what the unit lacks', async () => {
+    const { machine, database, url } = await install('app');
     await writeFile(machine.path('/etc/polkit-1/rules.d/50-reclaimd.rules'), '// nothing\n');
     await machine.run('systemctl', ['restart', 'polkit']);
     await machine.run('systemctl', ['start', 'reclaimd', 'app']);
@@ -186,6 +189,31 @@ describeWithMachine("the daemon's own unit", () => {
     );
     expect(heal.error).toMatch(/interactive authentication required|access denied|not authorized/i);
     expect(await machine.property('reclaimd', 'ActiveState')).toBe('active');
+
+    // What root may do says nothing of what the daemon may.
+    const env = { DATABASE_URL: url, RECLAIMD_UNITS: 'app', RECLAIMD_HEAL_SETTLE: '0s' };
+    await machine.run(NODE, [MAIN, 'heal', 'app', '--actor', 'ann@desk'], { env });
+    const bare = [
+      'Type=simple',
+      'NotifyAccess=none',
+      'WatchdogSec=0',
+      'Restart=no',
+      'User=root',
+      'SystemCallFilter=',
+      'RestrictNamespaces=no',
+    ];
+    const open = ['CapabilityBoundingSet=~', 'NoNewPrivileges=no', 'ProtectSystem=no', 'PrivateUsers=no', 'RestrictAddressFamilies='];
+    await writeFile(
+      machine.path('/etc/systemd/system/reclaimd.service.d/zz-bare.conf'),
+      ['[Service]', ...bare, ...open, `Environment=DATABASE_URL=${url}`, ''].join('\n'),
+    );
+    await machine.run('systemctl', ['daemon-reload']);
+    await machine.run('systemctl', ['restart', 'reclaimd']);
+    const { stdout: said, code } = await machine.try('sh', ['-c', await doctorCommand()]);
+    expect(code).toBe(1);
+    expect(said).toMatch(/^fail +polkit: app\.service: /m);
+    for (const lack of ['Type=simple', 'no watchdog', 'Restart=no', 'it runs as root', 'password', 'exposure of [3-9]'])
+      expect(said).toMatch(new RegExp(`^warn +unit: reclaimd\\.service: .*${lack}`, 'm'));
   });
 
   test('without its database it is up, says what it lacks, and goes on trying; with a wrong configuration it stays down', async () => {

@@ -136,6 +136,35 @@ describeWithMachine('units over a real D-Bus', () => {
     await machine.run('systemctl', ['stop', 'slow.service']);
   });
 
+  test('another user who tells us that a job is done is not believed', async () => {
+    const units = manage(socket());
+    await units.list(['slow.service']);
+    let result: string | undefined;
+    const job = units.start('slow.service').then((ended) => {
+      result = ended;
+    });
+    await waitFor('the job', async () => (await machine.property('slow.service', 'ActiveState')) === 'activating');
+    const [number] = (await machine.run('systemctl', ['list-jobs', '--no-legend', 'slow.service'])).trim().split(' ');
+    const names = (await machine.run('busctl', ['list', '--unique', '--no-legend'])).match(/^:\S+/gm) ?? [];
+    const lie = [`uint32:${number}`, `objpath:/org/freedesktop/systemd1/job/${number}`, 'string:slow.service', 'string:done'];
+    for (const name of names) {
+      const words = [
+        '--system',
+        '--type=signal',
+        `--dest=${name}`,
+        '/org/freedesktop/systemd1',
+        'org.freedesktop.systemd1.Manager.JobRemoved',
+      ];
+      await machine.run('dbus-send', [...words, ...lie], { user: 'nobody' });
+    }
+    // Asked for after the lies were told: what is answered now has come after them.
+    await units.list(['slow.service']);
+    expect(result).toBeUndefined();
+    await machine.run('systemctl', ['stop', 'slow.service']);
+    await job;
+    expect(result).toBe('canceled');
+  });
+
   test('a user without the right is denied, and told so; nothing is done', async () => {
     await machine.run('systemctl', ['start', 'sleeper@4']);
     const script = `
