@@ -86,15 +86,16 @@ export function lockJobs(sql: Sql, jobs: readonly { queue: string; jobId: string
 
 /**
  * The place that a failed job takes by retry(), a cancelled one by resume(), is a unique index of its policy: one branch
- * for each, spelled as its index is, so that it is found there. The other policies' indexes cannot be met on this way.
+ * for each, spelled as its index is, so that it is found there: without, each job costs a scan of its table. The other
+ * policies' indexes cannot be met on this way.
  */
 export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string }[]): Promise<JobStateRow[]> {
   return sql.query<JobStateRow>(
     `SELECT j.name AS queue, j.id AS "jobId", j.state::text, j.retry_count AS "retryCount", j.retry_limit AS "retryLimit",
        j.started_on::text AS "startedOn", j.blocked, j.dead_letter AS "deadLetter",
        (SELECT count(*)::int FROM job_dependency d WHERE d.parent_name = j.name AND d.parent_id = j.id) AS children,
-       coalesce(j.policy = 'stately' AND EXISTS (SELECT FROM job s WHERE s.name = j.name AND s.state = 'retry' AND s.id <> j.id
-         AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')), false) AS "siblingInRetry",
+       coalesce(j.policy = 'stately' AND EXISTS (SELECT FROM job s WHERE s.policy = 'stately' AND s.state = 'retry' AND s.state <= 'active'
+         AND s.id <> j.id AND s.name = j.name AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')), false) AS "siblingInRetry",
        coalesce(j.policy = 'key_strict_fifo', false) AS "blocksKeyWhenFailed",
        (SELECT s.name || '/' || s.id FROM (
           SELECT s.name, s.id FROM job s WHERE j.state = 'cancelled' AND j.policy = 'short' AND s.policy = 'short' AND s.state = 'created'

@@ -1,12 +1,13 @@
 import { expect, test } from 'vitest';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
+import type { BossOptions } from '../support/database.ts';
 import { chainOfThree, createFlows } from '../support/flows.ts';
 
 const ANN = 'ann@desk';
 
-async function setUp() {
-  const fleet = await createFlows({}, {});
+async function setUp(options: BossOptions = {}) {
+  const fleet = await createFlows({}, options);
   const ids = (await chainOfThree(fleet.boss)) as Record<string, string>;
   const dependencies = fleet.context.repairDependencies();
   return {
@@ -37,6 +38,19 @@ test('the parent is tried again, as it was shown, and audited once', async () =>
   });
   expect(await stateOf(parent)).toMatchObject({ state: 'retry' });
   expect(await audit()).toEqual([{ actor: ANN, action: 'workflow_retry_parent', target: `parent/${parent}`, outcome: 'done' }]);
+});
+
+test('a parent whose place another job has taken cannot be tried again now', async () => {
+  const queues = [{ name: 'parent', retryLimit: 0, policy: 'exclusive' as const }, { name: 'child' }, { name: 'grandchild' }];
+  const { boss, run, preview } = await setUp({ queues });
+  const parent = await run('parent', 'fail');
+  const holder = await boss.send('parent', {});
+  expect(await preview('workflow_retry_parent', `parent/${parent}`)).toMatchObject({
+    refused: 'impossible',
+    message: expect.stringContaining(`parent/${holder} has the only place`),
+  });
+  await boss.cancel('parent', holder ?? '');
+  expect(await preview('workflow_retry_parent', `parent/${parent}`)).toMatchObject({ done: true });
 });
 
 test('everything behind a parent is cancelled, or nothing where it has changed meanwhile', async () => {

@@ -101,6 +101,30 @@ describe('one job that cannot be done keeps no other from being done', () => {
     await expect(boss.retry('mail', id)).rejects.toMatchObject({ code: '23505' });
   });
 
+  test('where the change would end otherwise than was shown, it is not made', async () => {
+    const { boss, begin, executor, preview, dependencies, state, database } = await createDesk({
+      queues: [{ name: 'mail', policy: 'stately' }],
+    });
+    const [id = ''] = await begin();
+    const sibling = await boss.send('mail', {});
+    await executor.die();
+    const { token } = previewed(await preview('job_rescue', `mail/${id}`, { policy: 'restart' }));
+    let raced = false;
+    const racing = beforeStatements(dependencies.database, async (text) => {
+      if (raced || text !== 'SAVEPOINT change') return;
+      raced = true;
+      await database.query(`UPDATE job SET state = 'retry', started_on = now() WHERE id = $1`, [sibling]);
+    });
+    expect(
+      await executeRepair({ ...dependencies, database: racing } as RepairDependencies, { token, actor: ANN, reason: REASON }),
+    ).toMatchObject({
+      partial: true,
+      targets: [{ outcome: 'failed', error: 'it would have been failed after the rescue, not retry' }],
+    });
+    expect(await state(id)).toBe('active');
+    expect(await database.query('SELECT FROM recovery')).toEqual([]);
+  });
+
   test('a throttle has one place, too', async () => {
     const { boss, preview } = await createDesk();
     const id = (await boss.send('mail', {}, { singletonSeconds: 3600 })) ?? '';

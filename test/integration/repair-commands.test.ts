@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
+import { accountName } from '../../src/cli/actor.ts';
 import * as policies from '../../src/cli/policies.ts';
 import { execute, preview } from '../../src/cli/repairs.ts';
 import { runRemoveOwnership } from '../../src/cli/schema.ts';
@@ -10,12 +11,15 @@ import { installOwnership } from '../../src/ownership/install.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor } from '../support/executor.ts';
 
-async function setUp() {
+async function setUp(attempts = 2) {
   const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
   await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
   const executor = await createExecutor(fleet.url, fleet.database, 'worker');
-  await fleet.boss.insert('mail', [{}, {}]);
-  const [first, second] = (await executor.fetch('mail', 2)).map(({ id }) => id);
+  await fleet.boss.insert(
+    'mail',
+    Array.from({ length: attempts }, () => ({})),
+  );
+  const [first, second] = (await executor.fetch('mail', attempts)).map(({ id }) => id);
   await executor.die();
   const lines: string[] = [];
   const surroundings = {
@@ -39,6 +43,25 @@ test('preview prints the plan and the command that executes it; that command doe
   expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed' })).toBe(0);
   expect(lines.join('\n')).toMatch(/mail\/\S+: retry\n(.*\n)*executor_rescue: 2 of 2 done/);
   expect((await boss.findJobs('mail')).map(({ state }) => state)).toEqual(['retry', 'retry']);
+});
+
+test('who asks by the name of their account need not say it again; a name is quoted for the shell', async () => {
+  const { surroundings, lines, first } = await setUp();
+  const env = { ...surroundings.env, SUDO_USER: 'ann' };
+  expect(await preview({ ...surroundings, env }, 'job_cancel', [`mail/${first}`], { actor: accountName(env) })).toBe(0);
+  expect(lines.at(-1)).toMatch(/reclaimd execute \S+ --reason '...'$/);
+  expect(await preview({ ...surroundings, env }, 'job_cancel', [`mail/${first}`], { actor: 'ann o@desk' })).toBe(0);
+  expect(lines.at(-1)).toMatch(/reclaimd execute \S+ --actor 'ann o@desk' --reason '...'$/);
+});
+
+test('attempts beyond what one repair takes are told before and after, and make it partly done', async () => {
+  const { surroundings, lines } = await setUp(1001);
+  expect(await preview(surroundings, 'executor_rescue', ['worker'], ANN)).toBe(0);
+  expect(lines.join('\n')).toContain('mind: it holds 1 more than one repair takes');
+  const token = /reclaimd execute (\S+)/.exec(lines.join('\n'))?.[1] ?? '';
+  lines.length = 0;
+  expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed' })).toBe(1);
+  expect(lines.join('\n')).toMatch(/executor_rescue: 1000 of 1000 done\nit holds 1 more: preview executor_rescue again$/);
 });
 
 test('a refusal is exit code 3, partly done is 1, with one sentence each', async () => {

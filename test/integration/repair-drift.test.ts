@@ -185,7 +185,7 @@ describe('a beat that nobody has taken over yet', () => {
     ['it was silent', null, 'missing'],
     ['it was proven dead, wrongly', 'process_gone', 'dead'],
   ])('%s: no preview, and no execution of an earlier one', async (_, proof, verdict) => {
-    const { id, executorId, fallSilent, beat, preview, execute, state } = await createInstance();
+    const { id, executorId, fallSilent, beat, preview, execute, state, database } = await createInstance();
     await fallSilent(proof);
     const job = previewed(await preview('job_rescue', `mail/${id}`));
     const all = previewed(await preview('executor_rescue', executorId));
@@ -203,6 +203,14 @@ describe('a beat that nobody has taken over yet', () => {
       await fallSilent(proof);
       await beat();
       expect(await preview(action, target)).toMatchObject({ refused: 'impossible', message: expect.stringContaining('is alive') });
+    }
+    if (proof) {
+      await fallSilent(proof);
+      await beat();
+      await database.query(`UPDATE executor SET unit = 'app.service', witness_node = 'gone' WHERE id = $1`, [executorId]);
+      // Who was wrong about its death is no witness any more.
+      const stop = await preview('executor_stop_and_rescue', executorId);
+      expect(stop).toMatchObject({ refused: 'impossible', message: expect.stringContaining('no node knows in which unit') });
     }
     expect(await state(id)).toBe('active');
   });
