@@ -144,7 +144,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
       pages: PAGES_A_TURN,
     });
     reconcileFrom = report.next;
-    const { replayed, skipped, unpublished, unnotified } = report;
+    const { replayed, skipped, unpublished, unnotified, failures } = report;
     if (!config.dryRun) {
       metrics.stepsReplayed.inc(replayed);
       note(await projectExhaustedSteps(database, config.node));
@@ -152,6 +152,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (replayed > 0) log.info({ replayed, skipped, dryRun: config.dryRun }, config.dryRun ? 'reconcile would' : 'reconcile');
     if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue did not take them');
     if (unnotified > 0) log.warn({ unnotified }, 'replays were published, but are too long to be notified');
+    if (failures.length > 0)
+      throw new AggregateError(failures, `${failures.length} pages of steps could not be told: ${String(failures[0])}`);
   }
 
   async function superviseTurn(): Promise<void> {

@@ -32,10 +32,12 @@ export function reconcile(surroundings: Surroundings, command: ReconcileCommand)
     const { replayed, skipped, events, unpublished, unnotified } = steps;
     const { resolved, retried, cancelled, unresolved, failures } = settled;
     const flows = { stuck: settled.flows.length, unresolved, resolved, retried, cancelled, failures: failures.map(String) };
-    if (json) printJson(surroundings, { dryRun, replayed, skipped, unpublished, unnotified, events, flows });
+    const untold = steps.failures.map(String);
+    if (json) printJson(surroundings, { dryRun, replayed, skipped, unpublished, unnotified, events, failures: untold, flows });
     else {
       surroundings.out(`${dryRun ? 'would be: ' : ''}replayed ${replayed}, skipped ${skipped}`);
       for (const { instanceId, step, outcome, replay } of events) surroundings.out(`  ${instanceId}/${step}: ${outcome}, replay ${replay}`);
+      for (const failure of untold) surroundings.out(`  not told: ${failure}`);
       if (unpublished > 0) surroundings.out(`  ${unpublished} were not taken by a subscribed queue`);
       if (unnotified > 0) surroundings.out(`  ${unnotified} are too long for NOTIFY: shorten the names that their engine gives`);
       surroundings.out(
@@ -43,7 +45,7 @@ export function reconcile(surroundings: Surroundings, command: ReconcileCommand)
       );
     }
     if (!json) for (const failure of flows.failures) surroundings.out(`not settled: ${failure}`);
-    return unpublished + unnotified + failures.length > 0 ? EXIT.failed : EXIT.done;
+    return unpublished + unnotified + untold.length + failures.length > 0 ? EXIT.failed : EXIT.done;
   });
 }
 

@@ -49,6 +49,8 @@ export interface ReconcileReport extends ReconcileResult {
   unpublished: number;
   /** Replays that are too long for NOTIFY; subscribers got them all the same. */
   unnotified: number;
+  /** Of pages that could not be told; the others were. */
+  failures: unknown[];
   /** Where the next pass should begin; undefined when this one came to the end. */
   next: Place | undefined;
 }
@@ -76,10 +78,13 @@ export async function reconcileWorkflows(
   { dryRun = false, from = BEGINNING, pages = Number.POSITIVE_INFINITY }: ReconcileOptions = {},
 ): Promise<ReconcileReport> {
   const { database, replayAfterSeconds } = dependencies;
-  const report: ReconcileReport = { replayed: 0, skipped: 0, events: [], unpublished: 0, unnotified: 0, next: from };
+  const report: ReconcileReport = { replayed: 0, skipped: 0, events: [], unpublished: 0, unnotified: 0, failures: [], next: from };
   for (let page = 0; page < pages && report.next; page++) {
     const { running, ended, next } = await readRunningSteps(database, scope, report.next, replayAfterSeconds, PAGE);
-    const told = await settlePage(dependencies, ended, dryRun);
+    const told = await settlePage(dependencies, ended, dryRun).catch((error: unknown) => {
+      report.failures.push(error);
+      return NOTHING;
+    });
     report.replayed += told.events.length;
     report.skipped += running - told.events.length;
     report.events.push(...told.events);

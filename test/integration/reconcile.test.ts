@@ -235,6 +235,19 @@ test('a pass that breaks off goes on where it was', async () => {
   expect(await reconcile(undefined, { pages: 2, from: first.next })).toMatchObject({ replayed: 200, next: undefined });
 });
 
+test('a page that cannot be told does not keep the others from theirs', async () => {
+  const { database, reconcile } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_AFTER: '10m' });
+  await addSteps(database, 1_200, 'completed');
+  await database.query(
+    `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'cursed'; END $$;
+     CREATE TRIGGER refuse BEFORE UPDATE ON workflow_step FOR EACH ROW
+       WHEN (old.instance_id LIKE 'i-0%' AND new.replays > 0) EXECUTE FUNCTION refuse()`,
+  );
+  const { replayed, failures, next } = await reconcile();
+  expect(failures.map(String)).toEqual(['DatabaseError: cursed']);
+  expect({ replayed, next }).toEqual({ replayed: 700, next: undefined });
+});
+
 test('a page costs what it holds, however many steps run, and locks none of them', async () => {
   const { database } = await createSteps();
   await addSteps(database, 5_000, 'created');
