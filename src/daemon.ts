@@ -188,6 +188,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   // A node sweeps its own scope only, so each scope has its own turns.
   const { env, stack } = identity;
   const ofScope = (name: string) => (env === null && stack === null ? name : `${name} ${JSON.stringify({ env, stack })}`);
+  /** Who only looks takes no turn from those who act. */
+  const ofActing = (name: string) => (config.dryRun ? `${name} dry run` : name);
   let hasLooked = false;
   /** Processes first, silence second: what a reboot proves is never told as mere silence. */
   const adoptPass = async () => {
@@ -234,7 +236,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     {
       name: 'flows',
       intervalMs: config.reconcileIntervalMs,
-      pass: when(canAct, turn('flows', config.reconcileIntervalMs, passes.flowsTurn)),
+      pass: when(canAct, turn(ofActing('flows'), config.reconcileIntervalMs, passes.flowsTurn)),
     },
     {
       name: 'reconcile',

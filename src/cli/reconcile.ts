@@ -27,7 +27,7 @@ export function reconcile(surroundings: Surroundings, { actor, json, dryRun: wan
       surroundings.out(`${dryRun ? 'would be: ' : ''}replayed ${replayed}, skipped ${skipped}`);
       for (const { instanceId, step, outcome, replay } of events) surroundings.out(`  ${instanceId}/${step}: ${outcome}, replay ${replay}`);
       surroundings.out(
-        `flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
+        `${dryRun ? 'would be: ' : ''}flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
       );
     }
     if (!json) for (const failure of flows.failures) surroundings.out(`not settled: ${failure}`);
