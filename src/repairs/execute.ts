@@ -4,7 +4,7 @@ import { type AuditEvent, appendAudit } from '../audit/append.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
-import { applyFlow, type FlowAction, type FlowPlan, flowDrift, planFlow } from './flow-plan.ts';
+import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
 import { findDenial, isFlowAction, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
@@ -151,7 +151,7 @@ async function execute(
   return { done: true, action, partial, targets: [...done, ...drifted.map((one): TargetOutcome => ({ ...one, outcome: 'drifted' }))] };
 }
 
-/** The door locks what it changes and looks again; what was shown is compared before. */
+/** Locked before it is compared, so that what is done is what was shown; the door looks again. */
 async function executeFlow(
   dependencies: RepairDependencies,
   tx: Sql,
@@ -162,6 +162,7 @@ async function executeFlow(
 ): Promise<RepairExecuted | RepairRefused> {
   const { target } = planned;
   const named = parseJobTarget(target) as JobName;
+  await lockFlow(dependencies, tx, named, planned);
   const now = await planFlow(dependencies, tx, action, named);
   const drift = 'refusal' in now ? now.refusal : flowDrift(planned, now.plan);
   const order = { actor: event.actor, reason: event.reason, detail: { token, planHash } };

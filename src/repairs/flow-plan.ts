@@ -3,6 +3,7 @@ import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
+import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
 export type FlowAction = (typeof FLOW_ACTIONS)[number];
@@ -89,6 +90,15 @@ function trapsOf(row: JobRow, copies: readonly JobCopy[]): string[] {
   );
   if (row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: until it has completed, no other job of its key runs');
   return warnings;
+}
+
+/** Keeps everything that a plan rests on as it is until the transaction ends: the parents first, as the door does. */
+export async function lockFlow({ flows }: FlowRepairDependencies, tx: Sql, named: JobName, { children, jobs }: FlowPlan): Promise<void> {
+  await flows.lockEndedParents(tx, [named, ...children]);
+  await flows.lock(
+    tx,
+    jobs.map((job) => parseJobTarget(job) as JobName),
+  );
 }
 
 /** In what way the flow is not any more what was shown. */
