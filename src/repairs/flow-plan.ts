@@ -105,8 +105,9 @@ export async function lockFlow({ flows }: FlowRepairDependencies, tx: Sql, named
 export function flowDrift(planned: FlowPlan, now: FlowPlan): string | undefined {
   if (planned.state !== now.state) return `state was ${planned.state ?? 'gone'}, is ${now.state ?? 'gone'}`;
   if (planned.retryCount !== now.retryCount) return `attempt was ${planned.retryCount}, is ${now.retryCount}`;
-  const gone = planned.jobs.filter((job) => !now.jobs.includes(job));
-  const added = now.jobs.filter((job) => !planned.jobs.includes(job));
+  const [shown, there] = [new Set(planned.jobs), new Set(now.jobs)];
+  const gone = planned.jobs.filter((job) => !there.has(job));
+  const added = now.jobs.filter((job) => !shown.has(job));
   if (gone.length + added.length === 0) return undefined;
   return `the jobs behind it have changed: ${gone.length} gone, ${added.length} new`;
 }

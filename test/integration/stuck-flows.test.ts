@@ -384,8 +384,8 @@ test('a retried parent resolves the incident; children that retention took keep 
   expect(await stuckIncidents(database)).toEqual([]);
 });
 
-test('wide, deep and in tables of their own: every job of the chain is counted', async () => {
-  const { boss, database, settle, run } = await createFlows(
+test('wide, deep and in tables of their own: every job of the chain is counted, and cancelled', async () => {
+  const { boss, database, url, settle, run } = await createFlows(
     {},
     { queues: [{ name: 'parent', retryLimit: 0, partition: true }, { name: 'child', partition: true }, { name: 'grandchild' }] },
   );
@@ -399,6 +399,9 @@ test('wide, deep and in tables of their own: every job of the chain is counted',
   await run('parent', 'fail');
   await settle();
   expect(await stuckIncidents(database)).toMatchObject([{ affected: 2_000 }]);
+  const cancelling = await openTestContext(url, { RECLAIMD_WORKFLOW_POLICIES: 'parent=cancel-children' });
+  expect(await settleFlows(cancelling.flowDependencies(false))).toMatchObject({ cancelled: 2_000, flows: [] });
+  expect(await stuckIncidents(database)).toEqual([]);
 });
 
 test('the daemon tells of a stuck flow, and the command too', async () => {
