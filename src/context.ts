@@ -33,8 +33,9 @@ import type { Schedule } from './retention/status.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import { openSystemd } from './systemd/service.ts';
+import { findStuckBehind } from './workflows/find-stuck.ts';
 import type { ReconcileDependencies } from './workflows/reconcile.ts';
-import { type FlowDependencies, findStuckFlows } from './workflows/stuck-flows.ts';
+import type { FlowDependencies } from './workflows/stuck-flows.ts';
 
 /** The service manager of this host and what its journal says. */
 export interface UnitService {
@@ -214,7 +215,7 @@ export function openContext(options: ContextOptions) {
       registry,
       flows,
       flowDoor: createWorkflowDoor({ jobs, flows, node: config.node }),
-      findStuck: (sql) => findStuckFlows(sql, flows),
+      findStuck: (sql, job) => findStuckBehind(sql, flows, job),
       authorize,
       door: createRepairDoor(jobs, config.node),
       policies: async (sql) => (await policies(sql)).resolve,

@@ -127,13 +127,16 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     const { resolved, retried, cancelled, flows, incidents, failures } = await settleFlows(context.flowDependencies(config.dryRun));
     note(incidents);
     metrics.flowsStuck.set(flows.length);
-    for (const [action, count] of [
-      ['resolved', resolved],
-      ['retried', retried],
-      ['cancelled', cancelled],
-    ] as const)
-      metrics.flowActions.inc({ action }, count);
-    if (resolved + retried + cancelled > 0) log.info({ resolved, retried, cancelled }, 'flows settled');
+    if (!config.dryRun) {
+      for (const [action, count] of [
+        ['resolved', resolved],
+        ['retried', retried],
+        ['cancelled', cancelled],
+      ] as const)
+        metrics.flowActions.inc({ action }, count);
+    }
+    if (resolved + retried + cancelled > 0)
+      log.info({ resolved, retried, cancelled, dryRun: config.dryRun }, config.dryRun ? 'flows would be settled' : 'flows settled');
     if (failures.length > 0) throw new AggregateError(failures, `${failures.length} flows could not be settled: ${String(failures[0])}`);
   }
 

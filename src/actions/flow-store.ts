@@ -32,23 +32,52 @@ export interface Descendant extends JobRef {
   deletedAt: string;
 }
 
+/** Where a walk over the blocked jobs stands: this one has been looked at. */
+export interface WalkPosition extends JobRef {
+  state: string;
+  startAfter: string;
+}
+
+/** What became of a job after it failed: its copy in a dead letter queue, or one that was redriven from there. */
+export interface JobCopy extends JobRef {
+  state: string;
+  redriven: boolean;
+}
+
 /** The dependencies between a queue system's jobs. Everything that writes runs in the given transaction. */
 export interface FlowStore {
   /** The queues, together where one table holds them. */
   listLeaves(sql: Sql): Promise<string[][]>;
-  /** Blocked children of these queues whose parent failed, was cancelled or is gone; a row for each such parent. */
-  listStuck(sql: Sql, queues: readonly string[], limit: number, ids?: readonly string[]): Promise<StuckChild[]>;
+  /** Those of the queues of one table that have blocked jobs, by the state of these. */
+  listWaiting(sql: Sql, queues: readonly string[]): Promise<Pick<WalkPosition, 'queue' | 'state'>[]>;
+  /** The blocked jobs of one queue and state that come after the given one. */
+  pageBlocked(
+    sql: Sql,
+    of: Pick<WalkPosition, 'queue' | 'state'>,
+    after: Pick<WalkPosition, 'startAfter' | 'jobId'> | null,
+    limit: number,
+  ): Promise<Pick<WalkPosition, 'queue' | 'jobId' | 'startAfter'>[]>;
+  /** Those of the jobs that are blocked by a parent that failed, was cancelled or is gone; a row for each such parent. */
+  listStuck(sql: Sql, jobs: readonly JobRef[]): Promise<StuckChild[]>;
+  /** Blocked jobs that wait for these parents, at most so many of each; of parents that are gone those that were seen before. */
+  listChildren(sql: Sql, parents: readonly JobRef[], mostOfEach: number): Promise<JobRef[]>;
   /** Those of the given jobs that are blocked, and every blocked job behind them. */
   listDescendants(sql: Sql, children: readonly (JobRef & { root: number })[], limit: number): Promise<Descendant[]>;
-  /** Parents of these queues that completed so long ago and whose children still do not know; counted up to `limit`. */
+  /** Copies of a job that failed. */
+  listCopies(sql: Sql, job: JobRef, limit: number): Promise<JobCopy[]>;
+  /** Parents of these queues that completed so long ago and whose children still do not know. */
+  listUnresolved(sql: Sql, queues: readonly string[], afterSeconds: number, limit: number): Promise<JobRef[]>;
+  /** How many they are; counted up to `limit`. */
   countUnresolved(sql: Sql, queues: readonly string[], afterSeconds: number, limit: number): Promise<number>;
   /** Tells the children of completed parents, outside of any transaction. */
   resolve(): Promise<void>;
-  /** Those of the jobs that are still there, whatever their state, as `QUEUE/JOB-ID`. */
-  listPresent(sql: Sql, jobs: readonly JobRef[]): Promise<Set<string>>;
+  /** Keeps the jobs as they are until the transaction ends. */
+  lock(tx: Sql, jobs: readonly JobRef[]): Promise<void>;
+  /** Keeps the failed and cancelled parents of the jobs as they are until the transaction ends. */
+  lockEndedParents(tx: Sql, jobs: readonly JobRef[]): Promise<void>;
   /**
    * As if every parent that failed, was cancelled or is gone had completed: whatever becomes of those, the child hears no
-   * more of them. It runs once nothing else blocks it. The caller holds its row.
+   * more of them. It runs once nothing else blocks it. The caller holds its row and those of its ended parents.
    * @returns whether it is free now.
    */
   release(tx: Sql, child: JobRef): Promise<boolean>;

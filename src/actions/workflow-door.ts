@@ -1,5 +1,6 @@
 import { appendAudit } from '../audit/append.ts';
-import type { Sql } from '../postgres/database.ts';
+import type { Database, Sql } from '../postgres/database.ts';
+import { UniqueViolation } from '../postgres/errors.ts';
 import type { FlowStore, JobRef } from './flow-store.ts';
 import type { JobStore } from './job-store.ts';
 
@@ -11,8 +12,8 @@ export interface WorkflowOrder {
   detail?: object;
 }
 
-/** Refused as a value: what was planned for is not there any more. */
-export type WorkflowChange = { done: true; jobs: string[] } | { done: false; moved: string };
+/** Refused as a value: what was planned for is not there any more, or `tooMany` wait behind it for one transaction. */
+export type WorkflowChange = { done: true; jobs: string[] } | { done: false; moved: string; tooMany?: true };
 
 export interface WorkflowDoor {
   /** A failed parent runs once more, a cancelled one waits for its run again; its children follow when it completes. */
@@ -21,16 +22,30 @@ export interface WorkflowDoor {
     order: WorkflowOrder,
     parent: JobRef & { retryCount: number; state: 'failed' | 'cancelled' },
   ): Promise<WorkflowChange>;
-  /** Cancels those of the children that are still stuck, and every job that waits for them. */
+  /** Cancels those of the children that are still stuck, and every job that waits for them: all of it, or nothing. */
   cancelDescendants(tx: Sql, order: WorkflowOrder, target: string, children: readonly JobRef[]): Promise<WorkflowChange>;
   /** One stuck child runs as if the parents that keep it had completed; living parents are still waited for. */
   unblockChild(tx: Sql, order: WorkflowOrder, child: JobRef & { retryCount: number }): Promise<WorkflowChange>;
+  /**
+   * Tells the children of parents that completed so long ago. pg-boss's call joins no transaction, so what is about to be
+   * resolved is audited before, and what was, after.
+   * @returns the parents whose children know now.
+   */
+  resolveCompleted(database: Database, order: WorkflowOrder, afterSeconds: number): Promise<string[]>;
 }
 
-/** What one transaction may cancel; a wider flow takes several. */
-export const MOST_CANCELLED = 10_000;
+/** What one transaction may cancel. */
+export const MOST_CANCELLED = 100_000;
+/** Of one statement, and of one audit event. */
+const BATCH = 5_000;
+/** A turn's share: a resolver that was down for long is caught up with over several. */
+const MOST_RESOLVED = 10_000;
 
 const nameOf = ({ queue, jobId }: JobRef) => `${queue}/${jobId}`;
+
+function* batchesOf<T>(all: readonly T[]): Generator<T[]> {
+  for (let first = 0; first < all.length; first += BATCH) yield all.slice(first, first + BATCH);
+}
 
 /** The one door through which flows are changed: locked, looked at again, fenced, audited in the caller's transaction. */
 export function createWorkflowDoor({ jobs, flows, node }: { jobs: JobStore; flows: FlowStore; node: string }): WorkflowDoor {
@@ -41,7 +56,9 @@ export function createWorkflowDoor({ jobs, flows, node }: { jobs: JobStore; flow
       if (!row) return { done: false, moved: `${target} is gone` };
       if (row.state !== parent.state || row.retryCount !== parent.retryCount)
         return { done: false, moved: `${target} is ${row.state} (attempt ${row.retryCount}) by now` };
-      await (row.state === 'failed' ? jobs.retry(tx, parent.queue, [parent]) : jobs.resume(tx, parent.queue, [parent]));
+      const again = () => (row.state === 'failed' ? jobs.retry : jobs.resume)(tx, parent.queue, [parent]);
+      if (!(await hasRoom(tx, again)))
+        return { done: false, moved: `another job of ${parent.queue} is in its place, and the queue's policy has room for one only` };
       const state = (await jobs.readStates(tx, [parent])).get(target)?.state;
       if (state !== 'retry' && state !== 'created') throw new Error(`${target} is ${state ?? 'gone'} after its retry: nothing was changed`);
       await jobs.wake(tx, parent.queue);
@@ -50,43 +67,66 @@ export function createWorkflowDoor({ jobs, flows, node }: { jobs: JobStore; flow
     },
 
     cancelDescendants: async (tx, order, target, children) => {
+      await flows.lockEndedParents(tx, children);
       const first = await listBelow(tx, children);
-      const locked = await jobs.readJobs(tx, first, { lock: true });
-      const held = new Set(locked.map(nameOf));
-      // Again under the locks: a parent may have come back to life in between.
-      const below = (await listBelow(tx, children)).filter((job) => held.has(nameOf(job)));
+      if (first.length > MOST_CANCELLED)
+        return { done: false, tooMany: true, moved: `more than ${MOST_CANCELLED} jobs wait behind ${target}` };
+      for (const batch of batchesOf(first.toSorted(byName))) await flows.lock(tx, batch);
+      // Again under the locks: a child may have been let go in between.
+      const locked = new Set(first.map(nameOf));
+      const below = (await listBelow(tx, children)).filter((job) => locked.has(nameOf(job)));
       if (below.length === 0) return { done: false, moved: `nothing waits in vain behind ${target} any more` };
       for (const [queue, ofQueue] of Map.groupBy(below, (job) => job.queue))
-        await jobs.cancel(
-          tx,
-          queue,
-          ofQueue.map(({ jobId, retryCount }) => ({ jobId, retryCount, active: false })),
-        );
-      const cancelled = below.map(nameOf);
-      await audit(tx, order, 'workflow_cancel_descendants', target, cancelled);
+        for (const batch of batchesOf(ofQueue))
+          await jobs.cancel(
+            tx,
+            queue,
+            batch.map(({ jobId, retryCount }) => ({ jobId, retryCount, active: false })),
+          );
+      const cancelled = below.map(nameOf).sort();
+      for (const batch of batchesOf(cancelled)) await audit(tx, order, 'workflow_cancel_descendants', target, batch);
       return { done: true, jobs: cancelled };
     },
 
     unblockChild: async (tx, order, child) => {
       const target = nameOf(child);
+      // The parents first, as pg-boss's resolver does. One that came back to life would count the child down once more.
+      await flows.lockEndedParents(tx, [child]);
       const [row] = await jobs.readJobs(tx, [child], { lock: true });
-      const [stuck] = await flows.listStuck(tx, [child.queue], 1, [child.jobId]);
+      const [stuck] = await flows.listStuck(tx, [child]);
       if (!row || !stuck || row.retryCount !== child.retryCount)
         return { done: false, moved: `${target} does not wait in vain any more: it is ${row?.state ?? 'gone'}` };
       if (await flows.release(tx, child)) await jobs.wake(tx, child.queue);
       await audit(tx, order, 'workflow_unblock', target, [target]);
       return { done: true, jobs: [target] };
     },
+
+    resolveCompleted: async (database, order, afterSeconds) => {
+      const before = await listUnresolved(database, afterSeconds);
+      if (before.length === 0) return [];
+      for (const batch of batchesOf(before))
+        await audit(database, { ...order, detail: { ...order.detail, intent: true } }, 'workflow_resolve', 'flows', batch, 'unknown');
+      await flows.resolve();
+      const left = new Set(await listUnresolved(database, afterSeconds));
+      const resolved = before.filter((name) => !left.has(name));
+      for (const batch of batchesOf(resolved)) await audit(database, order, 'workflow_resolve', 'flows', batch);
+      return resolved;
+    },
   };
 
+  async function listUnresolved(sql: Sql, afterSeconds: number): Promise<string[]> {
+    const names: string[] = [];
+    for (const queues of await flows.listLeaves(sql))
+      names.push(...(await flows.listUnresolved(sql, queues, afterSeconds, MOST_RESOLVED)).map(nameOf));
+    return names;
+  }
+
+  /** One more than may be cancelled says that there are too many. */
   async function listBelow(tx: Sql, children: readonly JobRef[]) {
     const still = new Set<string>();
-    for (const [queue, ofQueue] of Map.groupBy(children, (child) => child.queue)) {
-      const ids = ofQueue.map(({ jobId }) => jobId);
-      for (const child of await flows.listStuck(tx, [queue], ids.length, ids)) still.add(nameOf(child));
-    }
+    for (const batch of batchesOf(children)) for (const child of await flows.listStuck(tx, batch)) still.add(nameOf(child));
     const roots = children.filter((child) => still.has(nameOf(child))).map((child) => ({ ...child, root: 0 }));
-    return flows.listDescendants(tx, roots, MOST_CANCELLED);
+    return flows.listDescendants(tx, roots, MOST_CANCELLED + 1);
   }
 
   function audit(
@@ -95,7 +135,24 @@ export function createWorkflowDoor({ jobs, flows, node }: { jobs: JobStore; flow
     action: string,
     target: string,
     jobNames: readonly string[],
+    outcome: 'done' | 'unknown' = 'done',
   ): Promise<void> {
-    return appendAudit(tx, { actor, action, target, outcome: 'done', reason, node, detail: { ...detail, jobs: jobNames } });
+    return appendAudit(tx, { actor, action, target, outcome, reason, node, detail: { ...detail, jobs: jobNames } });
   }
+}
+
+const byName = (a: JobRef, b: JobRef) => (nameOf(a) < nameOf(b) ? -1 : 1);
+
+/** Whether a queue's policy lets the job back in; where it does not, the transaction goes on without. */
+async function hasRoom(tx: Sql, change: () => Promise<void>): Promise<boolean> {
+  await tx.query('SAVEPOINT change');
+  try {
+    await change();
+  } catch (error) {
+    if (!(error instanceof UniqueViolation)) throw error;
+    await tx.query('ROLLBACK TO SAVEPOINT change');
+    return false;
+  }
+  await tx.query('RELEASE SAVEPOINT change');
+  return true;
 }

@@ -41,7 +41,7 @@ export function reconcile(surroundings: Surroundings, command: ReconcileCommand)
       if (unpublished > 0) surroundings.out(`  ${unpublished} were not taken by a subscribed queue`);
       if (unnotified > 0) surroundings.out(`  ${unnotified} are too long for NOTIFY: shorten the names that their engine gives`);
       surroundings.out(
-        `flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
+        `${dryRun ? 'would be: ' : ''}flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
       );
     }
     if (!json) for (const failure of flows.failures) surroundings.out(`not settled: ${failure}`);

@@ -1,14 +1,17 @@
+import { findStuckFlows } from '../workflows/find-stuck.ts';
 import { lookAtSteps, type StepsLook } from '../workflows/late-steps.ts';
-import { findStuckFlows } from '../workflows/stuck-flows.ts';
+import { countUnresolved } from '../workflows/stuck-flows.ts';
 import { type Surroundings, withReadyContext } from './command.ts';
 import { printJson, table } from './output.ts';
 
 /** Flows that wait in vain, a line for each parent that keeps them, and steps whose engine does not move them on; changes nothing. */
 export async function workflows(surroundings: Surroundings, options: { json?: true }): Promise<void> {
   await withReadyContext(surroundings, async ({ database, flows: store }) => {
-    const { flows, unresolved, complete } = await findStuckFlows(database, store);
-    const stuck = flows.map(({ parent, reason, deadLetter, since, children, chain }) => ({
+    const { flows, complete } = await findStuckFlows(database, store);
+    const unresolved = await countUnresolved(database, store);
+    const stuck = flows.map(({ parent, parents, reason, deadLetter, since, children, chain }) => ({
       parent,
+      parents: parents.map(({ queue, jobId }) => `${queue}/${jobId}`),
       reason,
       deadLetter,
       since,
@@ -27,8 +30,8 @@ export async function workflows(surroundings: Surroundings, options: { json?: tr
       surroundings.out(
         table(
           ['PARENT', 'WHY', 'SINCE', 'WAITING', 'FIRST DELETED', 'NEXT'],
-          stuck.map(({ parent, reason, since, jobs, children }) => [
-            parent ?? 'unknown',
+          stuck.map(({ parent, parents, reason, since, jobs, children }) => [
+            parent ?? (parents.length > 0 ? `${parents[0]} and ${parents.length - 1} more` : 'unknown'),
             reason.replaceAll('_', ' '),
             since,
             String(jobs.length),

@@ -44,6 +44,18 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
   ],
   [
     'workflow_stuck',
+    { parent: `flow/${JOB}`, reason: 'parent_gone', children: [`step/${JOB}`] },
+    null,
+    [`reclaimd preview workflow_cancel_descendants flow/${JOB}`, `reclaimd preview workflow_unblock step/${JOB}`],
+  ],
+  [
+    'workflow_stuck',
+    { parent: null, reason: 'parent_gone', children: [`step/${JOB}`] },
+    null,
+    [`reclaimd preview workflow_cancel_descendants step/${JOB}`, `reclaimd preview workflow_unblock step/${JOB}`],
+  ],
+  [
+    'workflow_stuck',
     { instance: 'sale-1', step: 'pay', job: `step/${JOB}` },
     null,
     ['reclaimd workflows', 'reclaimd reconcile --again sale-1/pay --reason ...'],

@@ -74,10 +74,12 @@ export function adviseOn(stated: Stated): Advice {
       return {
         underWay: 'the policy of its queue decides at each reconcile; `hold` leaves it to a person',
         repairs: [
-          ...some(parent).flatMap((target) => [
+          ...(evidence['reason'] === 'parent_gone' ? [] : some(parent)).map((target) =>
             preview('workflow_retry_parent', target, 'runs the parent again; its children follow when it completes'),
-            preview('workflow_cancel_descendants', target, 'cancels everything that waits for it'),
-          ]),
+          ),
+          ...(parent === undefined ? children.slice(0, MOST_TARGETS) : [parent]).map((target) =>
+            preview('workflow_cancel_descendants', target, 'cancels everything that waits behind it'),
+          ),
           ...children.slice(0, MOST_TARGETS).map((target) => preview('workflow_unblock', target, 'runs it without its parent')),
         ],
       };

@@ -22,8 +22,6 @@ export interface AccessOptions {
   log: Logger;
 }
 
-export type PgBossAccess = ReturnType<typeof createPgBossAccess>;
-
 /** The clients of the release that speaks the schema; another one's when the application has moved on. */
 export function createPgBossAccess({ database, patient, schemaSpelling, location, log }: AccessOptions) {
   const quotedSchema = quoteIdentifier(catalogName(schemaSpelling));

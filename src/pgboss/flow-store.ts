@@ -3,22 +3,36 @@ import type { Sql } from '../postgres/database.ts';
 import { asPgBossDb } from './client.ts';
 import {
   countUnresolved,
+  listChildren,
+  listCopies,
   listDescendants,
   listLeaves,
-  listPresent,
   listStuckChildren,
   listSubscribers,
+  listUnresolved,
+  listWaiting,
+  lockEndedParents,
+  pageBlocked,
   releaseChild,
 } from './flow-queries.ts';
+import { lockJobs } from './queries.ts';
 
 /** pg-boss's flows: which children wait in vain, and what can be done about it. */
 export function createFlowStore(boss: () => PgBoss, assertNotMoved: (sql: Sql) => Promise<void>) {
   return {
     listLeaves,
+    listWaiting,
+    pageBlocked,
     listStuck: listStuckChildren,
+    listChildren,
     listDescendants,
+    listCopies,
+    listUnresolved,
     countUnresolved,
-    listPresent,
+    lock: async (tx: Sql, jobs: Parameters<typeof lockJobs>[1]) => {
+      await lockJobs(tx, jobs);
+    },
+    lockEndedParents,
     release: releaseChild,
     listSubscribers,
     // As publish() does, which asks for the subscribers on a connection of its own, from within our transaction.

@@ -5,7 +5,7 @@ import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
 import { LockNotAvailable } from '../postgres/errors.ts';
 import { type JobName, refreshLiveness } from './facts.ts';
-import { applyFlow, type FlowAction, type FlowPlan, flowDrift, planFlow } from './flow-plan.ts';
+import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import { commonTarget, driftOf, isAsGood, type RepairPlan } from './plan.ts';
 import { type Examined, examineJobs, findDenial, isFlowAction, type RepairDependencies, type RepairRefused, refuse } from './preview.ts';
@@ -171,7 +171,7 @@ async function countLeft({ jobs }: RepairDependencies, tx: Sql, executorId: stri
   return executor?.applicationName ? jobs.countActive(tx, [executor.applicationName], named) : 0;
 }
 
-/** The door locks what it changes and looks again; what was shown is compared before. */
+/** Locked before it is compared, so that what is done is what was shown; the door looks again. */
 async function executeFlow(
   dependencies: RepairDependencies,
   tx: Sql,
@@ -182,6 +182,7 @@ async function executeFlow(
 ): Promise<RepairExecuted | RepairRefused> {
   const { target } = planned;
   const named = parseJobTarget(target) as JobName;
+  await lockFlow(dependencies, tx, named, planned);
   const now = await planFlow(dependencies, tx, action, named);
   const drift = 'refusal' in now ? now.refusal : flowDrift(planned, now.plan);
   const order = { actor: event.actor, reason: event.reason, detail: event.detail };

@@ -1,8 +1,9 @@
-import type { FlowStore, JobRef, StuckReason } from '../actions/flow-store.ts';
-import type { JobStore } from '../actions/job-store.ts';
+import type { FlowStore, JobCopy, JobRef } from '../actions/flow-store.ts';
+import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
+import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
 export type FlowAction = (typeof FLOW_ACTIONS)[number];
@@ -19,20 +20,20 @@ export interface FlowPlan {
   warnings: string[];
 }
 
-/** A flow that waits in vain; see workflows/stuck-flows.ts. */
+/** A flow that waits in vain; see workflows/find-stuck.ts. */
 export interface FoundFlow {
-  parent: string | null;
-  reason: StuckReason;
   children: JobRef[];
   chain: JobRef[];
+  /** There are more than the chain. */
+  more: boolean;
 }
 
 export interface FlowRepairDependencies {
   jobs: JobStore;
   flows: FlowStore;
   flowDoor: WorkflowDoor;
-  /** Every flow that waits in vain now. */
-  findStuck(sql: Sql): Promise<{ flows: FoundFlow[] }>;
+  /** What waits in vain behind the job, or is the job itself; undefined where it is neither. */
+  findStuck(sql: Sql, job: JobName): Promise<FoundFlow | undefined>;
 }
 
 const nameOf = ({ queue, jobId }: JobRef) => `${queue}/${jobId}`;
@@ -47,32 +48,66 @@ export async function planFlow(
   const target = nameOf(named);
   const [row] = await jobs.readJobs(sql, [named], { lock: false });
   if (action === 'workflow_unblock') {
-    const [stuck] = await flows.listStuck(sql, [named.queue], 1, [named.jobId]);
+    const [stuck] = await flows.listStuck(sql, [named]);
     if (!row || !stuck) return { refusal: `${target} is ${row ? 'not waiting in vain' : 'gone'}: \`reclaimd workflows\` shows what is` };
     const warnings = ['it runs although what it waits for never completed: it must cope without'];
     return { plan: { target, state: row.state, retryCount: row.retryCount, jobs: [target], children: [], after: 'free', warnings } };
   }
-  const flow = (await findStuck(sql)).flows.find(({ parent }) => parent === target);
+  const flow = await findStuck(sql, named);
   if (!flow) return { refusal: `nothing waits in vain for ${target}: \`reclaimd workflows\` shows what does` };
-  const waiting = `${flow.chain.length} ${flow.chain.length === 1 ? 'job waits' : 'jobs wait'} behind it`;
   const known = { target, state: row?.state ?? null, retryCount: row?.retryCount ?? null, children: flow.children };
-  if (action === 'workflow_cancel_descendants')
-    return { plan: { ...known, jobs: flow.chain.map(nameOf).sort(), after: 'cancelled', warnings: [`${waiting}, and ends with this`] } };
+  if (action === 'workflow_cancel_descendants') {
+    if (flow.more)
+      return {
+        refusal: `more than ${flow.chain.length} jobs wait in vain there, too many for one repair: cancel behind its children one by one, or set the policy cancel-children`,
+      };
+    const jobNames = flow.chain.map(nameOf).sort();
+    const behind = jobNames.filter((name) => name !== target).length;
+    return { plan: { ...known, jobs: jobNames, after: 'cancelled', warnings: [`${waits(behind)} behind it, and ends with this`] } };
+  }
   if (row?.state !== 'failed' && row?.state !== 'cancelled')
     return {
       refusal: `${target} is ${row?.state ?? 'gone'}, so it cannot be tried again: workflow_cancel_descendants or workflow_unblock remain`,
     };
   if (row.placeTakenBy !== null)
     return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for ${target}: try again when that one has moved on` };
-  return { plan: { ...known, jobs: [target], after: row.state === 'failed' ? 'retry' : 'created', warnings: [waiting] } };
+  const warnings = [
+    `${flow.more ? 'more than ' : ''}${waits(flow.chain.length)} behind it`,
+    ...trapsOf(row, await flows.listCopies(sql, named, MOST_COPIES)),
+  ];
+  return { plan: { ...known, jobs: [target], after: row.state === 'failed' ? 'retry' : 'created', warnings } };
+}
+
+const MOST_COPIES = 10;
+const waits = (count: number) => `${count} ${count === 1 ? 'job waits' : 'jobs wait'}`;
+
+/** Pure: pg-boss's own rules that a person should know before a parent is tried again. */
+function trapsOf(row: JobRow, copies: readonly JobCopy[]): string[] {
+  const warnings = copies.map(({ queue, jobId, state, redriven }) =>
+    redriven
+      ? `it was redriven as ${queue}/${jobId}, which is ${state}: its work is done twice`
+      : `its copy ${queue}/${jobId} is ${state}: redriven or worked on there, its work is done twice`,
+  );
+  if (row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: until it has completed, no other job of its key runs');
+  return warnings;
+}
+
+/** Keeps everything that a plan rests on as it is until the transaction ends: the parents first, as the door does. */
+export async function lockFlow({ flows }: FlowRepairDependencies, tx: Sql, named: JobName, { children, jobs }: FlowPlan): Promise<void> {
+  await flows.lockEndedParents(tx, [named, ...children]);
+  await flows.lock(
+    tx,
+    jobs.map((job) => parseJobTarget(job) as JobName),
+  );
 }
 
 /** In what way the flow is not any more what was shown. */
 export function flowDrift(planned: FlowPlan, now: FlowPlan): string | undefined {
   if (planned.state !== now.state) return `state was ${planned.state ?? 'gone'}, is ${now.state ?? 'gone'}`;
   if (planned.retryCount !== now.retryCount) return `attempt was ${planned.retryCount}, is ${now.retryCount}`;
-  const gone = planned.jobs.filter((job) => !now.jobs.includes(job));
-  const added = now.jobs.filter((job) => !planned.jobs.includes(job));
+  const [shown, there] = [new Set(planned.jobs), new Set(now.jobs)];
+  const gone = planned.jobs.filter((job) => !there.has(job));
+  const added = now.jobs.filter((job) => !shown.has(job));
   if (gone.length + added.length === 0) return undefined;
   return `the jobs behind it have changed: ${gone.length} gone, ${added.length} new`;
 }

@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest';
+import { asPgBossDb } from '../../src/pgboss/client.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
 import type { BossOptions } from '../support/database.ts';
 import { chainOfThree, createFlows } from '../support/flows.ts';
+import { meanwhile } from '../support/meanwhile.ts';
 
 const ANN = 'ann@desk';
 
@@ -68,6 +70,19 @@ test('everything behind a parent is cancelled, or nothing where it has changed m
   });
   expect(await stateOf(grandchild.split('/')[1] ?? '')).toMatchObject({ state: 'cancelled' });
   expect((await audit()).map((event) => (event as { outcome: string }).outcome)).toEqual(['drifted', 'done']);
+});
+
+test('a job behind it that somebody cancels meanwhile is waited for, and then nothing is done: it is not as it was shown', async () => {
+  const { boss, database, run, grandchild, child, preview, execute, stateOf } = await setUp();
+  const parent = await run('parent', 'fail');
+  const token = tokenOf(await preview('workflow_cancel_descendants', `parent/${parent}`));
+  const { waited, result } = await meanwhile(
+    database,
+    (tx) => boss.cancel('grandchild', grandchild.split('/')[1] ?? '', { db: asPgBossDb(tx) }),
+    () => execute(token),
+  );
+  expect([waited, result]).toMatchObject([true, { refused: 'drifted', message: expect.stringContaining('1 gone, 0 new') }]);
+  expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ state: 'created' });
 });
 
 test('one child runs without its parent', async () => {

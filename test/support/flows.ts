@@ -1,4 +1,5 @@
 import type { PgBoss } from 'pg-boss';
+import type { Database } from '../../src/postgres/database.ts';
 import { settleFlows } from '../../src/workflows/stuck-flows.ts';
 import { completeAttempt } from './complete.ts';
 import { type BossOptions, createFleetDatabase } from './database.ts';
@@ -41,3 +42,23 @@ export const chainOfThree = (boss: PgBoss) =>
     { ref: 'child', name: 'child', dependsOn: ['parent'] },
     { ref: 'grandchild', name: 'grandchild', dependsOn: ['child'] },
   ]);
+
+/** A failed parent of `parent` with so many children, and so many of these with one of their own behind them; by SQL, for it is many. Its id. */
+export async function addWideFlow(database: Database, children: number, grandchildren: number): Promise<string> {
+  const [parent] = await database.query<{ id: string }>(
+    `INSERT INTO job (name, state, blocking) VALUES ('parent', 'failed', true) RETURNING id`,
+  );
+  await database.query(
+    `WITH child AS (INSERT INTO job (name, state, blocked, blocking, pending_dependencies)
+       SELECT 'child', 'created', true, n <= $3, 1 FROM generate_series(1, $2) n RETURNING id)
+     INSERT INTO job_dependency (child_name, child_id, parent_name, parent_id) SELECT 'child', id, 'parent', $1 FROM child`,
+    [parent?.id, children, grandchildren],
+  );
+  await database.query(
+    `WITH pair AS (SELECT id AS parent_id, gen_random_uuid() AS child_id FROM job WHERE name = 'child' AND blocking),
+     child AS (INSERT INTO job (id, name, state, blocked, pending_dependencies) SELECT child_id, 'grandchild', 'created', true, 1 FROM pair)
+     INSERT INTO job_dependency (child_name, child_id, parent_name, parent_id) SELECT 'grandchild', child_id, 'child', parent_id FROM pair`,
+  );
+  await database.query('ANALYZE job_common, job_dependency');
+  return parent?.id ?? '';
+}
