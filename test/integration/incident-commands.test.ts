@@ -104,7 +104,7 @@ test('one incident whole: evidence, what happened and was done, what is under wa
     /test held 1 attempt \(policy hold\)/,
     /ada@desk incident_acknowledge incident\/\d+: done \(asking the shop\)/,
     'the policy of its queue holds it for a person',
-    `reclaimd preview job_rescue ${target}`,
+    `reclaimd preview job_rescue ${target} --policy restart`,
     `reclaimd preview job_discard ${target}`,
   ])
     expect(text).toEqual(said instanceof RegExp ? expect.stringMatching(said) : expect.stringContaining(said));
@@ -113,7 +113,7 @@ test('one incident whole: evidence, what happened and was done, what is under wa
     occurrencesKept: [{ number: 1, evidence: { jobId: id } }],
     rescues: [{ outcome: 'held', jobs: 1 }],
     audit: expect.arrayContaining([expect.objectContaining({ action: 'incident_acknowledge' })]),
-    advice: { repairs: [{ command: `reclaimd preview job_rescue ${target}` }, {}] },
+    advice: { repairs: [{ command: `reclaimd preview job_rescue ${target} --policy fail` }, {}, {}] },
   });
 });
 
