@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { createDecoder, encodeCall, type Received, WireBroken } from './wire.ts';
+import { createDecoder, encodeCall, type Received } from './wire.ts';
+import { WireBroken } from './wire-values.ts';
 
 const CALL = {
   serial: 7,
