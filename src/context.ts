@@ -9,6 +9,7 @@ import type { UnitJournal } from './actions/unit-journal.ts';
 import type { UnitManager } from './actions/unit-manager.ts';
 import { createWorkflowDoor } from './actions/workflow-door.ts';
 import { createAuthorizer, type HostAuthorize } from './authorization/authorize.ts';
+import { listNamedPolicies } from './commands/queries.ts';
 import type { Config } from './config.ts';
 import { claimFleet } from './fleet/queries.ts';
 import { createAllowlist } from './healing/allowlist.ts';
@@ -141,6 +142,7 @@ export function openContext(options: ContextOptions) {
   /** `sql`: the transaction of whoever asks within one, who must not wait for a second connection. */
   async function policies(sql: Sql = database): Promise<PolicyResolver> {
     return createPolicyResolver({
+      named: new Map((await listNamedPolicies(sql)).map(({ executor, policy }) => [executor, policy])),
       resolvePolicy: options.resolvePolicy,
       configured: config.policies,
       table: await listPolicies(sql),

@@ -38,7 +38,7 @@ export function execute(surroundings: Surroundings, token: string, { actor, reas
     if (context.config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be');
     const given = reason ?? (await askReason(surroundings));
     const onEvent = (event: object) => surroundings.out(json ? JSON.stringify(event) : describeEvent(event as HealEvent));
-    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given, onEvent });
+    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given, onEvent, signal: surroundings.signal });
     if (json) surroundings.out(JSON.stringify(result));
     else surroundings.out(result.done ? describeExecuted(result) : describeRefusal(result));
     if (!result.done) return EXIT.refused;
@@ -81,7 +81,8 @@ function describeFlowPlan({ target, state, jobs, after, warnings }: FlowPlan): s
 
 function describePlan({ action, executor, jobs, unit, flow, leftOut }: RepairPlan): string[] {
   const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
-  if (unit) return [title, ...describeUnitPlan(unit)];
+  const ofUnit = unit ? describeUnitPlan(unit) : [];
+  if (unit && jobs.length + leftOut.length === 0) return [title, ...ofUnit];
   if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(flow)];
   const rows = jobs.map(({ target, before, after, policy }) => [
     target,
@@ -98,7 +99,8 @@ function describePlan({ action, executor, jobs, unit, flow, leftOut }: RepairPla
   ];
   return [
     title,
-    table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows),
+    ...ofUnit,
+    ...(rows.length === 0 ? [] : [table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows)]),
     ...warnings.map(([text, some]) => paint(`mind: ${text}${jobs.length > 1 ? ` (${some.length} of ${jobs.length})` : ''}`, 'yellow')),
     ...leftOut.map(({ target, why }) => `left out: ${target}: ${why}`),
   ];

@@ -1,17 +1,27 @@
 import type { JobChange } from '../actions/job-repair.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { type AuditEvent, appendAudit } from '../audit/append.ts';
+import { awaitCommand } from '../commands/caller.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
-import { findDenial, isFlowAction, planJobs, type RepairDependencies, type RepairRefused, refreshLiveness, refuse } from './preview.ts';
+import {
+  findDenial,
+  isFlowAction,
+  planHeld,
+  planJobs,
+  type RepairDependencies,
+  type RepairRefused,
+  refreshLiveness,
+  refuse,
+} from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
-import { awaitUnitRepair, sendPlanned } from './unit-repair.ts';
+import { sendPlanned } from './unit-repair.ts';
 
 export interface ExecuteRequest {
   token: string;
@@ -20,6 +30,8 @@ export interface ExecuteRequest {
   actor: string;
   /** Told of what a unit's node does meanwhile. */
   onEvent?(event: object): void;
+  /** Ends the waiting for a unit's node, which goes on. */
+  signal?: AbortSignal;
 }
 
 /** `drifted`: it was not any more what the preview showed, and was left alone. */
@@ -57,8 +69,8 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   if (reason.length < LEAST_REASON) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
   const denial = await findDenial(authorize, request.actor, preview.plan);
   if (denial !== null) return deny('denied', denial);
-  if (preview.plan.unit) return executeOnNode(dependencies, preview, preview.plan.unit, event, request.onEvent);
   try {
+    if (preview.plan.unit) return await executeOnNode(dependencies, preview, preview.plan.unit, event, request);
     return await database.transaction((tx) => execute(dependencies, tx, preview, event));
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
@@ -75,41 +87,49 @@ function eventOf({ action, plan, token, planHash }: PreviewRow, actor: string, r
   return { actor, action, target: commonTarget(plan), reason, node, detail: { token, planHash } };
 }
 
-/** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and audits it. */
+/** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and its end is audited. */
 async function executeOnNode(
   dependencies: RepairDependencies,
   { token, plan, action }: PreviewRow,
   unit: UnitPlan,
   event: Event,
-  onEvent: (event: object) => void = () => undefined,
+  { onEvent, signal }: Pick<ExecuteRequest, 'onEvent' | 'signal'>,
 ): Promise<RepairExecuted | RepairRefused> {
   const { database } = dependencies;
   const target = commonTarget(plan);
   const sent = await database.transaction(async (tx) => {
     if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
-    const moved = plan.executor && (await executorDrift(tx, plan));
-    if (!moved) return sendPlanned(tx, unit, event.actor, event.reason);
+    const moved = (await executorDrift(tx, plan)) ?? (await findUnshown(dependencies, tx, plan));
+    if (moved === undefined) return sendPlanned(tx, plan, event);
     await endPreview(tx, token, 'drifted');
     await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted: [{ target, drift: moved }] } });
     return refuse('drifted', `${moved}: make a new preview`);
   });
   if (typeof sent !== 'string') return sent;
-  const { outcome, error, state } = await awaitUnitRepair(dependencies, sent, plan, onEvent);
-  if (outcome === 'done' || outcome === 'not_needed')
-    return { done: true, action, partial: false, targets: [{ target, outcome: 'done', state: error ?? state }] };
-  const why = error ?? 'nobody can tell';
-  // What went through the door of that node is audited there.
-  const detail = { ...event.detail, command: sent, error: why };
-  const record = (audited: 'drifted' | 'denied' | 'failed' | 'unknown') =>
-    database.transaction(async (tx) => {
-      if (audited === 'drifted') await endPreview(tx, token, 'drifted');
-      await appendAudit(tx, { ...event, outcome: audited, detail });
-    });
-  if (outcome === 'drifted') return record('drifted').then(() => refuse('drifted', `${why}: make a new preview`));
-  if (outcome === 'refused') return record('denied').then(() => refuse('denied', why));
-  if (outcome === 'expired') await record('failed');
-  if (outcome === 'unknown') await record('unknown');
-  return { done: true, action, partial: true, targets: [{ target, outcome: outcome === 'unknown' ? 'unknown' : 'failed', error: why }] };
+  const ended = await awaitCommand(dependencies, sent, { onEvent, signal }).catch((cause: unknown) => ({
+    outcome: null,
+    error: String(cause),
+  }));
+  const why = ended.error ?? 'nobody can tell';
+  const tell = (one: TargetOutcome): RepairExecuted => ({ done: true, action, partial: one.outcome !== 'done', targets: [one] });
+  switch (ended.outcome) {
+    case null: {
+      const goesOn = `it goes on at ${unit.node}: \`reclaimd audit list\` will say what it did`;
+      return tell({ target, outcome: 'unknown', error: ended.error === null ? goesOn : `${ended.error}; ${goesOn}` });
+    }
+    case 'done':
+    case 'not_needed':
+      return tell({ target, outcome: 'done', state: ended.error ?? unit.after });
+    case 'drifted':
+      await endPreview(database, token, 'drifted');
+      return refuse('drifted', `${why}: make a new preview`);
+    case 'refused':
+      return refuse('denied', why);
+    case 'unknown':
+      return tell({ target, outcome: 'unknown', error: why });
+    default:
+      return tell({ target, outcome: 'failed', error: why });
+  }
 }
 
 /** By which an incident finds what was done about it. */
@@ -215,6 +235,21 @@ async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPl
     else compared.drifted.push({ target, drift: drift.join('; ') });
   }
   return compared;
+}
+
+/** Of a living executor: what it holds by now that was not shown, or would fare otherwise. What it has finished meanwhile is no drift. */
+async function findUnshown(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan): Promise<string | undefined> {
+  if (!plan.executor) return undefined;
+  const now = await planHeld(dependencies, tx, plan, plan.executor.id);
+  const shown = new Map(plan.jobs.map((job) => [job.target, job]));
+  const leftOut = new Set(plan.leftOut.map(({ target }) => target));
+  const moved = now.jobs.flatMap((job): string[] => {
+    const planned = shown.get(job.target);
+    const drift = planned ? driftOf(planned, job).join('; ') : 'its executor has it by now, and it was not shown';
+    return drift === '' ? [] : [`${job.target}: ${drift}`];
+  });
+  moved.push(...now.leftOut.filter(({ target }) => !leftOut.has(target)).map(({ target, why }) => `${target}: ${why}`));
+  return moved.length < 2 ? moved[0] : `${moved[0]}, and ${moved.length - 1} more`;
 }
 
 /** In what way the executor is not any more what the preview showed. */

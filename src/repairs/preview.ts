@@ -9,7 +9,7 @@ import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
-import { JOB_ACTIONS, type JobAction, type JobFacts, planJob, whyNotGone } from './job-plan.ts';
+import { JOB_ACTIONS, type JobAction, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
 import { hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
 import { parseJobTarget } from './targets.ts';
@@ -117,8 +117,8 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
     const wrong = targets.find((target) => !parseJobTarget(target));
     if (wrong !== undefined) return refuse('target', `${action} is for jobs: ${wrong} is no QUEUE/JOB-ID`);
   }
-  if (policy !== null && action !== 'job_rescue' && action !== 'executor_rescue')
-    return refuse('target', `${action} takes no policy: job_rescue and executor_rescue do`);
+  if (policy !== null && action !== 'job_rescue' && action !== 'executor_rescue' && action !== 'executor_stop_and_rescue')
+    return refuse('target', `${action} takes no policy: job_rescue, executor_rescue and executor_stop_and_rescue do`);
   if (policy !== null && !isGivingBack(policy)) return refuse('target', `${policy} is no policy of a rescue: restart, fail or discard`);
   return { action, targets, policy };
 }
@@ -156,9 +156,8 @@ async function planRepair(
   const { verdict, reason } = executor;
   if (action === 'executor_stop_and_rescue') {
     const planned = await planStopOf(dependencies, executor, actor);
-    return 'refusal' in planned
-      ? refuse('impossible', planned.refusal)
-      : { ...empty, executor: { id, verdict, reason }, unit: planned.plan };
+    if ('refusal' in planned) return refuse('impossible', planned.refusal);
+    return planHeld(dependencies, sql, { ...empty, executor: { id, verdict, reason }, unit: planned.plan }, id);
   }
   const alive = whyNotGone({ executorId: id, verdict, reason });
   if (alive) return refuse('impossible', alive);
@@ -166,6 +165,14 @@ async function planRepair(
   const attempts = await dependencies.jobs.listActive(sql, names, MOST_TARGETS);
   if (attempts.length === 0) return refuse('impossible', `${id} holds no attempt any more: there is nothing to give back`);
   return finish(await planJobs(dependencies, sql, { ...empty, executor: { id, verdict, reason } }, attempts, false));
+}
+
+/** What a living executor holds, as it will be given back once its unit is stopped. */
+export async function planHeld(dependencies: RepairDependencies, sql: Sql, frame: RepairPlan, id: string): Promise<RepairPlan> {
+  const [executor] = await findExecutorHealth(sql, { ids: [id] });
+  const name = executor?.applicationName ?? null;
+  const attempts = name === null ? [] : await dependencies.jobs.listActive(sql, [name], MOST_TARGETS);
+  return attempts.length === 0 ? { ...frame, jobs: [], leftOut: [] } : planJobs(dependencies, sql, frame, attempts, false);
 }
 
 /** Where nothing can be done, the reason is the answer. */
@@ -184,16 +191,26 @@ export async function planJobs(
   named: readonly JobName[],
   lock: boolean,
 ): Promise<RepairPlan> {
-  const action = frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
+  const stops = frame.action === 'executor_stop_and_rescue';
+  const action = stops || frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
   const policy = frame.action === 'job_discard' ? 'discard' : frame.policy;
   const facts = await readFacts({ jobs, resolve: await policies(sql) }, sql, named, { policy, lock });
   const plan: RepairPlan = { ...frame, jobs: [], leftOut: [] };
   for (const one of facts) {
-    const planned = whyNotOf(frame, one) ?? planJob(action, one);
+    const planned = whyNotOf(frame, one) ?? (stops ? planOnceStopped(one) : planJob(action, one));
     if ('plan' in planned) plan.jobs.push(planned.plan);
     else plan.leftOut.push({ target: `${one.queue}/${one.jobId}`, why: planned.refusal });
   }
   return plan;
+}
+
+/** As its rescue will find it: its executor proven gone. What it rests on is how the executor is now. */
+function planOnceStopped(facts: JobFacts): JobPlanned {
+  const { owner } = facts;
+  const planned = planJob('job_rescue', owner ? { ...facts, owner: { ...owner, verdict: 'dead' } } : facts);
+  if (!('plan' in planned) || !owner) return planned;
+  const { before } = planned.plan;
+  return { plan: { ...planned.plan, before: { ...before, verdict: owner.verdict, proof: owner.proof } } };
 }
 
 function whyNotOf({ executor }: RepairPlan, { owner }: JobFacts): { refusal: string } | undefined {
@@ -218,9 +235,14 @@ export async function findDenial(authorize: Authorize, actor: string, plan: Repa
 
 const queuesOf = (targets: readonly string[]) => [...new Set(targets.map((target) => (parseJobTarget(target) as JobName).queue))];
 
-function resourcesOf({ executor, jobs, unit, flow }: RepairPlan): Resource[] {
-  if (unit) return [{ kind: 'unit', node: unit.node, name: unit.unit }];
+function resourcesOf({ executor, jobs, leftOut, unit, flow }: RepairPlan): Resource[] {
   if (flow) return queuesOf([flow.target, ...flow.jobs]).map((name): Resource => ({ kind: 'queue', name }));
-  const queues = [...new Set(jobs.map(({ queue }) => queue))];
+  const queues = executor ? queuesOf([...jobs, ...leftOut].map(({ target }) => target)) : [...new Set(jobs.map(({ queue }) => queue))];
+  // A unit's own right is not one on the queues whose attempts end with it.
+  if (unit)
+    return [
+      { kind: 'unit', node: unit.node, name: unit.unit },
+      ...(executor && queues.length > 0 ? [{ kind: 'executor', id: executor.id, queues } as const] : []),
+    ];
   return executor ? [{ kind: 'executor', id: executor.id, queues }] : queues.map((name): Resource => ({ kind: 'queue', name }));
 }

@@ -84,8 +84,16 @@ export function createScriptedUnits(): ScriptedUnits {
       if (diesAfterMs !== undefined) setTimeout(() => fail(unit), diesAfterMs);
       return job;
     },
-    restart: async () => 'done',
-    stop: async () => 'done',
+    restart: async (unit) => {
+      calls.push(`restart ${unit}`);
+      set(unit, { activeState: 'active', subState: 'running', result: 'success', invocationId: randomUUID().replaceAll('-', '') });
+      return 'done';
+    },
+    stop: async (unit) => {
+      calls.push(`stop ${unit}`);
+      set(unit, { activeState: 'inactive', subState: 'dead' });
+      return 'done';
+    },
     listProcesses: async () => [],
     watch: (wants, onChange) => {
       const watcher = { wants, onChange };
