@@ -1,7 +1,6 @@
 import { awaitCommand } from '../commands/caller.ts';
 import { saveCommand } from '../commands/queries.ts';
 import type { Context } from '../context.ts';
-import { completeUnitName } from '../healing/allowlist.ts';
 import {
   type HealDependencies,
   type HealEvent,
@@ -12,6 +11,7 @@ import {
   summary,
 } from '../healing/heal.ts';
 import { PLAIN, parseUnitTarget, TAKE_WITHIN_SECONDS } from '../repairs/unit-repair.ts';
+import { completeUnitName } from '../runtime/unit-name.ts';
 import { EXIT, requireUnits, type Surroundings, withReadyContext } from './command.ts';
 import { whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';

@@ -207,7 +207,7 @@ test('the command reconciles: dry, then for real', async () => {
     const surroundings = { env, out: (text: string) => printed.push(text), signal: new AbortController().signal };
     await createProgram(surroundings, '0', (given) => {
       code = given;
-    }).parseAsync(['reconcile', '--json', ...args], { from: 'user' });
+    }).parseAsync(['reconcile', '--json', '--actor', 'ann@desk', ...args], { from: 'user' });
     return { code, said: JSON.parse(printed[0] ?? 'null') as unknown };
   };
   expect(await run('--dry-run')).toMatchObject({ code: 0, said: { dryRun: true, replayed: 1 } });
