@@ -157,7 +157,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .description('the latest events, oldest first')
     .option('--actor <who>', "only this actor's")
     .option('--action <action>', 'only this action')
-    .option('--target <target>', 'only about QUEUE/JOB-ID, an executor, NODE:UNIT, ...')
+    .option('--target <target>', 'only about QUEUE/JOB-ID, an executor, NODE:UNIT, ...: as a target or as one of several')
     .option('--outcome <outcome>', 'only done, partial, failed, denied, drifted, expired or unknown')
     .option('--since <duration>', 'only of the last 30m, 7d, ...')
     .option('--limit <n>', 'so many at most', '100')

@@ -213,7 +213,7 @@ function listAudit(sql: Sql, targets: readonly string[]): Promise<RelatedAudit[]
   return sql
     .query<RelatedAudit>(
       `SELECT seq::text, ${iso('at')} AS at, actor, action, target, outcome, reason FROM audit
-       WHERE target = ANY($1) ORDER BY seq DESC LIMIT ${RELATED_LIMIT}`,
+       WHERE audit_names(target, detail) && $1 ORDER BY audit.seq DESC LIMIT ${RELATED_LIMIT}`,
       [targets],
     )
     .then((rows) => rows.reverse());
