@@ -121,7 +121,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
     .option('--queue <queue>', 'only of this queue')
     .option('--all', 'with those that are resolved')
     .option('--resolved', 'only those that are resolved')
-    .option('--since <duration>', 'only what was seen, opened or resolved within so long')
+    .option('--since <duration>', 'only what is open now, or was resolved within so long')
     .option('--limit <n>', 'so many at most', '100')
     .option('--watch', 'draw again every 2 s, until interrupted')
     .option(...json)
