@@ -219,6 +219,10 @@ export function openContext(options: ContextOptions) {
       door: createRepairDoor(jobs, config.node),
       policies: async (sql) => (await policies(sql)).resolve,
       node: config.node,
+      whyObserving: async () => {
+        const gate = await probePgBoss();
+        return gate.mode === 'act' ? undefined : gate.detail;
+      },
     };
   }
 

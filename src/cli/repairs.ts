@@ -5,7 +5,7 @@ import type { FlowPlan } from '../repairs/flow-plan.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
 import type { UnitPlan } from '../repairs/unit-plan.ts';
-import { EXIT, type Surroundings, withActingContext } from './command.ts';
+import { EXIT, type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -18,7 +18,7 @@ export interface PreviewOptions {
 /** Prints the plan and the token that executes it. */
 export function preview(surroundings: Surroundings, action: string, targets: readonly string[], options: PreviewOptions): Promise<number> {
   const { actor, policy, json } = options;
-  return withActingContext(surroundings, async (context) => {
+  return withReadyContext(surroundings, async (context) => {
     const result = await previewRepair(context.repairDependencies(), { action, targets, policy, actor });
     if (json) printJson(surroundings, result);
     else surroundings.out(result.done ? describePreview(result) : describeRefusal(result));
@@ -34,7 +34,7 @@ export interface ExecuteOptions {
 
 /** Carries out what a preview showed. */
 export function execute(surroundings: Surroundings, token: string, { actor, reason, json }: ExecuteOptions): Promise<number> {
-  return withActingContext(surroundings, async (context) => {
+  return withReadyContext(surroundings, async (context) => {
     if (context.config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be');
     const given = reason ?? (await askReason(surroundings));
     const onEvent = (event: object) => surroundings.out(json ? JSON.stringify(event) : describeEvent(event as HealEvent));

@@ -10,6 +10,7 @@ import type { JobPlan } from './job-plan.ts';
 import { driftOf, isFirmer, type RepairPlan } from './plan.ts';
 import {
   findDenial,
+  findObserving,
   isFlowAction,
   planHeld,
   planJobs,
@@ -69,6 +70,8 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   if (reason.length < LEAST_REASON) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
   const denial = await findDenial(authorize, request.actor, preview.plan);
   if (denial !== null) return deny('denied', denial);
+  const observing = await findObserving(dependencies, preview.action);
+  if (observing !== undefined) return refuse('observing', observing);
   try {
     if (preview.plan.unit) return await executeOnNode(dependencies, preview, preview.plan.unit, event, request);
     return await database.transaction((tx) => execute(dependencies, tx, preview, event));

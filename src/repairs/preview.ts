@@ -26,6 +26,8 @@ export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, 
   policies(sql: Sql): Promise<ResolveOrphan>;
   /** The node on which it is asked. */
   node: string;
+  /** Why no job may be changed now: pg-boss is not there, or in a version that we may not act on. */
+  whyObserving(): Promise<string | undefined>;
 }
 
 /** Why a repair is not previewed or not executed: values, for being refused is no fault. */
@@ -88,6 +90,8 @@ export async function previewRepair(dependencies: RepairDependencies, asked: Pre
   const { database, authorize, node } = dependencies;
   const request = readRequest(asked);
   if ('refused' in request) return request;
+  const observing = await findObserving(dependencies, request.action);
+  if (observing !== undefined) return refuse('observing', observing);
   const planned = await planRepair(dependencies, database, request, asked.actor);
   if ('refused' in planned) return planned;
   const denial = await findDenial(authorize, asked.actor, planned);
@@ -127,6 +131,9 @@ const isJobAction = (action: string): action is JobAction => (JOB_ACTIONS as rea
 export const isFlowAction = (action: string): action is FlowAction => (FLOW_ACTIONS as readonly string[]).includes(action);
 const isUnitAction = (action: string): action is UnitAction => (UNIT_ACTIONS as readonly string[]).includes(action);
 const isRepairAction = (action: string): action is RepairAction => (REPAIR_ACTIONS as readonly string[]).includes(action);
+/** Repairs of units alone need no pg-boss. */
+export const findObserving = async ({ whyObserving }: Pick<RepairDependencies, 'whyObserving'>, action: string) =>
+  isUnitAction(action) ? undefined : whyObserving();
 const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
 
 /** The plan as of now, from a fresh look at everything that it rests on. */
