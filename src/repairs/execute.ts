@@ -12,7 +12,6 @@ import {
   findDenial,
   findObserving,
   isFlowAction,
-  planHeld,
   planJobs,
   type RepairDependencies,
   type RepairRefused,
@@ -20,6 +19,7 @@ import {
   refuse,
 } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
+import { findUnshown } from './stop-plan.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
 import { sendPlanned } from './unit-repair.ts';
@@ -102,7 +102,8 @@ async function executeOnNode(
   const target = commonTarget(plan);
   const sent = await database.transaction(async (tx) => {
     if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
-    const moved = (await executorDrift(tx, plan)) ?? (await findUnshown(dependencies, tx, plan));
+    const moved =
+      (await executorDrift(tx, plan)) ?? (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id) : undefined);
     if (moved === undefined) return sendPlanned(tx, plan, event);
     await endPreview(tx, token, 'drifted');
     await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted: [{ target, drift: moved }] } });
@@ -238,21 +239,6 @@ async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPl
     else compared.drifted.push({ target, drift: drift.join('; ') });
   }
   return compared;
-}
-
-/** Of a living executor: what it holds by now that was not shown, or would fare otherwise. What it has finished meanwhile is no drift. */
-async function findUnshown(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan): Promise<string | undefined> {
-  if (!plan.executor) return undefined;
-  const now = await planHeld(dependencies, tx, plan, plan.executor.id);
-  const shown = new Map(plan.jobs.map((job) => [job.target, job]));
-  const leftOut = new Set(plan.leftOut.map(({ target }) => target));
-  const moved = now.jobs.flatMap((job): string[] => {
-    const planned = shown.get(job.target);
-    const drift = planned ? driftOf(planned, job).join('; ') : 'its executor has it by now, and it was not shown';
-    return drift === '' ? [] : [`${job.target}: ${drift}`];
-  });
-  moved.push(...now.leftOut.filter(({ target }) => !leftOut.has(target)).map(({ target, why }) => `${target}: ${why}`));
-  return moved.length < 2 ? moved[0] : `${moved[0]}, and ${moved.length - 1} more`;
 }
 
 /** In what way the executor is not any more what the preview showed. */

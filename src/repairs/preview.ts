@@ -9,9 +9,10 @@ import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
-import { JOB_ACTIONS, type JobAction, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
+import { JOB_ACTIONS, type JobAction, type JobFacts, planJob, whyNotGone } from './job-plan.ts';
 import { hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
+import { planHeld } from './stop-plan.ts';
 import { parseJobTarget } from './targets.ts';
 import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
 import { planStopOf, planUnitRepair } from './unit-repair.ts';
@@ -164,7 +165,7 @@ async function planRepair(
   if (action === 'executor_stop_and_rescue') {
     const planned = await planStopOf(dependencies, executor, actor);
     if ('refusal' in planned) return refuse('impossible', planned.refusal);
-    return planHeld(dependencies, sql, { ...empty, executor: { id, verdict, reason }, unit: planned.plan }, id);
+    return { ...empty, executor: { id, verdict, reason }, unit: planned.plan, ...(await planHeld(dependencies, sql, id, request.policy)) };
   }
   const alive = whyNotGone({ executorId: id, verdict, reason });
   if (alive) return refuse('impossible', alive);
@@ -172,14 +173,6 @@ async function planRepair(
   const attempts = await dependencies.jobs.listActive(sql, names, MOST_TARGETS);
   if (attempts.length === 0) return refuse('impossible', `${id} holds no attempt any more: there is nothing to give back`);
   return finish(await planJobs(dependencies, sql, { ...empty, executor: { id, verdict, reason } }, attempts, false));
-}
-
-/** What a living executor holds, as it will be given back once its unit is stopped. */
-export async function planHeld(dependencies: RepairDependencies, sql: Sql, frame: RepairPlan, id: string): Promise<RepairPlan> {
-  const [executor] = await findExecutorHealth(sql, { ids: [id] });
-  const name = executor?.applicationName ?? null;
-  const attempts = name === null ? [] : await dependencies.jobs.listActive(sql, [name], MOST_TARGETS);
-  return attempts.length === 0 ? { ...frame, jobs: [], leftOut: [] } : planJobs(dependencies, sql, frame, attempts, false);
 }
 
 /** Where nothing can be done, the reason is the answer. */
@@ -198,26 +191,16 @@ export async function planJobs(
   named: readonly JobName[],
   lock: boolean,
 ): Promise<RepairPlan> {
-  const stops = frame.action === 'executor_stop_and_rescue';
-  const action = stops || frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
+  const action = frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
   const policy = frame.action === 'job_discard' ? 'discard' : frame.policy;
   const facts = await readFacts({ jobs, resolve: await policies(sql) }, sql, named, { policy, lock });
   const plan: RepairPlan = { ...frame, jobs: [], leftOut: [] };
   for (const one of facts) {
-    const planned = whyNotOf(frame, one) ?? (stops ? planOnceStopped(one) : planJob(action, one));
+    const planned = whyNotOf(frame, one) ?? planJob(action, one);
     if ('plan' in planned) plan.jobs.push(planned.plan);
     else plan.leftOut.push({ target: `${one.queue}/${one.jobId}`, why: planned.refusal });
   }
   return plan;
-}
-
-/** As its rescue will find it: its executor proven gone. What it rests on is how the executor is now. */
-function planOnceStopped(facts: JobFacts): JobPlanned {
-  const { owner } = facts;
-  const planned = planJob('job_rescue', owner ? { ...facts, owner: { ...owner, verdict: 'dead' } } : facts);
-  if (!('plan' in planned) || !owner) return planned;
-  const { before } = planned.plan;
-  return { plan: { ...planned.plan, before: { ...before, verdict: owner.verdict, proof: owner.proof } } };
 }
 
 function whyNotOf({ executor }: RepairPlan, { owner }: JobFacts): { refusal: string } | undefined {

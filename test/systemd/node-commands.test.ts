@@ -86,7 +86,10 @@ describeWithMachine('repairs of units on another node', () => {
     expect(lines).toEqual(['far:app.service: starting', 'far:app.service: healed', 'healed far:app.service']);
     expect(await heal(surroundings, ['far:secret'], { actor: ANN })).toBe(3);
     expect(await machine.property('app', 'ActiveState')).toBe('active');
-    expect(await audit()).toEqual([{ actor: ANN, action: 'unit_heal', target: 'far:app.service', outcome: 'done', reason: REASON }]);
+    expect(await audit()).toEqual([
+      { actor: ANN, action: 'unit_heal', target: 'far:app.service', outcome: 'done', reason: REASON },
+      { actor: ANN, action: 'unit_heal', target: 'far:secret.service', outcome: 'denied', reason: null },
+    ]);
   });
 
   test('refused early: what is well, what is not on the list there, what has no daemon', async () => {

@@ -11,6 +11,7 @@ ALTER TABLE node_command
   DROP CONSTRAINT node_command_outcome_check,
   ADD CONSTRAINT node_command_outcome_check
     CHECK (outcome IN ('done', 'partial', 'failed', 'not_needed', 'refused', 'drifted', 'unknown', 'expired'));
+CREATE INDEX node_command_policy ON node_command (begun_at) WHERE policy IS NOT NULL;
 UPDATE node_command SET begun_at = requested_at WHERE daemon_id IS NOT NULL AND outcome IS NULL;
 
 -- What the daemon did for a command is audited with the command.
