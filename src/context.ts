@@ -9,6 +9,7 @@ import type { UnitJournal } from './actions/unit-journal.ts';
 import type { UnitManager } from './actions/unit-manager.ts';
 import { createWorkflowDoor } from './actions/workflow-door.ts';
 import { createAuthorizer, type HostAuthorize } from './authorization/authorize.ts';
+import { listNamedPolicies } from './commands/queries.ts';
 import type { Config } from './config.ts';
 import { claimFleet } from './fleet/queries.ts';
 import { createAllowlist } from './healing/allowlist.ts';
@@ -133,6 +134,7 @@ export function openContext(options: ContextOptions) {
   /** `sql`: the transaction of whoever asks within one, who must not wait for a second connection. */
   async function policies(sql: Sql = database): Promise<PolicyResolver> {
     return createPolicyResolver({
+      named: new Map((await listNamedPolicies(sql)).map(({ executor, policy }) => [executor, policy])),
       resolvePolicy: options.resolvePolicy,
       configured: config.policies,
       table: await listPolicies(sql),
@@ -220,6 +222,10 @@ export function openContext(options: ContextOptions) {
       door: createRepairDoor(jobs, config.node),
       policies: async (sql) => (await policies(sql)).resolve,
       node: config.node,
+      whyObserving: async () => {
+        const gate = await pgboss.probe();
+        return gate.mode === 'act' ? undefined : gate.detail;
+      },
     };
   }
 

@@ -19,6 +19,7 @@ import { createMetrics, labelOfResult } from './metrics/metrics.ts';
 import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
+import { awaitGivenBack } from './repairs/given-back.ts';
 import { scheduleRetention } from './retention/schedule.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
@@ -299,10 +300,10 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     log,
     node: config.node,
     daemonId: identity.daemonId,
-    run: async (command, emit) =>
+    run: async (command, emit, hold) =>
       config.dryRun && command.action !== 'look'
         ? { outcome: 'refused', error: 'RECLAIMD_DRY_RUN is set there' }
-        : runUnitCommand(dependencies, command, emit),
+        : runUnitCommand(dependencies, command, { emit, hold, awaitGivenBack: (executorId) => awaitGivenBack(context, executorId) }),
   });
   definitions.push({ name: 'commands', intervalMs: COMMANDS_INTERVAL_MS, pass: when(isReady, commands.serve) });
 

@@ -1,3 +1,4 @@
+import { appendAudit } from './audit/append.ts';
 import { sealAudit } from './audit/chain.ts';
 import type { Context } from './context.ts';
 import { SchemaNotReady } from './context.ts';
@@ -42,6 +43,9 @@ export interface PassesDependencies {
 const PAGES_A_TURN = 100;
 /** Well within the time after which a loop counts as stuck. */
 const SUPERVISE_WAIT_MS = 20_000;
+
+/** A table of a queue that is new gets its trigger by itself. */
+const COVERED = { action: 'ownership_install', target: 'fleet', outcome: 'done', reason: null } as const;
 
 /** What the daemon's loops do, and what they know: each pass reads, acts through a feature, and tells metrics and log. */
 export function createPasses({ context, daemonId, metrics, clock, log }: PassesDependencies) {
@@ -199,8 +203,11 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
 
   async function ownershipTurn(): Promise<void> {
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
+    const { node } = config;
     if (!config.dryRun) {
-      await coverNewTables(database, target);
+      await coverNewTables(database, target, (tx, tables) =>
+        appendAudit(tx, { ...COVERED, actor: `reclaimd@${node}`, node, detail: { tables } }),
+      );
       await rotateOwnership(database, { afterSeconds: config.retainAttemptsMs / 1000 });
     }
   }

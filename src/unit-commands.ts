@@ -1,25 +1,38 @@
 import type { UnitActed, UnitRefusal } from './actions/unit-door.ts';
+import type { CommandResult } from './commands/end.ts';
 import type { CommandRow, SeenUnit } from './commands/queries.ts';
-import type { CommandResult } from './commands/server.ts';
 import { type HealDependencies, type HealEvent, healUnit, type UnitHealed } from './healing/heal.ts';
 import { restartUnit, stopUnit } from './healing/restart.ts';
+import type { Sql } from './postgres/database.ts';
+
+/** What a command is run with. */
+export interface UnitCommandRun {
+  emit(event: HealEvent): void;
+  /** Asked before anything is done: false, and nothing may be. */
+  hold(tx: Sql): Promise<boolean>;
+  /** Of a stopped executor: whether it has ended and its attempts are back. */
+  awaitGivenBack(executorId: string): Promise<CommandResult>;
+}
 
 /** What this node's daemon does with a command for one of its units: only those of its own allowlist, and only as they were shown. */
 export async function runUnitCommand(
   dependencies: HealDependencies | undefined,
-  { action, unit, actor, reason, expected }: CommandRow,
-  emit: (event: HealEvent) => void,
+  { id, action, unit, actor, reason, expected, executor }: CommandRow,
+  { emit, hold, awaitGivenBack }: UnitCommandRun,
 ): Promise<CommandResult> {
   if (!dependencies) return { outcome: 'refused', error: 'there is no systemd to be asked, or RECLAIMD_UNITS names no unit there' };
   if (!dependencies.allowlist.allows(unit))
     return { outcome: 'refused', error: `${JSON.stringify(unit)} is not among the units of RECLAIMD_UNITS there` };
   const now = await look(dependencies, unit);
   if (action === 'look') return now ? { outcome: 'done', answer: now } : { outcome: 'failed', error: 'systemd knows no such unit there' };
+  // Whoever asked was asked for a right on the name that they gave: it must be the unit's own.
+  if (now && now.unit !== unit) return { outcome: 'refused', error: `${unit} is an alias: ask for ${now.unit}` };
   const drift = driftOf(expected, now);
   if (drift !== undefined) return { outcome: 'drifted', error: drift };
-  const asked = { actor, reason };
+  const asked = { actor, reason, command: { id, hold } };
   if (action === 'unit_heal') return ofHeal(await healUnit(dependencies, unit, { ...asked, automatic: false }, emit));
-  return ofChange(await (action === 'unit_restart' ? restartUnit : stopUnit)(dependencies, unit, asked, emit));
+  const changed = ofChange(await (action === 'unit_restart' ? restartUnit : stopUnit)(dependencies, unit, asked, emit));
+  return changed.outcome === 'done' && executor !== null ? awaitGivenBack(executor) : changed;
 }
 
 async function look({ detector }: HealDependencies, unit: string): Promise<SeenUnit | undefined> {
@@ -37,11 +50,19 @@ function driftOf(expected: CommandRow['expected'], now: SeenUnit | undefined): s
 }
 
 function ofHeal(healed: UnitHealed): CommandResult {
-  if (healed.outcome === 'healed') return { outcome: 'done' };
-  return { outcome: healed.outcome, error: healed.outcome === 'failed' ? healed.error : healed.why };
+  switch (healed.outcome) {
+    case 'healed':
+      return { outcome: 'done', ...(healed.healedBy === undefined ? {} : { error: `${healed.healedBy} had it under way` }) };
+    case 'failed':
+      return { outcome: 'failed', error: healed.error };
+    case 'not_needed':
+      return { outcome: 'not_needed', error: healed.why };
+    case 'refused':
+      return { outcome: healed.refused === 'over' ? 'expired' : 'refused', error: healed.why };
+  }
 }
 
 function ofChange(acted: UnitActed | UnitRefusal): CommandResult {
-  if (acted.refused) return { outcome: 'refused', error: acted.message };
+  if (acted.refused) return { outcome: acted.refused === 'over' ? 'expired' : 'refused', error: acted.message };
   return { outcome: acted.outcome, error: acted.error };
 }

@@ -9,17 +9,27 @@ export interface UnitActionIntent {
   actor: string;
   automatic: boolean;
   reason: string | null;
+  /** What it is done for, where another node asked for it. */
+  command?: UnitCommand | undefined;
 }
 
-export interface UnitActionRow extends UnitActionIntent {
+/** A command is audited by whoever ends it, not by the door. */
+export interface UnitCommand {
   id: string;
+  /** Asked in the transaction of the intent; false: the command is over, and nothing may be done for it. */
+  hold(tx: Sql): Promise<boolean>;
+}
+
+export interface UnitActionRow extends Omit<UnitActionIntent, 'command'> {
+  id: string;
+  commandId: string | null;
   host: string;
   node: string;
   outcome: UnitActionOutcome | null;
   error: string | null;
 }
 
-const COLUMNS = 'id::text, host, node, unit, action, actor, automatic, reason, outcome, error';
+const COLUMNS = 'id::text, host, node, unit, action, actor, automatic, reason, command_id::text AS "commandId", outcome, error';
 
 /** One decision about a unit at a time, until the transaction ends. */
 export async function lockUnit(tx: Sql, host: string, unit: string): Promise<void> {
@@ -53,9 +63,9 @@ export async function readUnitAction(sql: Sql, id: string): Promise<(UnitActionR
 
 export async function saveIntent(tx: Sql, host: string, node: string, intent: UnitActionIntent, leaseSeconds: number): Promise<string> {
   const [row] = await tx.query<{ id: string }>(
-    `INSERT INTO unit_action (host, node, unit, action, actor, automatic, reason, lease_until)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp() + make_interval(secs => $8)) RETURNING id::text`,
-    [host, node, intent.unit, intent.action, intent.actor, intent.automatic, intent.reason, leaseSeconds],
+    `INSERT INTO unit_action (host, node, unit, action, actor, automatic, reason, command_id, lease_until)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9)) RETURNING id::text`,
+    [host, node, intent.unit, intent.action, intent.actor, intent.automatic, intent.reason, intent.command?.id ?? null, leaseSeconds],
   );
   if (!row) throw new Error('an intent returned no row');
   return row.id;
@@ -85,6 +95,15 @@ export async function saveResult(tx: Sql, id: string, result: UnitActionResult):
     [id, result.outcome, result.error, result.condition, result.invocation, result.result, JSON.stringify(result.phases)],
   );
   return rows.length > 0;
+}
+
+/** What was done for a command, as its audit record tells it. */
+export function listOfCommand(sql: Sql, commandId: string): Promise<object[]> {
+  return sql.query(
+    `SELECT id::text AS "unitAction", host, action, outcome, error, condition, invocation, result, phases
+     FROM unit_action WHERE command_id = $1 ORDER BY unit_action.id`,
+    [commandId],
+  );
 }
 
 export interface PastHealRow {

@@ -21,7 +21,9 @@ export type UnitRefusal =
   /** Somebody else is at it; `id` to wait for. */
   | { refused: 'busy'; message: string; id: string; actor: string }
   /** The unit's budget does not allow it yet. */
-  | { refused: 'budget'; message: string; againInSeconds: number };
+  | { refused: 'budget'; message: string; againInSeconds: number }
+  /** The command that it was for has ended, or is another's. */
+  | { refused: 'over'; message: string };
 
 export interface UnitActed extends UnitActionResult {
   refused?: undefined;
@@ -83,13 +85,16 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
   async function begin(tx: Sql, intent: UnitActionIntent): Promise<string | UnitRefusal> {
     const { unit } = intent;
     await lockUnit(tx, host, unit);
-    for (const abandoned of await abandonExpired(tx, host, unit)) await audit(tx, abandoned, 'unknown', abandoned.id);
+    for (const abandoned of await abandonExpired(tx, host, unit))
+      if (abandoned.commandId === null) await audit(tx, abandoned, 'unknown', abandoned.id);
     const other = await findUnderWay(tx, host, unit);
     if (other) return { refused: 'busy', message: `${other.actor} is at it`, id: other.id, actor: other.actor };
     if (intent.automatic) {
       const { seconds, why } = await dependencies.mayActAgainIn(tx, unit);
       if (seconds > 0) return { refused: 'budget', message: why, againInSeconds: seconds };
     }
+    if (intent.command && !(await intent.command.hold(tx)))
+      return { refused: 'over', message: 'its command was over before it began: nothing was done' };
     return saveIntent(tx, host, node, intent, LEASE_SECONDS);
   }
 
@@ -109,7 +114,7 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
         return await database.transaction(async (tx) => {
           if (!(await saveResult(tx, id, result))) return false;
           const { outcome, error, condition, invocation, phases } = result;
-          if (outcome !== 'not_needed')
+          if (outcome !== 'not_needed' && !intent.command)
             await audit(tx, { ...intent, node, host }, outcome, id, { error, condition, invocation, result: result.result, phases });
           return true;
         });
@@ -122,7 +127,7 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
 
   function audit(
     tx: Sql,
-    row: Omit<UnitActionRow, 'id' | 'outcome' | 'error'>,
+    row: Omit<UnitActionRow, 'id' | 'commandId' | 'outcome' | 'error'>,
     outcome: Exclude<UnitActionOutcome, 'not_needed'>,
     id: string,
     detail: object = {},

@@ -127,11 +127,10 @@ export function listOutside(sql: Sql, limit: number): Promise<{ seq: string; for
 export interface AuditFilter {
   actor?: string | undefined;
   action?: string | undefined;
+  /** What an event is about: its target, or what identifies one of its effects. */
   target?: string | undefined;
   outcome?: string | undefined;
   sinceSeconds?: number | undefined;
-  /** Only events after this number. */
-  after?: string | undefined;
   limit: number;
 }
 
@@ -147,17 +146,55 @@ export interface AuditRow {
   detail: Record<string, unknown>;
 }
 
+const COLUMNS = 'seq::text, at::text, actor, action, target, outcome, reason, node, detail';
+const MATCHES = `($1::text IS NULL OR actor = $1) AND ($2::text IS NULL OR action = $2)
+  AND ($3::text IS NULL OR audit_names(target, detail) @> ARRAY[$3]) AND ($4::text IS NULL OR outcome = $4)`;
+const matchValues = ({ actor, action, target, outcome }: AuditFilter) => [actor ?? null, action ?? null, target ?? null, outcome ?? null];
+
 /** The latest that fit, oldest first. */
 export function listAudit(sql: Sql, filter: AuditFilter): Promise<AuditRow[]> {
-  const { actor = null, action = null, target = null, outcome = null, sinceSeconds = null, after = null, limit } = filter;
+  const { sinceSeconds = null, limit } = filter;
   return sql.query<AuditRow>(
     `SELECT * FROM (
-       SELECT seq::text, at::text, actor, action, target, outcome, reason, node, detail FROM audit
-       WHERE ($1::text IS NULL OR actor = $1) AND ($2::text IS NULL OR action = $2) AND ($3::text IS NULL OR target = $3)
-         AND ($4::text IS NULL OR outcome = $4) AND ($5::float8 IS NULL OR at > now() - make_interval(secs => $5))
-         AND ($6::bigint IS NULL OR seq > $6)
-       ORDER BY audit.seq DESC LIMIT $7
+       SELECT ${COLUMNS} FROM audit WHERE ${MATCHES} AND ($5::float8 IS NULL OR at > now() - make_interval(secs => $5))
+       ORDER BY audit.seq DESC LIMIT $6
      ) AS latest ORDER BY latest.seq::bigint`,
-    [actor, action, target, outcome, sinceSeconds, after, limit],
+    [...matchValues(filter), sinceSeconds, limit],
   );
+}
+
+/** The first that fit after a number, without those of `seen`. */
+export function listAuditAfter(sql: Sql, filter: AuditFilter, after: string, seen: readonly string[]): Promise<AuditRow[]> {
+  return sql.query<AuditRow>(
+    `SELECT ${COLUMNS} FROM audit WHERE ${MATCHES} AND seq > $5
+       AND NOT EXISTS (SELECT FROM unnest($6::bigint[]) AS s(seq) WHERE s.seq = audit.seq)
+     ORDER BY audit.seq LIMIT $7`,
+    [...matchValues(filter), after, seen, filter.limit],
+  );
+}
+
+/** The latest number that can be seen, and the transactions that were under way at that look. */
+export interface AuditMark {
+  seq: string;
+  /** All that began before the look have a lower one. */
+  xmax: string;
+  /** All below have ended. */
+  xmin: string;
+}
+
+export async function readAuditMark(sql: Sql): Promise<AuditMark> {
+  const [mark] = await sql.query<AuditMark>(
+    `SELECT coalesce(max(seq), 0)::text AS seq, pg_snapshot_xmax(pg_current_snapshot())::text AS xmax,
+       pg_snapshot_xmin(pg_current_snapshot())::text AS xmin FROM audit`,
+  );
+  return mark as AuditMark;
+}
+
+/** The numbers that can be seen among the last so many. */
+export async function listLastNumbers(sql: Sql, many: number): Promise<string[]> {
+  const rows = await sql.query<{ seq: string }>(
+    `SELECT seq::text FROM audit WHERE seq > (SELECT max(seq) FROM audit) - $1 ORDER BY audit.seq`,
+    [many],
+  );
+  return rows.map(({ seq }) => seq);
 }

@@ -8,7 +8,6 @@ export const ACTIONS = [
   'executor_stop_and_rescue',
   'unit_heal',
   'unit_restart',
-  'unit_stop',
   'workflow_retry_parent',
   'workflow_cancel_descendants',
   'workflow_unblock',
@@ -22,7 +21,6 @@ export const ACTIONS = [
   'policy_remove',
   'ownership_install',
   'ownership_remove',
-  'migrate',
 ] as const;
 export type Action = (typeof ACTIONS)[number];
 

@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { matchesPattern } from '../runtime/pattern.ts';
+import { completeUnitName } from '../runtime/unit-name.ts';
 import { ACTIONS, type Action, type Decision, type Resource } from './action.ts';
 import { JsonInvalid, type JsonNode, readJson } from './json.ts';
 
@@ -11,7 +12,7 @@ export class ActorsFileInvalid extends Error {
   }
 }
 
-/** Patterns, all with `*`. Without `queues` and `units` it holds everywhere; with either, only there. */
+/** Patterns, all with `*`; units as in RECLAIMD_UNITS, or `NODE:UNIT`. Without `queues` and `units` it holds everywhere; with either, only there. */
 interface Permission {
   actions: readonly string[];
   queues: readonly string[] | undefined;
@@ -87,7 +88,13 @@ function readPermission(node: JsonNode): Permission {
     const given = members.get(name);
     return given === undefined ? undefined : namesOf(given);
   };
-  return { actions: namesOf(actions), queues: patterns('queues'), units: patterns('units') };
+  return { actions: namesOf(actions), queues: patterns('queues'), units: patterns('units')?.map(completeUnit) };
+}
+
+/** `NODE:UNIT` or `UNIT`, the unit as RECLAIMD_UNITS spells it. */
+function completeUnit(pattern: string): string {
+  const colon = pattern.indexOf(':');
+  return `${pattern.slice(0, colon + 1)}${completeUnitName(pattern.slice(colon + 1))}`;
 }
 
 function objectOf(node: JsonNode, allowed: readonly string[]): Map<string, JsonNode> {

@@ -97,10 +97,27 @@ test.each(['', '  ', 'root@ops-1', 'postgres@db', 'reclaimd@node-1', 'two\nlines
   },
 );
 
-test('what provisioning runs too may be asked for by a shared account', async () => {
+test('a shared account may ask for what sets reclaimd up, and for nothing else', async () => {
   const authorize = createAuthorizer({ trustsDatabaseRole: true });
-  expect(await authorize('root@ops-1', 'migrate', fleet)).toEqual({ allowed: true });
-  expect(await authorize('root@ops-1', 'job_discard', queue('mail'))).toMatchObject({ sentence: expect.stringContaining('--actor') });
+  for (const action of ACTIONS)
+    expect([action, await authorize('root@ops-1', action, fleet)]).toEqual([
+      action,
+      action === 'ownership_install' ? { allowed: true } : { allowed: false, sentence: expect.stringContaining('--actor') },
+    ]);
+});
+
+test.each([
+  ['app', 'app.service', true],
+  ['app', 'app2.service', false],
+  ['worker@', 'worker@7.service', true],
+  ['web-1:worker@', 'worker@7.service', true],
+  ['web-2:worker@', 'worker@7.service', false],
+  ['web-*:app*', 'app-2.service', true],
+  ['*', 'app.service', true],
+])('units %j are spelled as in RECLAIMD_UNITS: %s on web-1: %s', async (pattern, name, allowed) => {
+  const path = writeActors(JSON.stringify({ actors: { 'a@b': [{ actions: ['unit_heal'], units: [pattern] }] } }));
+  const authorize = createAuthorizer({ actorsFile: path, trustsDatabaseRole: true });
+  expect((await authorize('a@b', 'unit_heal', unit('web-1', name))).allowed).toBe(allowed);
 });
 
 test("the host's function decides instead of any file, and its failure allows nothing", async () => {

@@ -16,20 +16,8 @@ export interface AuthorizationSources {
   trustsDatabaseRole: boolean;
 }
 
-/**
- * What provisioning runs as well, and what the daemon does anyway, only sooner: a shared account may ask for it. All
- * the rest is a person's decision, and wants a person's name.
- */
-const IMPERSONAL: ReadonlySet<Action> = new Set([
-  'reconcile',
-  'retention_prune',
-  'sweep',
-  'policy_set',
-  'policy_remove',
-  'ownership_install',
-  'ownership_remove',
-  'migrate',
-]);
+/** What provisioning runs as well: a shared account may ask for it. All the rest is a person's decision, and wants a person's name. */
+const IMPERSONAL: ReadonlySet<Action> = new Set(['ownership_install']);
 
 /** Accounts that several people use: their name says where, not who. */
 const SHARED_ACCOUNTS: ReadonlySet<string> = new Set([

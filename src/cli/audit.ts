@@ -1,10 +1,10 @@
 import { OUTCOMES } from '../audit/append.ts';
 import { type ArchiveVerification, verifyArchive } from '../audit/archived.ts';
 import { type AuditVerification, type ExpectedHead, sealAudit, verifyAudit } from '../audit/chain.ts';
+import { type AuditFollower, followAudit } from '../audit/follow.ts';
 import type { AuditProblem } from '../audit/problem.ts';
 import { type AuditFilter, type AuditRow, listAudit } from '../audit/queries.ts';
 import { parseDuration } from '../config.ts';
-import type { Sql } from '../postgres/database.ts';
 import { createUnitReader } from '../retention/read-unit.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
@@ -28,24 +28,22 @@ const FOLLOW_MS = 1_000;
 export async function list(surroundings: Surroundings, options: ListOptions): Promise<void> {
   const filter = readFilter(options);
   await withReadyContext(surroundings, async ({ database }) => {
+    if (options.follow) return follow(surroundings, await followAudit(database, filter));
     const rows = await listAudit(database, filter);
-    if (options.follow) return follow(surroundings, database, filter, rows);
     if (options.json) return printJson(surroundings, rows);
     surroundings.out(rows.length === 0 ? 'no events' : table(['AT', 'ACTOR', 'ACTION', 'TARGET', 'OUTCOME', 'REASON'], rows.map(cellsOf)));
   });
 }
 
 /** A line each, JSON or not, until interrupted. */
-async function follow({ out, signal }: Surroundings, sql: Sql, filter: AuditFilter, first: readonly AuditRow[]): Promise<void> {
-  let rows = first;
-  let after = '0';
+async function follow({ out, signal }: Surroundings, follower: AuditFollower): Promise<void> {
+  const print = (rows: readonly AuditRow[]) => {
+    for (const row of rows) out(JSON.stringify(row));
+  };
+  print(follower.first);
   while (!signal.aborted) {
-    for (const row of rows) {
-      out(JSON.stringify(row));
-      after = row.seq;
-    }
     await systemClock.sleep(FOLLOW_MS, signal);
-    rows = await listAudit(sql, { ...filter, sinceSeconds: undefined, after, limit: 1_000 });
+    for await (const page of follower.next()) print(page);
   }
 }
 

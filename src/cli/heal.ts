@@ -1,7 +1,7 @@
 import { awaitCommand } from '../commands/caller.ts';
 import { saveCommand } from '../commands/queries.ts';
 import type { Context } from '../context.ts';
-import { completeUnitName, createAllowlist } from '../healing/allowlist.ts';
+import { createAllowlist } from '../healing/allowlist.ts';
 import {
   type HealDependencies,
   type HealEvent,
@@ -11,7 +11,8 @@ import {
   listBroken,
   summary,
 } from '../healing/heal.ts';
-import { parseUnitTarget, TAKE_WITHIN_SECONDS } from '../repairs/unit-repair.ts';
+import { PLAIN, parseUnitTarget, TAKE_WITHIN_SECONDS } from '../repairs/unit-repair.ts';
+import { completeUnitName } from '../runtime/unit-name.ts';
 import { EXIT, requireUnits, type Surroundings, withReadyContext } from './command.ts';
 import { whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
@@ -59,15 +60,22 @@ export async function runHeal(
     return EXIT.failed;
   }
   const { allowed, denied } = await sortByRight(context, wanted, options, emit);
-  const here = allowed.filter(isHere).map(({ unit }) => completeUnitName(unit));
+  const here = allowed.filter(isHere).map(({ unit }) => unit);
   const results = await Promise.all([
     here.length > 0 ? healHere(requireUnits(context), here, options, emit, surroundings.signal) : undefined,
-    ...allowed.filter((target) => !isHere(target)).map((target) => healThere(context, target, options, emit)),
+    ...allowed.filter((target) => !isHere(target)).map((target) => healThere(context, target, options, emit, surroundings.signal)),
   ]);
   const result = merge([...results.filter((one) => one !== undefined), { ...NOTHING, refused: denied }]);
   if (options.json) emit({ phase: 'done', node: config.node, unit: null });
   else surroundings.out(summary(result));
   return exitCodeOf(result);
+}
+
+/** An alias stands for its unit, here as there: the right is asked on that one. */
+async function nameUnit(context: Context, { node, unit }: Target): Promise<Target> {
+  const completed = completeUnitName(unit);
+  const { units, allowlist } = requireUnits(context);
+  return { node, unit: allowlist.allows(completed) ? ((await units.read(completed))?.unit ?? completed) : completed };
 }
 
 const NOTHING: HealSummary = { healed: [], failed: [], notNeeded: [], refused: [] };
@@ -79,7 +87,8 @@ async function listHere(context: Context): Promise<Target[]> {
 /** A template stands for its instances: here for those that are broken. Which ones another node has only that node knows. */
 async function expand(context: Context, target: Target): Promise<Target[]> {
   const { node, unit } = target;
-  if (node !== context.config.node || !isTemplate(unit)) return [target];
+  if (node !== context.config.node) return [target];
+  if (!isTemplate(unit)) return [await nameUnit(context, target)];
   const isInstance = createAllowlist([completeUnitName(unit)]).allows;
   const instances = (await requireUnits(context).detector.detect({ fresh: true })).units.filter((seen) => isInstance(seen.unit));
   if (instances.length === 0) return [target];
@@ -110,17 +119,25 @@ function healHere(
 }
 
 /** Left to the daemon of that node, within its own limits. */
-async function healThere(context: Context, { node, unit }: Target, options: HealOptions, emit: HealListener): Promise<HealSummary> {
+async function healThere(
+  context: Context,
+  { node, unit }: Target,
+  options: HealOptions,
+  emit: HealListener,
+  signal: AbortSignal | undefined,
+): Promise<HealSummary> {
   const { database } = context;
-  const request = { node, action: 'unit_heal', unit, actor: options.actor, reason: options.reason ?? null, expected: null } as const;
+  const request = { ...PLAIN, node, action: 'unit_heal', unit, actor: options.actor, reason: options.reason ?? null } as const;
   const id = await database.transaction((tx) => saveCommand(tx, request, TAKE_WITHIN_SECONDS));
   let told: string | undefined;
-  const command = await awaitCommand<HealEvent>(context, id, (event) => {
+  const onEvent = (event: HealEvent) => {
     told = event.phase;
     emit(event);
-  });
+  };
+  const command = await awaitCommand<HealEvent>({ ...context, node: context.config.node }, id, { onEvent, signal });
   const name = `${node}:${unit}`;
-  const why = command.error ?? 'nobody can tell';
+  const goesOn = `it goes on at ${node}: \`reclaimd audit list\` will say what it did`;
+  const why = command.outcome === null ? goesOn : (command.error ?? 'nobody can tell');
   if (command.outcome === 'done') return { ...NOTHING, healed: [name] };
   if (command.outcome === 'not_needed') return { ...NOTHING, notNeeded: [{ unit: name, why }] };
   if (told !== 'failed') emit({ phase: 'failed', node, unit, error: why });

@@ -7,7 +7,7 @@ import { previewRepair, type RepairPreview, type RepairRefused } from '../repair
 import type { UnitPlan } from '../repairs/unit-plan.ts';
 import { quoteForShell } from '../runtime/shell.ts';
 import { accountName } from './actor.ts';
-import { EXIT, type Surroundings, withActingContext } from './command.ts';
+import { EXIT, type Surroundings, withReadyContext } from './command.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -20,7 +20,7 @@ export interface PreviewOptions {
 /** Prints the plan and the token that executes it. */
 export function preview(surroundings: Surroundings, action: string, targets: readonly string[], options: PreviewOptions): Promise<number> {
   const { actor, policy, json } = options;
-  return withActingContext(surroundings, async (context) => {
+  return withReadyContext(surroundings, async (context) => {
     const result = await previewRepair(context.repairDependencies(), { action, targets, policy, actor });
     if (json) printJson(surroundings, result);
     else surroundings.out(result.done ? describePreview(result, namedActor(surroundings, actor)) : describeRefusal(result));
@@ -36,11 +36,11 @@ export interface ExecuteOptions {
 
 /** Carries out what a preview showed. */
 export function execute(surroundings: Surroundings, token: string, { actor, reason, json }: ExecuteOptions): Promise<number> {
-  return withActingContext(surroundings, async (context) => {
+  return withReadyContext(surroundings, async (context) => {
     if (context.config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be');
     const given = reason ?? (await askReason(surroundings));
     const onEvent = (event: object) => surroundings.out(json ? JSON.stringify(event) : describeEvent(event as HealEvent));
-    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given, onEvent });
+    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given, onEvent, signal: surroundings.signal });
     if (json) surroundings.out(JSON.stringify(result));
     else surroundings.out(result.done ? describeExecuted(result) : describeRefusal(result));
     if (!result.done) return EXIT.refused;
@@ -87,7 +87,8 @@ function describeFlowPlan({ target, state, jobs, after, warnings }: FlowPlan): s
 
 function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: RepairPlan): string[] {
   const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
-  if (unit) return [title, ...describeUnitPlan(unit)];
+  const ofUnit = unit ? describeUnitPlan(unit) : [];
+  if (unit && jobs.length + leftOut.length === 0) return [title, ...ofUnit];
   if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(flow)];
   const rows = jobs.map(({ target, before, after, policy }) => [
     target,
@@ -104,7 +105,8 @@ function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: Rep
   ];
   return [
     title,
-    table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows),
+    ...ofUnit,
+    ...(rows.length === 0 ? [] : [table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows)]),
     ...warnings.map(([text, some]) => paint(`mind: ${text}${jobs.length > 1 ? ` (${some.length} of ${jobs.length})` : ''}`, 'yellow')),
     ...(left > 0 ? [paint(`mind: it holds ${left} more than one repair takes: preview it again afterwards`, 'yellow')] : []),
     ...leftOut.map(({ target, why }) => `left out: ${target}: ${why}`),

@@ -25,8 +25,8 @@ export async function runInstallOwnership(surroundings: Surroundings, { actor }:
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
     requireInstalled(await probePgBoss(), pgbossSchema);
-    const { installed, present } = await installOwnership(database, { schema: config.schema, pgbossSchema });
-    if (installed.length > 0) await database.transaction((tx) => auditWish(tx, context, wish, { tables: installed }));
+    const target = { schema: config.schema, pgbossSchema };
+    const { installed, present } = await installOwnership(database, target, (tx, tables) => auditWish(tx, context, wish, { tables }));
     const count = installed.length + present.length;
     surroundings.out(`ownership is recorded on ${count} job ${count === 1 ? 'table' : 'tables'} (${installed.length} new)`);
     return EXIT.done;
@@ -44,8 +44,8 @@ export async function runRemoveOwnership(surroundings: Surroundings, { actor }: 
     const wish = { ...FLEET, actor, action: 'ownership_remove' } as const;
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
-    await removeOwnership(database, { schema: config.schema, pgbossSchema });
-    await database.transaction((tx) => auditWish(tx, context, wish));
+    const target = { schema: config.schema, pgbossSchema };
+    await removeOwnership(database, target, (tx, tables) => auditWish(tx, context, wish, { tables }));
     surroundings.out('ownership is no longer recorded; without it reclaimd can only observe');
     return EXIT.done;
   });

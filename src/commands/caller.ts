@@ -1,33 +1,37 @@
 import type { Database } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { type CommandRow, endOverdue, listEvents, readCommand } from './queries.ts';
+import { endOverdue } from './end.ts';
+import { type CommandRow, listEvents, readCommand } from './queries.ts';
 
 const POLL_MS = 100;
 
+export interface CallerDependencies {
+  database: Database;
+  clock: Clock;
+  /** Where it is waited. */
+  node: string;
+}
+
 /**
  * Waits for a command to end, and tells what happens meanwhile. Always ends: with the daemon's outcome, `expired` when no daemon
- * of the node took it in time (nothing was done), or `unknown` when the one that took it did not come back to tell.
+ * of the node began it in time (nothing was done), `unknown` when the one that did has not come back to tell, or without an outcome
+ * when `signal` aborts the waiting: it goes on there.
  */
 export async function awaitCommand<Event>(
-  { database, clock }: { database: Database; clock: Clock },
+  { database, clock, node }: CallerDependencies,
   id: string,
-  onEvent: (event: Event) => void = () => undefined,
+  { onEvent, signal }: { onEvent?: ((event: Event) => void) | undefined; signal?: AbortSignal | undefined } = {},
 ): Promise<CommandRow> {
   let told = 0;
   for (;;) {
-    const ended = await endOverdue(database, id);
     const row = await readCommand(database, id);
+    if (!row) throw new Error(`command ${id} is gone`);
+    if (row.overdue) await endOverdue(database, node, id);
     for (const { number, event } of await listEvents<Event>(database, id, told)) {
       told = number;
-      onEvent(event);
+      onEvent?.(event);
     }
-    if (!row) throw new Error(`command ${id} is gone`);
-    if (row.outcome !== null) return { ...row, error: row.error ?? (ended && WHY[ended]) ?? null };
-    await clock.sleep(POLL_MS);
+    if (row.outcome !== null || signal?.aborted) return row;
+    await clock.sleep(POLL_MS, signal);
   }
 }
-
-const WHY = {
-  expired: 'no daemon of that node took it in time: nothing was done',
-  unknown: 'the daemon of that node did not come back to tell: look at the unit',
-};

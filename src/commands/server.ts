@@ -1,13 +1,8 @@
-import type { Database } from '../postgres/database.ts';
+import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { errorFields, type Logger } from '../runtime/logger.ts';
-import { type CommandOutcome, type CommandRow, endCommand, renewCommand, type SeenUnit, saveEvent, takeCommand } from './queries.ts';
-
-export interface CommandResult {
-  outcome: CommandOutcome;
-  error?: string | null;
-  answer?: SeenUnit | null;
-}
+import { type CommandResult, endCommand, endOverdue } from './end.ts';
+import { type CommandRow, holdCommand, renewCommand, saveEvent, takeCommand } from './queries.ts';
 
 export interface ServerDependencies {
   database: Database;
@@ -15,8 +10,11 @@ export interface ServerDependencies {
   log: Logger;
   node: string;
   daemonId: string;
-  /** Does it, within the limits of this node; what it throws is a failure of the command. */
-  run(command: CommandRow, emit: (event: object) => void): Promise<CommandResult>;
+  /**
+   * Does it, within the limits of this node; what it throws is a failure of the command. Asks `hold` in the transaction of its intent:
+   * false means that the command is over, and nothing may be done.
+   */
+  run(command: CommandRow, emit: (event: object) => void, hold: (tx: Sql) => Promise<boolean>): Promise<CommandResult>;
 }
 
 /** Renewed while we are at it: the time after which a caller gives us up. */
@@ -24,11 +22,16 @@ const LEASE_SECONDS = 15;
 const RENEW_MS = 4_000;
 const AT_ONCE = 8;
 
-/** Takes this node's commands, one row each, and tells how they went. */
+/** Takes this node's commands, one row each, and tells how they went; ends those that nobody told of, of whatever node. */
 export function createCommandServer({ database, clock, log, node, daemonId, run }: ServerDependencies) {
   const underWay = new Set<Promise<void>>();
 
   async function serve(): Promise<void> {
+    await takeAll();
+    await endOverdue(database, node);
+  }
+
+  async function takeAll(): Promise<void> {
     while (underWay.size < AT_ONCE) {
       const command = await takeCommand(database, node, daemonId, LEASE_SECONDS);
       if (!command) return;
@@ -49,7 +52,7 @@ export function createCommandServer({ database, clock, log, node, daemonId, run 
     };
     let result: CommandResult;
     try {
-      result = await run(command, emit);
+      result = await run(command, emit, (tx) => holdCommand(tx, command.id, daemonId, LEASE_SECONDS));
     } catch (error) {
       result = { outcome: 'failed', error: error instanceof Error ? error.message : String(error) };
     } finally {
@@ -59,16 +62,17 @@ export function createCommandServer({ database, clock, log, node, daemonId, run 
     await renewal;
     if (command.action !== 'look')
       log.info({ unit: command.unit, action: command.action, actor: command.actor, outcome: result.outcome }, 'command');
-    await endCommand(database, command.id, result).catch((error: unknown) =>
+    const told = await endCommand(database, node, command.id, daemonId, result).catch((error: unknown) =>
       log.error({ command: command.id, ...errorFields(error) }, 'the outcome of a command could not be told'),
     );
+    if (told === false) log.warn({ command: command.id, outcome: result.outcome }, 'a command was over before its outcome could be told');
   }
 
   async function keepLease(id: string, signal: AbortSignal): Promise<void> {
     for (;;) {
       await clock.sleep(RENEW_MS, signal);
       if (signal.aborted) return;
-      await renewCommand(database, id, LEASE_SECONDS).catch(() => undefined);
+      await renewCommand(database, id, daemonId, LEASE_SECONDS).catch(() => undefined);
     }
   }
 

@@ -1,3 +1,5 @@
+import { completeUnitName } from '../runtime/unit-name.ts';
+
 /** Which units may be touched at all. */
 export interface Allowlist {
   /** The shell patterns to ask systemd for; what `!` excludes is among what they match. */
@@ -15,12 +17,6 @@ const LONGEST_NAME = 255;
 /** Whether that is the whole name of a service (of an instance, not of a template), with none but systemd's own characters. */
 export function isUnitName(name: string): boolean {
   return name.length <= LONGEST_NAME && UNIT_NAME.test(name);
-}
-
-/** `mail` is `mail.service`, `mail@` and `mail@.service` are all instances of that template. */
-export function completeUnitName(written: string): string {
-  const named = /\.service$/.test(written) ? written : `${written}.service`;
-  return named.replace(/@\.service$/, '@*.service');
 }
 
 /**

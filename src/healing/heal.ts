@@ -1,4 +1,4 @@
-import type { UnitAction, UnitActionResult } from '../actions/unit-action-queries.ts';
+import type { UnitAction, UnitActionResult, UnitCommand } from '../actions/unit-action-queries.ts';
 import type { UnitDoor } from '../actions/unit-door.ts';
 import type { UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitManager } from '../actions/unit-manager.ts';
@@ -26,6 +26,8 @@ export interface Healer {
   /** Without a person behind it: the budget applies, and only what still needs it is started. */
   automatic: boolean;
   reason: string | null;
+  /** That it is done for. */
+  command?: UnitCommand;
 }
 
 export type UnitHealed =
@@ -35,7 +37,7 @@ export type UnitHealed =
   | { outcome: 'failed'; unit: string; error: string }
   /** It was up already, or (automatic) is no case for healing any more. */
   | { outcome: 'not_needed'; unit: string; why: string }
-  | { outcome: 'refused'; unit: string; refused: 'not_allowed' | 'budget'; why: string; againInSeconds: number };
+  | { outcome: 'refused'; unit: string; refused: 'not_allowed' | 'budget' | 'over'; why: string; againInSeconds: number };
 
 export interface HealDependencies {
   door: UnitDoor;

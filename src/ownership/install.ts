@@ -20,6 +20,11 @@ const LOCK_ROUNDS = 60;
 /** The periodic pass comes again. */
 const LOCK_ROUNDS_PERIODIC = 3;
 
+/** Audits a change of those tables' triggers in its transaction: what cannot be recorded is not done. */
+export type RecordChange = (tx: Sql, tables: readonly string[]) => Promise<void>;
+
+const unrecorded: RecordChange = async () => undefined;
+
 /** Tables stayed locked by others for as long as we were willing to try. */
 export class JobTableBusy extends Error {
   override readonly name = 'JobTableBusy';
@@ -35,11 +40,15 @@ export class JobTableBusy extends Error {
  * Puts the trigger on every leaf job table; repeating it changes nothing. Safe while workers work: one short
  * transaction a table, with a short lock time-out, tried again. A daemon covers the tables that stayed busy.
  */
-export async function installOwnership(database: Database, target: OwnershipTarget): Promise<{ installed: string[]; present: string[] }> {
+export async function installOwnership(
+  database: Database,
+  target: OwnershipTarget,
+  record: RecordChange = unrecorded,
+): Promise<{ installed: string[]; present: string[] }> {
   await restoreTurn(database);
   await database.query(createFunctionSql(target));
   const tables = await listJobTables(database, target);
-  const installed = await cover(database, target, tables, LOCK_ROUNDS);
+  const installed = await cover(database, target, tables, LOCK_ROUNDS, record);
   // What a removal that was cut short has left.
   if ((await listFunctions(database, target.schema)).has(RETIRED_FUNCTION)) await dropRetiredFunction(database, target);
   return { installed, present: tables.filter((table) => table.covered).map((table) => table.name) };
@@ -47,23 +56,27 @@ export async function installOwnership(database: Database, target: OwnershipTarg
 
 /**
  * Takes trigger and function away; what was recorded stays until rotation. The function is renamed first: from then on
- * ownership counts as not installed, and no daemon covers again what was just uncovered.
+ * ownership counts as not installed, and no daemon covers again what was just uncovered. That is when it is recorded; what a
+ * removal that was cut short has left goes without another record.
  */
-export async function removeOwnership(database: Database, target: OwnershipTarget): Promise<void> {
+export async function removeOwnership(database: Database, target: OwnershipTarget, record: RecordChange = unrecorded): Promise<void> {
   const functions = await listFunctions(database, target.schema);
+  const tables = (await listJobTables(database, target)).map((table) => table.name);
   if (functions.has(FUNCTION)) {
     if (functions.has(RETIRED_FUNCTION)) await dropRetiredFunction(database, target);
-    await database.query(retireFunctionSql(target));
+    await database.transaction(async (tx) => {
+      await tx.query(retireFunctionSql(target));
+      await record(tx, tables);
+    });
   }
-  const tables = (await listJobTables(database, target)).map((table) => table.name);
   await changeTables(database, tables, (table) => dropTriggerSql(target, table), LOCK_ROUNDS);
   await dropRetiredFunction(database, target);
 }
 
 /** The periodic pass: covers the tables of queues that are new, if ownership is installed at all. */
-export async function coverNewTables(database: Database, target: OwnershipTarget): Promise<string[]> {
+export async function coverNewTables(database: Database, target: OwnershipTarget, record: RecordChange = unrecorded): Promise<string[]> {
   if (!(await functionExists(database, target.schema))) return [];
-  return cover(database, target, await listJobTables(database, target), LOCK_ROUNDS_PERIODIC);
+  return cover(database, target, await listJobTables(database, target), LOCK_ROUNDS_PERIODIC, record);
 }
 
 export interface OwnershipState {
@@ -96,9 +109,15 @@ async function findBreakage(sql: Sql, { schema }: OwnershipTarget): Promise<stri
   }
 }
 
-function cover(database: Database, target: OwnershipTarget, tables: readonly JobTable[], rounds: number): Promise<string[]> {
+function cover(
+  database: Database,
+  target: OwnershipTarget,
+  tables: readonly JobTable[],
+  rounds: number,
+  record: RecordChange,
+): Promise<string[]> {
   const missing = tables.filter((table) => !table.covered).map((table) => table.name);
-  return changeTables(database, missing, (table) => createTriggerSql(target, table), rounds);
+  return changeTables(database, missing, (table) => createTriggerSql(target, table), rounds, record);
 }
 
 async function dropRetiredFunction(database: Database, target: OwnershipTarget): Promise<void> {
@@ -111,6 +130,7 @@ async function changeTables(
   tables: readonly string[],
   statementFor: (table: string) => string,
   rounds: number,
+  record: RecordChange = unrecorded,
 ): Promise<string[]> {
   const changed: string[] = [];
   let waiting = [...tables];
@@ -122,6 +142,7 @@ async function changeTables(
         await database.transaction(async (tx) => {
           await tx.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
           await tx.query(statementFor(table));
+          await record(tx, [table]);
         });
         changed.push(table);
       } catch (error) {

@@ -53,6 +53,8 @@ export interface PolicyResolver {
 }
 
 export interface PolicySources {
+  /** By executor: what a person named when they had it stopped. */
+  named?: ReadonlyMap<string, Policy>;
   resolvePolicy: ResolvePolicy | undefined;
   configured: readonly PolicyRule[];
   table: readonly PolicyRule[];
@@ -61,10 +63,12 @@ export interface PolicySources {
   onError(error: unknown): void;
 }
 
-export function createPolicyResolver({ resolvePolicy, configured, table, defaults, onError }: PolicySources): PolicyResolver {
+export function createPolicyResolver({ named, resolvePolicy, configured, table, defaults, onError }: PolicySources): PolicyResolver {
   return {
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
     resolve: async (attempt) => {
+      const policy = attempt.executorId === null ? undefined : named?.get(attempt.executorId);
+      if (policy !== undefined) return { policy, source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' };
       const listed = resolveFromLists(attempt.queue, configured, table, defaults);
       if (!resolvePolicy) return listed;
       try {

@@ -1,6 +1,7 @@
 import type { JobChange, JobEnd } from '../actions/job-repair.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { type AuditEvent, appendAudit } from '../audit/append.ts';
+import { awaitCommand } from '../commands/caller.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
 import { LockNotAvailable } from '../postgres/errors.ts';
@@ -8,11 +9,21 @@ import { type JobName, refreshLiveness } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import { commonTarget, driftOf, isAsGood, type RepairPlan } from './plan.ts';
-import { type Examined, examineJobs, findDenial, isFlowAction, type RepairDependencies, type RepairRefused, refuse } from './preview.ts';
+import {
+  type Examined,
+  examineJobs,
+  findDenial,
+  findObserving,
+  isFlowAction,
+  type RepairDependencies,
+  type RepairRefused,
+  refuse,
+} from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
+import { findUnshown } from './stop-plan.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
-import { awaitUnitRepair, sendPlanned } from './unit-repair.ts';
+import { sendPlanned } from './unit-repair.ts';
 
 export interface ExecuteRequest {
   token: string;
@@ -21,6 +32,8 @@ export interface ExecuteRequest {
   actor: string;
   /** Told of what a unit's node does meanwhile. */
   onEvent?(event: object): void;
+  /** Ends the waiting for a unit's node, which goes on. */
+  signal?: AbortSignal;
 }
 
 /** `drifted`: it was not any more what the preview showed, and was left alone. */
@@ -67,8 +80,10 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   if (reason.length < LEAST_REASON) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
   const denial = await findDenial(authorize, request.actor, preview.plan);
   if (denial !== null) return deny('denied', denial);
-  if (preview.plan.unit) return executeOnNode(dependencies, preview, preview.plan.unit, event, request.onEvent);
+  const observing = await findObserving(dependencies, preview.action);
+  if (observing !== undefined) return refuse('observing', observing);
   try {
+    if (preview.plan.unit) return await executeOnNode(dependencies, preview, preview.plan.unit, event, request);
     return await database.transaction((tx) => execute(dependencies, tx, preview, event));
   } catch (error) {
     const busy = error instanceof LockNotAvailable;
@@ -88,42 +103,51 @@ function eventOf({ action, plan, number, planHash }: PreviewRow, actor: string, 
   return { actor, action, target: commonTarget(plan), reason, node, detail: { preview: number, planHash } };
 }
 
-/** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and audits it. */
+/** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and its end is audited. */
 async function executeOnNode(
   dependencies: RepairDependencies,
   { token, plan, action }: PreviewRow,
   unit: UnitPlan,
   event: Event,
-  onEvent: (event: object) => void = () => undefined,
+  { onEvent, signal }: Pick<ExecuteRequest, 'onEvent' | 'signal'>,
 ): Promise<RepairExecuted | RepairRefused> {
   const { database } = dependencies;
   const target = commonTarget(plan);
   const sent = await database.transaction(async (tx) => {
     if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
     if (plan.executor) await refreshLiveness(dependencies, tx);
-    const moved = plan.executor && (await executorDrift(tx, plan));
-    if (!moved) return sendPlanned(tx, unit, event.actor, event.reason);
+    const moved =
+      (await executorDrift(tx, plan)) ?? (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id) : undefined);
+    if (moved === undefined) return sendPlanned(tx, plan, event);
     await endPreview(tx, token, 'drifted');
     await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted: [{ target, drift: moved }] } });
     return refuse('drifted', `${moved}: make a new preview`);
   });
   if (typeof sent !== 'string') return sent;
-  const { outcome, error, state } = await awaitUnitRepair(dependencies, sent, plan, onEvent);
-  if (outcome === 'done' || outcome === 'not_needed')
-    return { done: true, action, partial: false, targets: [{ target, outcome: 'done', state: error ?? state }] };
-  const why = error ?? 'nobody can tell';
-  // What went through the door of that node is audited there.
-  const detail = { ...event.detail, command: sent, error: why };
-  const record = (audited: 'drifted' | 'denied' | 'failed' | 'unknown') =>
-    database.transaction(async (tx) => {
-      if (audited === 'drifted') await endPreview(tx, token, 'drifted');
-      await appendAudit(tx, { ...event, outcome: audited, detail });
-    });
-  if (outcome === 'drifted') return record('drifted').then(() => refuse('drifted', `${why}: make a new preview`));
-  if (outcome === 'refused') return record('denied').then(() => refuse('denied', why));
-  if (outcome === 'expired') await record('failed');
-  if (outcome === 'unknown') await record('unknown');
-  return { done: true, action, partial: true, targets: [{ target, outcome: outcome === 'unknown' ? 'unknown' : 'failed', error: why }] };
+  const ended = await awaitCommand(dependencies, sent, { onEvent, signal }).catch((cause: unknown) => ({
+    outcome: null,
+    error: String(cause),
+  }));
+  const why = ended.error ?? 'nobody can tell';
+  const tell = (one: TargetOutcome): RepairExecuted => ({ done: true, action, partial: one.outcome !== 'done', targets: [one] });
+  switch (ended.outcome) {
+    case null: {
+      const goesOn = `it goes on at ${unit.node}: \`reclaimd audit list\` will say what it did`;
+      return tell({ target, outcome: 'unknown', error: ended.error === null ? goesOn : `${ended.error}; ${goesOn}` });
+    }
+    case 'done':
+    case 'not_needed':
+      return tell({ target, outcome: 'done', state: ended.error ?? unit.after });
+    case 'drifted':
+      await endPreview(database, token, 'drifted');
+      return refuse('drifted', `${why}: make a new preview`);
+    case 'refused':
+      return refuse('denied', why);
+    case 'unknown':
+      return tell({ target, outcome: 'unknown', error: why });
+    default:
+      return tell({ target, outcome: 'failed', error: why });
+  }
 }
 
 async function execute(

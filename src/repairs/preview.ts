@@ -11,6 +11,7 @@ import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } 
 import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
+import { planHeld } from './stop-plan.ts';
 import { parseJobTarget } from './targets.ts';
 import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
 import { planStopOf, planUnitRepair } from './unit-repair.ts';
@@ -24,6 +25,8 @@ export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, 
   policies(sql: Sql): Promise<ResolveOrphan>;
   /** The node on which it is asked. */
   node: string;
+  /** Why no job may be changed now: pg-boss is not there, or in a version that we may not act on. */
+  whyObserving(): Promise<string | undefined>;
 }
 
 /** Why a repair is not previewed or not executed: values, for being refused is no fault. */
@@ -90,6 +93,8 @@ export async function previewRepair(dependencies: RepairDependencies, asked: Pre
   const { database, authorize, node } = dependencies;
   const request = readRequest(asked);
   if ('refused' in request) return request;
+  const observing = await findObserving(dependencies, request.action);
+  if (observing !== undefined) return refuse('observing', observing);
   const planned = await planRepair(dependencies, request, asked.actor);
   if ('refused' in planned) return planned;
   const denial = await findDenial(authorize, asked.actor, planned);
@@ -125,8 +130,8 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
     const wrong = targets.find((target) => !parseJobTarget(target));
     if (wrong !== undefined) return refuse('target', `${action} is for jobs: ${wrong} is no QUEUE/JOB-ID`);
   }
-  if (policy !== null && action !== 'job_rescue' && action !== 'executor_rescue')
-    return refuse('target', `${action} takes no policy: job_rescue and executor_rescue do`);
+  if (policy !== null && action !== 'job_rescue' && action !== 'executor_rescue' && action !== 'executor_stop_and_rescue')
+    return refuse('target', `${action} takes no policy: job_rescue, executor_rescue and executor_stop_and_rescue do`);
   if (policy !== null && !isGivingBack(policy)) return refuse('target', `${policy} is no policy of a rescue: restart, fail or discard`);
   return { action, targets, policy };
 }
@@ -135,6 +140,9 @@ const isJobAction = (action: string): action is JobAction => (JOB_ACTIONS as rea
 export const isFlowAction = (action: string): action is FlowAction => (FLOW_ACTIONS as readonly string[]).includes(action);
 const isUnitAction = (action: string): action is UnitAction => (UNIT_ACTIONS as readonly string[]).includes(action);
 const isRepairAction = (action: string): action is RepairAction => (REPAIR_ACTIONS as readonly string[]).includes(action);
+/** Repairs of units alone need no pg-boss. */
+export const findObserving = async ({ whyObserving }: Pick<RepairDependencies, 'whyObserving'>, action: string) =>
+  isUnitAction(action) ? undefined : whyObserving();
 const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
 
 /** The plan as of now, from a fresh look at everything that it rests on. */
@@ -164,7 +172,9 @@ async function planRepair(dependencies: RepairDependencies, request: RepairReque
   const frame: RepairPlan = { ...empty, executor: { id, verdict, reason } };
   if (action === 'executor_stop_and_rescue') {
     const planned = await planStopOf(dependencies, executor, actor);
-    return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...frame, unit: planned.plan };
+    if ('refusal' in planned) return refuse('impossible', planned.refusal);
+    const held = await database.transaction((tx) => planHeld(dependencies, tx, id, request.policy));
+    return { ...frame, unit: planned.plan, ...held };
   }
   return database.transaction((tx) => planRescueOf(dependencies, tx, frame, executor));
 }
@@ -250,9 +260,14 @@ export async function findDenial(authorize: Authorize, actor: string, plan: Repa
 
 const queuesOf = (targets: readonly string[]) => [...new Set(targets.map((target) => (parseJobTarget(target) as JobName).queue))];
 
-function resourcesOf({ executor, jobs, unit, flow }: RepairPlan): Resource[] {
-  if (unit) return [{ kind: 'unit', node: unit.node, name: unit.unit }];
+function resourcesOf({ executor, jobs, leftOut, unit, flow }: RepairPlan): Resource[] {
   if (flow) return queuesOf([flow.target, ...flow.jobs]).map((name): Resource => ({ kind: 'queue', name }));
-  const queues = [...new Set(jobs.map(({ queue }) => queue))];
+  const queues = executor ? queuesOf([...jobs, ...leftOut].map(({ target }) => target)) : [...new Set(jobs.map(({ queue }) => queue))];
+  // A unit's own right is not one on the queues whose attempts end with it.
+  if (unit)
+    return [
+      { kind: 'unit', node: unit.node, name: unit.unit },
+      ...(executor && queues.length > 0 ? [{ kind: 'executor', id: executor.id, queues } as const] : []),
+    ];
   return executor ? [{ kind: 'executor', id: executor.id, queues }] : queues.map((name): Resource => ({ kind: 'queue', name }));
 }

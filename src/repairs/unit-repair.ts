@@ -1,6 +1,6 @@
 import { awaitCommand } from '../commands/caller.ts';
-import { type CommandRow, readNodeSilence, type SeenUnit, saveCommand } from '../commands/queries.ts';
-import { type ExecutorHealth, findExecutorHealth, listExecutorHealth } from '../executors/health.ts';
+import { readNodeSilence, type SeenUnit, saveCommand } from '../commands/queries.ts';
+import { type ExecutorHealth, listExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { RepairPlan } from './plan.ts';
@@ -16,8 +16,8 @@ export interface UnitRepairDependencies {
 /** A daemon takes its commands at once; a node that has not beaten for so long has none. */
 export const TAKE_WITHIN_SECONDS = 10;
 const SILENT_AFTER_SECONDS = 10;
-const GIVEN_BACK_PATIENCE_MS = 10_000;
-const POLL_MS = 100;
+/** A command that speaks for itself. */
+export const PLAIN = { reason: null, expected: null, audited: null, executor: null, policy: null } as const;
 
 /** `NODE:UNIT`, or `UNIT` of this node; `.service` may be left out. A unit's own name may hold a colon, too. */
 export async function parseUnitTarget(sql: Sql, target: string, own: string): Promise<{ node: string; unit: string }> {
@@ -68,8 +68,7 @@ async function lookAt(
     return {
       refusal: `the daemon of ${node} ${silence.stopped ? 'was stopped' : `has been silent for ${Math.round(silence.seconds)} s`}: nobody else may touch its units`,
     };
-  const request = { node, action: 'look', unit, actor, reason: null, expected: null } as const;
-  const id = await database.transaction((tx) => saveCommand(tx, request, TAKE_WITHIN_SECONDS));
+  const id = await database.transaction((tx) => saveCommand(tx, { ...PLAIN, node, action: 'look', unit, actor }, TAKE_WITHIN_SECONDS));
   const { outcome, error, answer } = await awaitCommand(dependencies, id);
   return outcome === 'done' && answer ? answer : { refusal: `${node}:${unit}: ${error ?? outcome}` };
 }
@@ -78,31 +77,21 @@ const listIn = async (sql: Sql, node: string, unit: string): Promise<ExecutorHea
   (await listExecutorHealth(sql)).filter((executor) => executor.witnessNode === node && executor.unit === unit);
 
 /** Leaves the command in the transaction that uses up the token: from its commit on it is the node's to carry out. */
-export function sendPlanned(tx: Sql, { node, unit, command, before }: UnitPlan, actor: string, reason: string): Promise<string> {
+export function sendPlanned(tx: Sql, { unit, executor, policy }: RepairPlan, event: UnitEvent): Promise<string> {
+  if (!unit) throw new Error('the plan is for no unit');
+  const { node, unit: name, command, before } = unit;
+  const { actor, reason, action, target, detail } = event;
   const { activeState, invocation } = before;
-  return saveCommand(tx, { node, action: command, unit, actor, reason, expected: { activeState, invocation } }, TAKE_WITHIN_SECONDS);
+  const request = { node, action: command, unit: name, actor, reason, expected: { activeState, invocation } };
+  const audited = { action, target, detail };
+  return saveCommand(tx, { ...request, audited, executor: executor?.id ?? null, policy }, TAKE_WITHIN_SECONDS);
 }
 
-/** Waits for the node to carry it out; of an executor that was stopped, also for its attempts to be given back. */
-export async function awaitUnitRepair<Event>(
-  dependencies: UnitRepairDependencies & { jobs: { listActive(sql: Sql, names: readonly string[], limit: number): Promise<object[]> } },
-  commandId: string,
-  { executor }: RepairPlan,
-  onEvent: (event: Event) => void,
-): Promise<CommandRow & { state: string }> {
-  const { database, clock, jobs } = dependencies;
-  const command = await awaitCommand<Event>(dependencies, commandId, onEvent);
-  if (command.outcome !== 'done' || !executor) return { ...command, state: command.action === 'unit_stop' ? 'inactive' : 'active' };
-  const deadline = clock.now() + GIVEN_BACK_PATIENCE_MS;
-  for (;;) {
-    const [now] = await findExecutorHealth(database, { ids: [executor.id] });
-    const ended = now?.verdict === 'dead' || now?.verdict === 'stopped';
-    const held = now?.applicationName ? (await jobs.listActive(database, [now.applicationName], 1_000)).length : 0;
-    if ((ended && held === 0) || clock.now() > deadline)
-      return {
-        ...command,
-        state: `${now?.verdict ?? 'gone'}, ${held === 0 ? 'holds no attempt any more' : `still holds ${held}: see \`reclaimd orphans\``}`,
-      };
-    await clock.sleep(POLL_MS);
-  }
+/** Who repairs, and what the audit record of it says. */
+interface UnitEvent {
+  actor: string;
+  reason: string;
+  action: string;
+  target: string;
+  detail: object;
 }

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
+import type { HostAuthorize } from '../../src/authorization/authorize.ts';
 import { runHeal } from '../../src/cli/heal.ts';
 import { showUnits } from '../../src/cli/units.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -9,10 +10,11 @@ import { waitFor } from '../support/wait.ts';
 
 const ENV = { RECLAIMD_UNITS: 'a b c w@', RECLAIMD_HEAL_SETTLE: '100ms' };
 
-async function setUp(env: Record<string, string> = {}) {
+async function setUp(env: Record<string, string> = {}, authorize?: HostAuthorize) {
   const { url, database } = await createFleetDatabase();
   const units = createScriptedUnits();
-  const context = await openTestContext(url, { ...ENV, ...env }, { units: { manager: units.manager, journal: units.journal } });
+  const service = { manager: units.manager, journal: units.journal };
+  const context = await openTestContext(url, { ...ENV, ...env }, { units: service, ...(authorize ? { authorize } : {}) });
   const dependencies = context.healDependencies();
   if (!dependencies) throw new Error('no units');
   const lines: string[] = [];
@@ -154,6 +156,21 @@ test('a unit that is up is left alone', async () => {
   units.set('a.service', {});
   expect(await heal(['a'])).toBe(0);
   expect(lines).toEqual(['left alone a.service (it is active (running))']);
+  expect(units.calls).toEqual([]);
+});
+
+test('the right is asked on the unit itself, not on an alias of it', async () => {
+  const asked: string[] = [];
+  const { units, lines, heal } = await setUp({}, (_, __, resource) => {
+    if (resource.kind === 'unit') asked.push(resource.name);
+    return resource.kind === 'unit' && resource.name === 'b.service';
+  });
+  units.set('a.service', FAILED);
+  const { read } = units.manager;
+  units.manager.read = (unit) => read(unit === 'b.service' ? 'a.service' : unit);
+  expect(await heal(['b'])).toBe(3);
+  expect(asked).toEqual(['a.service']);
+  expect(lines.at(-1)).toContain('refused a.service');
   expect(units.calls).toEqual([]);
 });
 

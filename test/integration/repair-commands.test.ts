@@ -5,11 +5,15 @@ import { expect, onTestFinished, test } from 'vitest';
 import { accountName } from '../../src/cli/actor.ts';
 import * as policies from '../../src/cli/policies.ts';
 import { execute, preview } from '../../src/cli/repairs.ts';
-import { runRemoveOwnership } from '../../src/cli/schema.ts';
+import { runInstallOwnership, runRemoveOwnership } from '../../src/cli/schema.ts';
 import { runSweep } from '../../src/cli/sweep.ts';
-import { installOwnership } from '../../src/ownership/install.ts';
-import { createFleetDatabase } from '../support/database.ts';
+import { installOwnership, ownershipState } from '../../src/ownership/install.ts';
+import { migrate } from '../../src/postgres/migrate.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase, createTestDatabase } from '../support/database.ts';
 import { createExecutor } from '../support/executor.ts';
+import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
+import { waitFor } from '../support/wait.ts';
 
 async function setUp(attempts = 2) {
   const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
@@ -117,4 +121,67 @@ test('an actors file grants what it names and nothing else; denials are audited'
     { actor: 'ann@desk', action: 'policy_set' },
     { actor: 'ann@desk', action: 'sweep' },
   ]);
+});
+
+test('ownership is removed, installed and extended with its record, or not at all', async () => {
+  const { surroundings, boss, database, url } = await setUp();
+  const covered = async () => {
+    const { installed, tables } = await ownershipState(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+    return installed ? tables.filter((table) => table.covered).length : 0;
+  };
+  const record = () => database.query(`SELECT actor, action, detail FROM audit ORDER BY seq`);
+  const refuse = () => database.query('ALTER TABLE audit ADD CONSTRAINT closed CHECK (actor IS NULL) NOT VALID');
+  const accept = () => database.query('ALTER TABLE audit DROP CONSTRAINT closed');
+  await refuse();
+  await expect(runRemoveOwnership(surroundings, ANN)).rejects.toThrow('closed');
+  expect(await covered()).toBe(1);
+  await accept();
+  expect(await runRemoveOwnership(surroundings, ANN)).toBe(0);
+  expect(await runRemoveOwnership(surroundings, ANN)).toBe(0);
+  expect(await covered()).toBe(0);
+  const removed = { actor: 'ann@desk', action: 'ownership_remove', detail: { tables: ['job_common'] } };
+  expect(await record()).toEqual([removed]);
+
+  await refuse();
+  await expect(runInstallOwnership(surroundings, ANN)).rejects.toThrow('closed');
+  expect(await covered()).toBe(0);
+  await accept();
+  expect(await runInstallOwnership(surroundings, ANN)).toBe(0);
+  expect(await runInstallOwnership(surroundings, ANN)).toBe(0);
+  expect(await covered()).toBe(1);
+  const installed = { ...removed, action: 'ownership_install' };
+  expect(await record()).toEqual([removed, installed]);
+
+  await boss.createQueue('apart', { partition: true });
+  await startTestDaemon(url);
+  await waitFor('the new table to be covered', async () => (await covered()) === 2);
+  const [, , extended] = await record();
+  expect(extended).toEqual({ actor: 'reclaimd@test', action: 'ownership_install', detail: { tables: [expect.stringMatching(/^j/)] } });
+});
+
+test('without pg-boss a unit is repaired all the same; repairs of jobs are refused, and say why', async () => {
+  const { url, connect } = await createTestDatabase();
+  const database = connect();
+  await migrate(database, 'reclaimd');
+  const units = createScriptedUnits();
+  units.set('app.service', FAILED);
+  await startTestDaemon(
+    url,
+    { RECLAIMD_NODE: 'far', RECLAIMD_UNITS: 'app', RECLAIMD_HEAL: 'off', RECLAIMD_HEAL_SETTLE: '0s' },
+    { units: { manager: units.manager, journal: units.journal } },
+  );
+  await waitFor('its first beat', async () => (await database.query('SELECT FROM node')).length === 1);
+  const lines: string[] = [];
+  const surroundings = {
+    env: { DATABASE_URL: url, RECLAIMD_NODE: 'here' },
+    out: (text: string) => lines.push(text),
+    signal: new AbortController().signal,
+  };
+  expect(await preview(surroundings, 'unit_heal', ['far:app'], ANN)).toBe(0);
+  const token = /reclaimd execute (\S+) --reason/.exec(lines.join('\n'))?.[1] ?? '';
+  expect(await execute(surroundings, token, { ...ANN, reason: 'its disk is mended' })).toBe(0);
+  expect(units.calls).toContain('start app.service');
+  lines.length = 0;
+  expect(await preview(surroundings, 'job_retry', [`mail/${crypto.randomUUID()}`], ANN)).toBe(3);
+  expect(lines).toEqual(['refused: pg-boss is not installed yet']);
 });

@@ -90,7 +90,11 @@ export function createScriptedUnits(): ScriptedUnits {
     },
     start: (unit) => runJob('start', unit),
     restart: (unit) => runJob('restart', unit),
-    stop: async () => 'done',
+    stop: async (unit) => {
+      calls.push(`stop ${unit}`);
+      set(unit, { activeState: 'inactive', subState: 'dead' });
+      return 'done';
+    },
     listProcesses: async (unit) => processes.get(unit) ?? [],
     watch: (wants, onChange) => {
       const watcher = { wants, onChange };

@@ -1,0 +1,188 @@
+import pg from 'pg';
+import { expect, onTestFinished, test } from 'vitest';
+import { appendAudit } from '../../src/audit/append.ts';
+import { type AuditFilter, listAudit } from '../../src/audit/queries.ts';
+import { type ListOptions, list } from '../../src/cli/audit.ts';
+import { listIncidents, readIncident } from '../../src/incidents/listing.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { executeRepair } from '../../src/repairs/execute.ts';
+import { previewRepair } from '../../src/repairs/preview.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { createFlows } from '../support/flows.ts';
+import { waitFor } from '../support/wait.ts';
+
+const ANN = 'ann@desk';
+const EVENT = { actor: ANN, action: 'policy_set', target: 'mail', outcome: 'done', reason: null, node: 'desk', detail: {} } as const;
+
+/** `audit list --follow` as it runs beside what is appended. */
+async function setUpFollowing() {
+  const { url, database } = await createFleetDatabase();
+  const append = (target: string) => database.transaction((tx) => appendAudit(tx, { ...EVENT, target }));
+  return {
+    url,
+    database,
+    append,
+    begin: async () => {
+      const client = new pg.Client({ connectionString: url });
+      await client.connect();
+      onTestFinished(() => client.end().catch(() => undefined));
+      await client.query('SET search_path = reclaimd');
+      await client.query('BEGIN');
+      return {
+        append: (target: string) =>
+          appendAudit(
+            {
+              query: async (text, values) => (await client.query(text, [...(values ?? [])])).rows,
+              execute: async (text, values) => (await client.query(text, [...(values ?? [])])).rowCount ?? 0,
+            },
+            { ...EVENT, target },
+          ),
+        commit: () => client.query('COMMIT'),
+      };
+    },
+    follow: (options: Partial<ListOptions> = {}) => {
+      const lines: string[] = [];
+      const interrupt = new AbortController();
+      const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: interrupt.signal };
+      const ended = list(surroundings, { limit: '100', follow: true, ...options });
+      const printed = () => lines.map((line) => (JSON.parse(line) as { target: string }).target);
+      return {
+        printed,
+        saw: (target: string) => waitFor(`${target} to be printed`, () => printed().includes(target)),
+        stop: async () => {
+          interrupt.abort();
+          await ended;
+          return printed();
+        },
+      };
+    },
+  };
+}
+
+test('--follow goes on after what was listed: with --since and --limit, too', async () => {
+  const { database, append, follow } = await setUpFollowing();
+  await database.query(
+    `INSERT INTO audit (at, actor, action, target, outcome, node, detail)
+     SELECT now() - interval '3 days', 'ann', 'a', 'old', 'done', 'n', '{}' FROM generate_series(1, 3)`,
+  );
+  for (const target of ['1', '2', '3']) await append(target);
+  const since = follow({ since: '1h' });
+  const limited = follow({ limit: '2' });
+  await Promise.all([since.saw('3'), limited.saw('3')]);
+  await append('4');
+  await Promise.all([since.saw('4'), limited.saw('4')]);
+  expect(await since.stop()).toEqual(['1', '2', '3', '4']);
+  expect(await limited.stop()).toEqual(['2', '3', '4']);
+});
+
+test('--follow prints all of a burst, in order', async () => {
+  const { database, append, follow } = await setUpFollowing();
+  await append('first');
+  const following = follow();
+  await following.saw('first');
+  await database.query(
+    `INSERT INTO audit (actor, action, target, outcome, node, detail) SELECT 'ann', 'a', g, 'done', 'n', '{}' FROM generate_series(1, 3500) g`,
+  );
+  await following.saw('3500');
+  expect(await following.stop()).toEqual(['first', ...Array.from({ length: 3500 }, (_, index) => String(index + 1))]);
+});
+
+test('--follow prints what commits late, once, and nothing twice', async () => {
+  const { append, begin, follow } = await setUpFollowing();
+  const before = await begin();
+  await before.append('late, from before');
+  await append('first');
+  const following = follow();
+  await following.saw('first');
+  const late = await begin();
+  await late.append('late');
+  for (const target of ['a', 'b']) {
+    await append(target);
+    await following.saw(target);
+  }
+  await before.commit();
+  await following.saw('late, from before');
+  await late.commit();
+  await following.saw('late');
+  // What is settled moves on over several looks: it takes nothing with it, and brings nothing back.
+  for (const target of ['c', 'd', 'e', 'f']) {
+    await append(target);
+    await following.saw(target);
+  }
+  expect(await following.stop()).toEqual(['first', 'a', 'b', 'late, from before', 'late', 'c', 'd', 'e', 'f']);
+});
+
+test("an event is found by each job that it was about, whoever did it, and so it is in the job's incident", async () => {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  const { url, database } = fleet;
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const begin = async (executorId: string, count: number) => {
+    const executor = await createExecutor(url, database, executorId);
+    await fleet.boss.insert(
+      'mail',
+      Array.from({ length: count }, () => ({})),
+    );
+    return { executor, ids: (await executor.fetch('mail', count)).map(({ id }) => id) };
+  };
+  const found = async (target: string, filter: Partial<AuditFilter> = {}) =>
+    (await listAudit(database, { target, limit: 10, ...filter })).map(({ action, outcome }) => `${action} ${outcome}`);
+  const dependencies = (await openTestContext(url)).repairDependencies();
+  const repair = async (action: string, targets: string[], policy?: string) => {
+    const shown = await previewRepair(dependencies, { action, targets, actor: ANN, policy });
+    if (!shown.done || shown.token === null) throw new Error(JSON.stringify(shown));
+    return executeRepair(dependencies, { token: shown.token, actor: ANN, reason: 'long enough a reason' });
+  };
+
+  const held = await begin('e1', 2);
+  await held.executor.die();
+  await sweepOnce(url, { RECLAIMD_POLICY: 'hold' });
+  await repair(
+    'job_rescue',
+    held.ids.map((id) => `mail/${id}`),
+    'fail',
+  );
+  for (const id of held.ids) expect(await found(`mail/${id}`)).toEqual(['sweep done', 'job_rescue done']);
+  const { incidents } = await listIncidents(database, { class: 'held_orphan' });
+  expect(incidents).toHaveLength(2);
+  for (const { id } of incidents)
+    expect((await readIncident(database, id))?.audit).toMatchObject([{ action: 'sweep' }, { action: 'job_rescue', target: 'mail' }]);
+
+  const rescued = await begin('e2', 2);
+  await rescued.executor.die();
+  await repair('executor_rescue', ['e2']);
+  for (const target of ['e2', ...rescued.ids.map((id) => `mail/${id}`)]) expect(await found(target)).toContain('executor_rescue done');
+  expect(await found('e2', { action: 'sweep' })).toEqual([]);
+  expect(await found('e1')).toEqual(['sweep done', 'job_rescue done']);
+  expect(await found(`mail/${crypto.randomUUID()}`)).toEqual([]);
+});
+
+test("a workflow's event is found by the jobs that it cancelled", async () => {
+  const { database, boss, run, context } = await createFlows();
+  await boss.flow([
+    { ref: 'parent', name: 'parent' },
+    { ref: 'child', name: 'child', dependsOn: ['parent'] },
+  ]);
+  const parent = await run('parent', 'fail');
+  const [child] = await boss.findJobs('child');
+  const dependencies = context.repairDependencies();
+  const asked = { action: 'workflow_cancel_descendants', targets: [`parent/${parent}`], actor: ANN };
+  const shown = await previewRepair(dependencies, asked);
+  const token = shown.done ? (shown.token ?? '') : '';
+  expect(await executeRepair(dependencies, { token, actor: ANN, reason: 'long enough a reason' })).toMatchObject({ done: true });
+  expect(await listAudit(database, { target: `child/${child?.id}`, limit: 10 })).toMatchObject([{ action: 'workflow_cancel_descendants' }]);
+});
+
+test('names are looked up in an index', async () => {
+  const { database } = await createFleetDatabase();
+  await database.query(
+    `INSERT INTO audit (actor, action, target, outcome, node, detail)
+     SELECT 'ann', 'sweep', 'mail', 'done', 'n', jsonb_build_object('effects', jsonb_build_array(jsonb_build_object('attempts', jsonb_build_array(g || ':0'))))
+     FROM generate_series(1, 5000) g`,
+  );
+  await database.query('VACUUM ANALYZE audit');
+  const plan = await database.query<Record<string, string>>(
+    `EXPLAIN SELECT seq FROM audit WHERE audit_names(target, detail) @> ARRAY['mail/77'] ORDER BY seq DESC LIMIT 100`,
+  );
+  expect(plan.map((row) => row['QUERY PLAN']).join('\n')).toContain('audit_named');
+});

@@ -1,0 +1,428 @@
+import { randomUUID } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import type { HostAuthorize } from '../../src/authorization/authorize.ts';
+import { execute as executeCommand } from '../../src/cli/repairs.ts';
+import { awaitCommand } from '../../src/commands/caller.ts';
+import { type CommandRequest, holdCommand, saveCommand, takeCommand } from '../../src/commands/queries.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
+import { executeRepair } from '../../src/repairs/execute.ts';
+import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
+import { systemClock } from '../../src/runtime/clock.ts';
+import { startTestDaemon } from '../support/daemon.ts';
+import { createFleetDatabase } from '../support/database.ts';
+import { createExecutor, openTestContext } from '../support/executor.ts';
+import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
+import { waitFor } from '../support/wait.ts';
+
+const ANN = 'ann@desk';
+const REASON = 'its disk is mended';
+const UNIT = 'app.service';
+const HEAL: CommandRequest = {
+  node: 'far',
+  action: 'unit_heal',
+  unit: UNIT,
+  actor: ANN,
+  reason: REASON,
+  expected: null,
+  audited: null,
+  executor: null,
+  policy: null,
+};
+
+/** A person at a desk, and a daemon far away with units that do what the test says. */
+async function setUp(env: Record<string, string> = {}, authorize?: HostAuthorize) {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }, { name: 'pay' }] });
+  const { url, database } = fleet;
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const units = createScriptedUnits();
+  units.set(UNIT, FAILED);
+  const service = { manager: units.manager, journal: units.journal };
+  const context = await openTestContext(url, { RECLAIMD_NODE: 'desk' }, authorize ? { authorize } : {});
+  const dependencies = context.repairDependencies();
+  const settings = { RECLAIMD_UNITS: 'app', RECLAIMD_HEAL: 'off', RECLAIMD_HEAL_SETTLE: '0s', ...env };
+  return {
+    ...fleet,
+    units,
+    dependencies,
+    startDaemon: async (node = 'far', more: Record<string, string> = {}) => {
+      const daemon = await startTestDaemon(url, { RECLAIMD_NODE: node, ...settings, ...more }, { units: service });
+      await waitFor(`${node} to beat`, async () => (await database.query('SELECT FROM node WHERE node = $1', [node])).length === 1);
+      return daemon;
+    },
+    preview: (action: string, target: string, policy?: string) =>
+      previewRepair(dependencies, { action, targets: [target], actor: ANN, policy }),
+    execute: (token: string, signal?: AbortSignal) =>
+      executeRepair(dependencies, { token, actor: ANN, reason: REASON, ...(signal ? { signal } : {}) }),
+    send: (request: Partial<CommandRequest> = {}, takeWithinSeconds = 10) =>
+      database.transaction((tx) => saveCommand(tx, { ...HEAL, ...request }, takeWithinSeconds)),
+    until: (id: string) => awaitCommand({ database, clock: systemClock, node: 'desk' }, id),
+    command: async (id: string) => {
+      const [row] = await database.query<{ outcome: string | null; daemonId: string | null; leaseSeconds: number }>(
+        `SELECT outcome, daemon_id AS "daemonId", extract(epoch FROM lease_until - now())::float8 AS "leaseSeconds" FROM node_command WHERE id = $1`,
+        [id],
+      );
+      return row;
+    },
+    audit: () =>
+      database.query<{ actor: string; action: string; target: string; outcome: string; reason: string | null; detail: object }>(
+        `SELECT actor, action, target, outcome, reason, detail FROM audit WHERE action <> 'sweep' ORDER BY seq`,
+      ),
+    starts: () => units.calls.filter((call) => call.startsWith('start')),
+  };
+}
+
+function tokenOf(result: RepairPreview | RepairRefused): string {
+  if (!result.done || result.token === null) throw new Error(JSON.stringify(result));
+  return result.token;
+}
+
+const HEALED = { actor: ANN, action: 'unit_heal', target: `far:${UNIT}`, outcome: 'done', reason: REASON };
+
+describe('a token that was used has one audit record, of who used it and why', () => {
+  test('of a heal', async () => {
+    const { startDaemon, preview, execute, audit, units } = await setUp();
+    await startDaemon();
+    expect(await execute(tokenOf(await preview('unit_heal', 'far:app')))).toMatchObject({ done: true, partial: false });
+    expect(units.calls).toEqual([`reset-failed ${UNIT}`, `start ${UNIT}`]);
+    const events = await audit();
+    expect(events).toMatchObject([HEALED]);
+    expect(events[0]?.detail).toMatchObject({ unit: `far:${UNIT}`, did: [{ action: 'unit_heal', outcome: 'done', condition: 'failed' }] });
+  });
+
+  test('when the daemon had it under way by itself: that heal has its own', async () => {
+    const { startDaemon, preview, execute, audit, units } = await setUp();
+    units.onStart(UNIT, { takesMs: 2_000 });
+    await startDaemon('far', { RECLAIMD_HEAL: 'auto' });
+    await waitFor('the heal', () => units.calls.length > 1);
+    units.set(UNIT, FAILED);
+    expect(await execute(tokenOf(await preview('unit_heal', 'far:app')))).toMatchObject({ done: true, partial: false });
+    expect(await audit()).toMatchObject([
+      { actor: 'reclaimd@far', outcome: 'done', reason: null },
+      { ...HEALED, detail: { note: 'reclaimd@far had it under way', did: [] } },
+    ]);
+  });
+
+  test('when systemd cannot be asked', async () => {
+    const { startDaemon, preview, execute, audit, units } = await setUp();
+    await startDaemon();
+    const token = tokenOf(await preview('unit_heal', 'far:app'));
+    units.manager.read = async () => {
+      throw new Error('D-Bus is gone');
+    };
+    expect(await execute(token)).toMatchObject({ targets: [{ outcome: 'failed', error: 'D-Bus is gone' }] });
+    expect(await audit()).toMatchObject([{ ...HEALED, outcome: 'failed', detail: { error: 'D-Bus is gone' } }]);
+  });
+
+  test('when it was up before anything was done', async () => {
+    const { startDaemon, preview, execute, audit, units } = await setUp();
+    await startDaemon();
+    const token = tokenOf(await preview('unit_heal', 'far:app'));
+    const { read } = units.manager;
+    let reads = 0;
+    units.manager.read = async (unit) => {
+      reads += 1;
+      if (reads === 2) units.set(UNIT, { activeState: 'active', subState: 'running', result: 'success' });
+      return read(unit);
+    };
+    expect(await execute(token)).toMatchObject({ done: true, partial: false });
+    expect(units.calls).toEqual([]);
+    expect(await audit()).toMatchObject([{ ...HEALED, detail: { note: expect.stringContaining('it is active') } }]);
+  });
+
+  test('when it has drifted, though nobody waits for it any more', async () => {
+    const { startDaemon, preview, execute, audit, units } = await setUp();
+    await startDaemon();
+    const token = tokenOf(await preview('unit_heal', 'far:app'));
+    units.set(UNIT, { activeState: 'active' });
+    const goesOn = { outcome: 'unknown', error: expect.stringContaining('it goes on at far') };
+    expect(await execute(token, AbortSignal.abort())).toMatchObject({ partial: true, targets: [goesOn] });
+    const events = await waitFor('the record', async () => {
+      const rows = await audit();
+      return rows.length > 0 && rows;
+    });
+    expect(events).toMatchObject([{ ...HEALED, outcome: 'drifted', detail: { drifted: [{ drift: 'it was failed, is active' }] } }]);
+    expect(units.calls).toEqual([]);
+  });
+
+  test.each([
+    ['nobody began it', null, 'failed', /nothing was done/],
+    ['its daemon died at it', 'open', 'unknown', /did not come back/],
+    ['its daemon died before it could tell', 'done', 'done', undefined],
+  ])('when caller and daemon are both gone and %s: written by another daemon, once', async (_, action, outcome, error) => {
+    const { startDaemon, send, command, audit, database } = await setUp();
+    const id = await send();
+    await database.query(
+      `UPDATE node_command SET daemon_id = $2, lease_until = now() - interval '1 s', take_by = now() - interval '1 s',
+         begun_at = CASE WHEN $3 THEN now() END WHERE id = $1`,
+      [id, randomUUID(), action !== null],
+    );
+    if (action !== null)
+      await database.query(
+        `INSERT INTO unit_action (host, node, unit, action, actor, automatic, command_id, lease_until, outcome)
+         VALUES ('far', 'far', $1, 'unit_heal', $2, false, $3, now() - interval '1 s', $4)`,
+        [UNIT, ANN, id, action === 'done' ? 'done' : null],
+      );
+    await startDaemon('another');
+    await waitFor('the end', async () => (await command(id))?.outcome !== null);
+    const events = await audit();
+    expect(events).toMatchObject([{ ...HEALED, outcome, ...(error ? { detail: { error: expect.stringMatching(error) } } : {}) }]);
+    await startDaemon();
+    expect(await audit()).toHaveLength(1);
+  });
+
+  test('and none where it cannot be written: then the command has not ended', async () => {
+    const { startDaemon, send, command, database, units } = await setUp();
+    await startDaemon();
+    await database.query('ALTER TABLE audit ADD CONSTRAINT closed CHECK (false)');
+    const id = await send();
+    await waitFor('the heal', async () => (await database.query(`SELECT FROM unit_action WHERE outcome = 'done'`)).length === 1);
+    expect(units.calls).toContain(`start ${UNIT}`);
+    expect((await command(id))?.outcome).toBeNull();
+    await database.query('ALTER TABLE audit DROP CONSTRAINT closed');
+    await database.query(`UPDATE node_command SET lease_until = now() - interval '1 s'`);
+    await waitFor('its end', async () => (await command(id))?.outcome === 'done');
+  });
+});
+
+describe('a command is carried out', () => {
+  test('only by a daemon of its node', async () => {
+    const { startDaemon, send, until, command, starts } = await setUp();
+    await startDaemon('near');
+    const far = await send();
+    expect(await until(await send({ node: 'near', action: 'look' }))).toMatchObject({ outcome: 'done', answer: { unit: UNIT } });
+    expect(await command(far)).toMatchObject({ outcome: null, daemonId: null });
+    expect(starts()).toEqual([]);
+    await startDaemon('far');
+    expect(await until(far)).toMatchObject({ outcome: 'done' });
+  });
+
+  test('only in time: later it never is', async () => {
+    const { startDaemon, send, until, command, starts, audit } = await setUp();
+    const late = await send({}, -1);
+    await startDaemon();
+    await until(await send({ action: 'look' }));
+    expect(await until(late)).toMatchObject({ outcome: 'expired', error: expect.stringContaining('nothing was done') });
+    expect(await command(late)).toMatchObject({ daemonId: null });
+    expect(starts()).toEqual([]);
+    expect(await audit()).toMatchObject([{ ...HEALED, outcome: 'failed' }]);
+  });
+
+  test('for longer than its lease, which is renewed meanwhile', async () => {
+    const { startDaemon, send, until, command, database, units } = await setUp();
+    await startDaemon();
+    units.onStart(UNIT, { takesMs: 7_000 });
+    const id = await send();
+    await waitFor('it to begin', () => units.calls.includes(`start ${UNIT}`));
+    await database.query(`UPDATE node_command SET lease_until = now() + interval '6 s'`);
+    await waitFor('the renewal', async () => ((await command(id))?.leaseSeconds ?? 0) > 10);
+    expect(await until(id)).toMatchObject({ outcome: 'done' });
+  });
+
+  test('never by a daemon that comes to it when its caller was told that it is over', async () => {
+    const { startDaemon, preview, execute, audit, database, units, starts } = await setUp();
+    await startDaemon();
+    const token = tokenOf(await preview('unit_heal', 'far:app'));
+    const frozen = Promise.withResolvers<void>();
+    const { read } = units.manager;
+    units.manager.read = async (unit) => frozen.promise.then(() => read(unit));
+    const executing = execute(token);
+    await waitFor('it to be taken', async () => (await database.query('SELECT FROM node_command WHERE outcome IS NULL')).length === 1);
+    await waitFor(
+      'its lease to be over',
+      async () =>
+        (await database.query(`UPDATE node_command SET lease_until = now() WHERE daemon_id IS NOT NULL AND outcome IS NULL RETURNING 1`))
+          .length === 1,
+    );
+    expect(await executing).toMatchObject({ targets: [{ outcome: 'failed', error: expect.stringContaining('nothing was done') }] });
+    frozen.resolve();
+    const look = await preview('unit_heal', 'far:app');
+    expect(look.done).toBe(true);
+    expect(starts()).toEqual([]);
+    expect(await audit()).toMatchObject([{ ...HEALED, outcome: 'failed' }]);
+  });
+
+  test('of an alias never: the right was asked on another name', async () => {
+    const { startDaemon, send, until, units, starts } = await setUp({ RECLAIMD_UNITS: 'app other' });
+    await startDaemon();
+    const { read } = units.manager;
+    units.manager.read = (unit) => read(unit === 'other.service' ? UNIT : unit);
+    expect(await until(await send({ unit: 'other.service' }))).toMatchObject({ outcome: 'refused', error: expect.stringContaining(UNIT) });
+    expect(starts()).toEqual([]);
+  });
+});
+
+describe('what the daemon before has taken', () => {
+  const taken = async (world: Awaited<ReturnType<typeof setUp>>, begun: boolean, request: Partial<CommandRequest> = {}) => {
+    const id = await world.send(request);
+    const before = randomUUID();
+    await world.database.query(
+      `UPDATE node_command SET daemon_id = $2, lease_until = now() + interval '15 s', begun_at = CASE WHEN $3 THEN now() END WHERE id = $1`,
+      [id, before, begun],
+    );
+    return { id, before };
+  };
+
+  test.each(['look', 'unit_heal'] as const)('and not begun is taken over: %s', async (action) => {
+    const world = await setUp();
+    const { id, before } = await taken(world, false, { action });
+    await world.startDaemon();
+    expect(await world.until(id)).toMatchObject({ outcome: 'done' });
+    expect(await world.database.transaction((tx) => holdCommand(tx, id, before, 15))).toBe(false);
+  });
+
+  test('and begun is not: nobody runs anything twice', async () => {
+    const world = await setUp();
+    const { id } = await taken(world, true);
+    await world.startDaemon();
+    await world.until(await world.send({ action: 'look' }));
+    await world.database.query(`UPDATE node_command SET lease_until = now() WHERE id = $1`, [id]);
+    expect(await world.until(id)).toMatchObject({ outcome: 'unknown' });
+    expect(world.starts()).toEqual([]);
+  });
+
+  test('is its own while it is the daemon of the node, and it cannot begin what another has', async () => {
+    const world = await setUp();
+    const { id, before } = await taken(world, false);
+    const other = randomUUID();
+    expect(await takeCommand(world.database, 'far', other, 15)).toBeUndefined();
+    expect(await world.database.transaction((tx) => holdCommand(tx, id, other, 15))).toBe(false);
+    expect(await world.database.transaction((tx) => holdCommand(tx, id, before, 15))).toBe(true);
+  });
+});
+
+test('interrupted, execute says that it goes on, and fails', async () => {
+  const { url, startDaemon, preview, audit, units } = await setUp();
+  await startDaemon();
+  units.onStart(UNIT, { takesMs: 3_000 });
+  const token = tokenOf(await preview('unit_heal', 'far:app'));
+  const lines: string[] = [];
+  const interrupt = new AbortController();
+  const surroundings = {
+    env: { DATABASE_URL: url, RECLAIMD_NODE: 'desk' },
+    out: (text: string) => lines.push(text),
+    signal: interrupt.signal,
+  };
+  const code = executeCommand(surroundings, token, { actor: ANN, reason: REASON });
+  await waitFor('the start', () => units.calls.includes(`start ${UNIT}`));
+  interrupt.abort();
+  expect(await code).toBe(1);
+  expect(await audit()).toEqual([]);
+  expect(lines.join('\n')).toContain('it goes on at far: `reclaimd audit list` will say what it did');
+  await waitFor('the record', async () => (await audit()).length === 1);
+});
+
+test('a fault while it waits is no failure of the heal', async () => {
+  const { startDaemon, preview, dependencies, audit } = await setUp();
+  await startDaemon();
+  const token = tokenOf(await preview('unit_heal', 'far:app'));
+  const { database } = dependencies;
+  const query: typeof database.query = async (text, values) => {
+    if (text.includes('FROM node_command c WHERE c.id')) throw new Error('the line was cut');
+    return database.query(text, values);
+  };
+  const result = await executeRepair({ ...dependencies, database: { ...database, query } }, { token, actor: ANN, reason: REASON });
+  expect(result).toMatchObject({ partial: true, targets: [{ outcome: 'unknown', error: expect.stringMatching(/cut.*goes on at far/) }] });
+  await waitFor('the record', async () => (await audit()).length === 1);
+  expect(await audit()).toMatchObject([HEALED]);
+});
+
+describe('executor_stop_and_rescue', () => {
+  async function setUpExecutor(env: Record<string, string> = {}, authorize?: HostAuthorize, { dies = true } = {}) {
+    const world = await setUp(env, authorize);
+    const { units, url, database, boss } = world;
+    units.set(UNIT, { activeState: 'active', subState: 'running', result: 'success' });
+    await world.startDaemon();
+    const executor = await createExecutor(url, database, 'worker');
+    const id = (await boss.send('pay', {})) ?? '';
+    await executor.fetch('pay');
+    await database.query(`UPDATE executor SET unit = $1, witness_node = 'far', beat_seconds = 60, beat_at = now() WHERE id = 'worker'`, [
+      UNIT,
+    ]);
+    const { stop } = units.manager;
+    units.manager.stop = async (unit) => {
+      if (dies) await executor.die();
+      return stop(unit);
+    };
+    const state = async () => (await boss.findJobs('pay', { id }))[0]?.state;
+    return { ...world, executor, id, state };
+  }
+  const RECORD = { actor: ANN, action: 'executor_stop_and_rescue', target: 'worker', reason: REASON };
+
+  test('shows the attempts that will be given back, waits for them, and is audited as itself, once', async () => {
+    const { preview, execute, audit, id, state, units } = await setUpExecutor();
+    const shown = await preview('executor_stop_and_rescue', 'worker');
+    expect(shown).toMatchObject({
+      plan: {
+        unit: { command: 'unit_stop' },
+        jobs: [{ target: `pay/${id}`, before: { verdict: 'alive' }, policy: 'fail', after: 'retry' }],
+      },
+    });
+    const done = { target: 'worker', outcome: 'done', state: 'dead, holds no attempt any more' };
+    expect(await execute(tokenOf(shown))).toMatchObject({ partial: false, targets: [done] });
+    expect(units.calls).toEqual([`stop ${UNIT}`]);
+    expect(await state()).toBe('retry');
+    expect(await audit()).toMatchObject([{ ...RECORD, outcome: 'done', detail: { unit: `far:${UNIT}` } }]);
+  });
+
+  test('that frees nothing has failed', async () => {
+    const { preview, execute, audit, state } = await setUpExecutor({}, undefined, { dies: false });
+    const result = await execute(tokenOf(await preview('executor_stop_and_rescue', 'worker')));
+    expect(result).toMatchObject({
+      partial: true,
+      targets: [{ outcome: 'failed', error: expect.stringMatching(/it is alive.*1 of its attempts/) }],
+    });
+    expect(await state()).toBe('active');
+    expect(await audit()).toMatchObject([{ ...RECORD, outcome: 'failed' }]);
+  });
+
+  test('whose attempts a policy holds is done in part, unless another policy is named', async () => {
+    const { preview, execute, audit, state, id } = await setUpExecutor({ RECLAIMD_POLICIES: 'pay=hold' });
+    const shown = await preview('executor_stop_and_rescue', 'worker');
+    // The policies of this desk are others: it is the daemon that holds.
+    const result = await execute(tokenOf(shown));
+    expect(result).toMatchObject({
+      partial: true,
+      targets: [{ outcome: 'failed', error: expect.stringContaining('holds 1 of its attempts') }],
+    });
+    expect(await state()).toBe('active');
+    expect(await audit()).toMatchObject([{ ...RECORD, outcome: 'partial' }]);
+    expect(id).not.toBe('');
+  });
+
+  test('with a policy that is named gives them back by that one', async () => {
+    const { preview, execute, state } = await setUpExecutor({ RECLAIMD_POLICIES: 'pay=hold' });
+    const shown = await preview('executor_stop_and_rescue', 'worker', 'discard');
+    expect(shown).toMatchObject({ plan: { jobs: [{ policy: 'discard', after: 'failed' }] } });
+    expect(await execute(tokenOf(shown))).toMatchObject({ partial: false });
+    expect(await state()).toBe('failed');
+  });
+
+  test('of one that has begun something else by now is refused; what it has finished is no drift', async () => {
+    const { preview, execute, boss, executor, id, units } = await setUpExecutor();
+    const token = tokenOf(await preview('executor_stop_and_rescue', 'worker'));
+    const other = await boss.send('mail', {});
+    await executor.fetch('mail');
+    expect(await execute(token)).toMatchObject({
+      refused: 'drifted',
+      message: expect.stringContaining(`mail/${other}: its executor has it`),
+    });
+    expect(units.calls).toEqual([]);
+    const again = tokenOf(await preview('executor_stop_and_rescue', 'worker'));
+    await executor.boss.complete('pay', { id, retryCount: 0 });
+    expect(await execute(again)).toMatchObject({ done: true, partial: false });
+  });
+
+  test('wants the right on the unit and on the queues of what the executor holds', async () => {
+    const onUnits: HostAuthorize = (_, __, resource) => resource.kind === 'unit';
+    const onQueues: HostAuthorize = (_, __, resource) => resource.kind === 'executor' && resource.queues.join() === 'pay';
+    const both: HostAuthorize = (...asked) => onUnits(...asked) || onQueues(...asked);
+    for (const [authorize, may] of [
+      [onUnits, false],
+      [onQueues, false],
+      [both, true],
+    ] as const) {
+      const { preview } = await setUpExecutor({}, authorize as HostAuthorize);
+      expect(await preview('executor_stop_and_rescue', 'worker')).toMatchObject({ token: may ? expect.any(String) : null });
+    }
+  });
+});
