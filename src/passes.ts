@@ -177,6 +177,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   async function ownershipTurn(): Promise<void> {
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
     if (!config.dryRun) {
+      await context.pgboss.assertNotMoved(database);
       await coverNewTables(database, target);
       await rotateOwnership(database);
     }

@@ -12,7 +12,7 @@ interface Opened {
   supervisor: PgBoss | undefined;
 }
 
-export interface AccessOptions {
+interface AccessOptions {
   database: Database;
   /** The connections of supervision, where it is taken over. */
   patient: Database | undefined;
@@ -21,8 +21,6 @@ export interface AccessOptions {
   location: string | undefined;
   log: Logger;
 }
-
-export type PgBossAccess = ReturnType<typeof createPgBossAccess>;
 
 /** The clients of the release that speaks the schema; another one's when the application has moved on. */
 export function createPgBossAccess({ database, patient, schemaSpelling, location, log }: AccessOptions) {
@@ -47,7 +45,8 @@ export function createPgBossAccess({ database, patient, schemaSpelling, location
         client: await startPassiveClient(release, { database, schemaSpelling, log }),
         supervisor: patient && (await startPassiveClient(release, { database: patient, schemaSpelling, log })),
       };
-      await stop(before);
+      // Not waited for: a pass of supervision that is under way there may be long.
+      void stop(before);
     }
     return gate;
   }
