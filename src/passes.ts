@@ -205,6 +205,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
     const { node } = config;
     if (!config.dryRun) {
+      await context.pgboss.assertNotMoved(database);
       await coverNewTables(database, target, (tx, tables) =>
         appendAudit(tx, { ...COVERED, actor: `reclaimd@${node}`, node, detail: { tables } }),
       );

@@ -12,7 +12,7 @@ interface Opened {
   supervisor: PgBoss | undefined;
 }
 
-export interface AccessOptions {
+interface AccessOptions {
   database: Database;
   /** The connections of supervision, where it is taken over. */
   patient: Database | undefined;
@@ -45,7 +45,8 @@ export function createPgBossAccess({ database, patient, schemaSpelling, location
         client: await startPassiveClient(release, { database, schemaSpelling, log }),
         supervisor: patient && (await startPassiveClient(release, { database: patient, schemaSpelling, log })),
       };
-      await stop(before);
+      // Not waited for: a pass of supervision that is under way there may be long.
+      void stop(before);
     }
     return gate;
   }

@@ -215,8 +215,9 @@ test('the application installs another release in its place: the daemon goes on 
   await second();
   await upgrade(url);
   await third();
-  const said = daemon.log.filter(({ msg }) => /^pg-boss schema \d+, client/.test(msg)).map(({ msg }) => msg);
-  expect(said).toEqual(['45, client schema-45', '44, client schema-44', '46, client 12.38.0'].map((what) => `pg-boss schema ${what}`));
+  const said = () => daemon.log.flatMap(({ msg }) => (/^pg-boss schema \d+, client/.test(msg) ? [msg] : []));
+  await waitFor('the daemon to say so', () => said().length >= 3);
+  expect(said()).toEqual(['45, client schema-45', '44, client schema-44', '46, client 12.38.0'].map((what) => `pg-boss schema ${what}`));
 });
 
 test.each([44, 45])("on schema %i, with the application's own release, every policy acts", async (version) => {
