@@ -39,8 +39,8 @@ export interface PassesDependencies {
   log: Logger;
 }
 
-/** Of 500 steps each: more steps than these are looked at in several turns. */
-const PAGES_A_TURN = 100;
+/** Of 2,000 steps each: more steps than these are looked at in several turns. */
+const PAGES_A_TURN = 25;
 /** Well within the time after which a loop counts as stuck. */
 const SUPERVISE_WAIT_MS = 20_000;
 
@@ -160,7 +160,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     if (unpublished > 0) log.warn({ unpublished }, 'replays were notified, but a subscribed queue did not take them');
     if (unnotified > 0) log.warn({ unnotified }, 'replays were published, but are too long to be notified');
     if (failures.length > 0)
-      throw new AggregateError(failures, `${failures.length} pages of steps could not be told: ${String(failures[0])}`);
+      throw new AggregateError(failures, `${failures.length} batches of steps could not be told: ${String(failures[0])}`);
   }
 
   async function superviseTurn(): Promise<void> {

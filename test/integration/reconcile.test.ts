@@ -109,7 +109,7 @@ test('names of every allowed length can be told, in a schema of the longest name
   await waitFor('the event', () => heard.length === 1);
 });
 
-test('the replays of a page are one audit event that names each of them, of whoever asked', async () => {
+test('the replays of a batch are one audit event that names each of them, of whoever asked', async () => {
   const { database, context, reconcile, missed } = await createSteps();
   const first = await missed('i1');
   await missed('i2', 'failed');
@@ -229,13 +229,13 @@ test('thousands of steps in pages, and ten at once tell each event once', async 
 
 test('a pass that breaks off goes on where it was', async () => {
   const { database, reconcile } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_AFTER: '10m' });
-  await addSteps(database, 1_200, 'completed');
-  const first = await reconcile(undefined, { pages: 2 });
-  expect(first.replayed).toBe(1_000);
-  expect(await reconcile(undefined, { pages: 2, from: first.next })).toMatchObject({ replayed: 200, next: undefined });
+  await addSteps(database, 2_200, 'completed');
+  const first = await reconcile(undefined, { pages: 1 });
+  expect(first.replayed).toBe(2_000);
+  expect(await reconcile(undefined, { pages: 1, from: first.next })).toMatchObject({ replayed: 200, next: undefined });
 });
 
-test('a page that cannot be told does not keep the others from theirs', async () => {
+test('a batch that cannot be told does not keep the others from theirs', async () => {
   const { database, reconcile } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_AFTER: '10m' });
   await addSteps(database, 1_200, 'completed');
   await database.query(
