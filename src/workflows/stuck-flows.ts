@@ -43,7 +43,7 @@ export interface FlowsReport extends StuckLook {
 
 /** Of pg-boss's resolver, which turns every 5 s, so that it is given three turns. */
 const UNRESOLVED_AFTER_SECONDS = 15;
-const MOST_UNRESOLVED = 1_000;
+const MOST_UNRESOLVED = 10_000;
 /** Blocked jobs that one turn looks at; the next goes on there. Some two seconds of the database's time. */
 const LOOKED_AT_A_TURN = 50_000;
 /** Flows beyond are settled by their policy all the same. */

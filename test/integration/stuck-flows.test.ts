@@ -396,6 +396,7 @@ test('wide, deep and in tables of their own: every job of the chain is counted, 
     dependsOn: [index === 0 ? 'w0' : `d${index - 1}`],
   }));
   await boss.flow([{ ref: 'root', name: 'parent' }, ...wide, ...deep]);
+  await database.query('ANALYZE');
   await run('parent', 'fail');
   await settle();
   expect(await stuckIncidents(database)).toMatchObject([{ affected: 2_000 }]);
