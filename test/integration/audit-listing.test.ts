@@ -94,23 +94,27 @@ test('--follow prints what commits late, once, and nothing twice', async () => {
   await before.append('late, from before');
   await append('first');
   const following = follow();
+  const goesOn = async (...targets: string[]) => {
+    for (const target of targets) {
+      await append(target);
+      await following.saw(target);
+    }
+  };
   await following.saw('first');
+  await goesOn('a', 'b');
   const late = await begin();
   await late.append('late');
-  for (const target of ['a', 'b']) {
-    await append(target);
-    await following.saw(target);
-  }
+  await goesOn('c');
   await before.commit();
   await following.saw('late, from before');
+  // What was under way at an earlier look has ended, and its numbers are settled; that of a later one is not.
+  await goesOn('d', 'e');
   await late.commit();
   await following.saw('late');
   // What is settled moves on over several looks: it takes nothing with it, and brings nothing back.
-  for (const target of ['c', 'd', 'e', 'f']) {
-    await append(target);
-    await following.saw(target);
-  }
-  expect(await following.stop()).toEqual(['first', 'a', 'b', 'late, from before', 'late', 'c', 'd', 'e', 'f']);
+  await goesOn('f', 'g', 'h', 'i');
+  const seen = ['first', 'a', 'b', 'c', 'late, from before', 'd', 'e', 'late', 'f', 'g', 'h', 'i'];
+  expect(await following.stop()).toEqual(seen);
 });
 
 test("an event is found by each job that it was about, whoever did it, and so it is in the job's incident", async () => {

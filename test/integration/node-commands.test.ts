@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import type { HostAuthorize } from '../../src/authorization/authorize.ts';
 import { execute as executeCommand } from '../../src/cli/repairs.ts';
@@ -149,7 +150,7 @@ describe('a token that was used has one audit record, of who used it and why', (
     ['its daemon died at it', 'open', 'unknown', /did not come back/],
     ['its daemon died before it could tell', 'done', 'done', undefined],
   ])('when caller and daemon are both gone and %s: written by another daemon, once', async (_, action, outcome, error) => {
-    const { startDaemon, send, command, audit, database } = await setUp();
+    const { startDaemon, send, until, command, audit, database } = await setUp();
     const id = await send();
     await database.query(
       `UPDATE node_command SET daemon_id = $2, lease_until = now() - interval '1 s', take_by = now() - interval '1 s',
@@ -159,15 +160,17 @@ describe('a token that was used has one audit record, of who used it and why', (
     if (action !== null)
       await database.query(
         `INSERT INTO unit_action (host, node, unit, action, actor, automatic, command_id, lease_until, outcome)
-         VALUES ('far', 'far', $1, 'unit_heal', $2, false, $3, now() - interval '1 s', $4)`,
-        [UNIT, ANN, id, action === 'done' ? 'done' : null],
+         VALUES ($5, 'far', $1, 'unit_heal', $2, false, $3, now() - interval '1 s', $4)`,
+        [UNIT, ANN, id, action === 'done' ? 'done' : null, hostname()],
       );
     await startDaemon('another');
     await waitFor('the end', async () => (await command(id))?.outcome !== null);
     const events = await audit();
     expect(events).toMatchObject([{ ...HEALED, outcome, ...(error ? { detail: { error: expect.stringMatching(error) } } : {}) }]);
+    // The unit's next healer ends what was left there, and adds nothing to it.
     await startDaemon();
-    expect(await audit()).toHaveLength(1);
+    expect(await until(await send())).toMatchObject({ outcome: 'done' });
+    expect(await audit()).toMatchObject([{ outcome }, HEALED]);
   });
 
   test('and none where it cannot be written: then the command has not ended', async () => {
