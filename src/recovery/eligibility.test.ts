@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { ExecutorHealth } from '../executors/health.ts';
 import type { FleetState } from '../fleet/queries.ts';
-import { findGone, findHung, isInScope, type Scope } from './eligibility.ts';
+import { findGone, findHung, isInScope, maySilenceCount, type Scope } from './eligibility.ts';
 
 const FLEET: FleetState = {
   comebackSeconds: 10_000,
@@ -91,4 +91,16 @@ test.each([
   [null, null, null, 'prod', false],
 ])('executor of stack %j env %j, node of stack %j env %j: in scope %j', (stack, env, ownStack, ownEnv, inScope) => {
   expect(isInScope({ stack, env }, { stack: ownStack, env: ownEnv })).toBe(inScope);
+});
+
+test.each<[string, Partial<FleetState>, boolean]>([
+  ['nothing', {}, true],
+  ['no outage ever', { comebackSeconds: null }, true],
+  ['a daemon that was cut off', { ownBeatFresh: false }, false],
+  ['a daemon that has only begun', { daemonAgeSeconds: 119 }, false],
+  ['a comeback within the grace', { comebackSeconds: 119 }, false],
+  ['a comeback since which it had no time for a beat', { comebackSeconds: 299 }, false],
+  ['a comeback before its last beat was due', { comebackSeconds: 300 }, true],
+])('the silence of a job that beats every 300 s, with %s in the way, is evidence: %j', (_, fleet, counts) => {
+  expect(maySilenceCount({ ...FLEET, ...fleet }, BRAKES, 300)).toBe(counts);
 });

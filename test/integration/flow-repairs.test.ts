@@ -235,7 +235,7 @@ test('a parent that has no room under its queue is left alone, by a person and b
   const asked = { action: 'workflow_retry_parent', targets: [`parent/${parent}`], actor: ORDER.actor };
   expect(await previewRepair(context.repairDependencies(), asked)).toMatchObject({
     refused: 'impossible',
-    message: expect.stringContaining('a sibling waits for its retry'),
+    message: expect.stringContaining(`has the only place that its queue leaves for parent/${parent}`),
   });
   const change = await database.transaction((tx) =>
     door.retryParent(tx, ORDER, { queue: 'parent', jobId: parent, retryCount: 0, state: 'failed' }),

@@ -11,6 +11,7 @@ import { completeAttempt } from '../support/complete.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { openTestContext } from '../support/executor.ts';
 import { addWideFlow, chainOfThree, createFlows, type End } from '../support/flows.ts';
+import { passesOf } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
 const stuckIncidents = async (database: Database) => (await listIncidents(database, { class: 'workflow_stuck' })).incidents;
@@ -345,11 +346,9 @@ test('a dry run says what the policies would do, and its daemon takes no turn fr
   const ids = (await chainOfThree(boss)) as Record<string, string>;
   await run('parent', 'fail');
   const env = { RECLAIMD_WORKFLOW_POLICIES: 'parent=cancel-children', RECLAIMD_RECONCILE_INTERVAL: '500ms' };
-  await startTestDaemon(url, { ...env, RECLAIMD_DRY_RUN: 'true' });
-  const turns = async () =>
-    (await database.query<{ name: string }>(`SELECT name FROM turn WHERE name LIKE 'flows%'`)).map(({ name }) => name);
-  await waitFor('a dry turn', async () => (await turns()).length > 0);
-  expect(await turns()).toEqual(['flows dry run']);
+  const dry = await startTestDaemon(url, { ...env, RECLAIMD_DRY_RUN: 'true', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  await passesOf('flows', dry.url);
+  expect(await database.query(`SELECT name FROM turn WHERE name LIKE 'flows%'`)).toEqual([]);
   const { createProgram } = await import('../../src/cli/program.ts');
   const printed: string[] = [];
   const surroundings = {
