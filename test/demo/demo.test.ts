@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
+import { waitFor } from '../support/wait.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 
@@ -13,6 +15,14 @@ function startDemo(...args: string[]) {
   reader.on('line', (line) => lines.push(line));
   const exited = new Promise<number | null>((resolve) => child.once('exit', resolve));
   return { child, lines, reader, exited };
+}
+
+function readCommand(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 function isAlive(pid: number): boolean {
@@ -39,16 +49,17 @@ test('demo --once: every job is done exactly once, and every scene ends as promi
 });
 
 test('Ctrl-C while a worker starts is no failure', async () => {
-  const { child, lines, reader, exited } = startDemo();
-  await new Promise<void>((resolve) => {
-    reader.on('line', (line) => {
-      if (line.includes('a daemon runs') && lines.filter((said) => said.includes('a daemon runs')).length === 2) resolve();
-    });
+  const { child, lines, exited } = startDemo();
+  const pid = child.pid ?? 0;
+  await waitFor('the first worker to be started', () => {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+    return children.some((each) => readCommand(each).includes('demo/worker'));
   });
   // To its whole group, as a terminal does.
-  process.kill(-(child.pid ?? 0), 'SIGINT');
+  process.kill(-pid, 'SIGINT');
   expect(await exited).toBe(0);
   expect(lines.at(-1)).toContain('interrupted');
+  expect(lines.join()).not.toContain('an unmodified pg-boss worker');
 });
 
 test('Ctrl-C stops everything and leaves nothing running', async () => {
