@@ -134,7 +134,7 @@ test('the daemon starts without its database, says so, and a signal ends it: exi
   expect(log).not.toContain('hunter2');
 });
 
-test('a signal ends the daemon also where a module of the host keeps timers of its own', async () => {
+test('a signal ends the daemon, and a command, also where a module of the host keeps timers of its own', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'reclaimd-module-'));
   onTestFinished(() => rm(directory, { recursive: true }));
   const module = join(directory, 'policy.mjs');
@@ -142,6 +142,12 @@ test('a signal ends the daemon also where a module of the host keeps timers of i
   const { child, ended } = await startDaemon({ RECLAIMD_POLICY_MODULE: module });
   child.kill('SIGTERM');
   expect(await ended).toBe(0);
+  const command = start(['status'], { DATABASE_URL: 'postgres://127.0.0.1:1/app', RECLAIMD_POLICY_MODULE: module });
+  const over = new Promise<number | null>((resolve) => command.once('close', resolve));
+  onTestFinished(() => void command.kill('SIGKILL'));
+  for await (const part of command.stderr.setEncoding('utf8')) if (part.includes('ECONNREFUSED')) break;
+  command.kill('SIGINT');
+  expect(await over).toBe(1);
 });
 
 test('a reader that goes away is no failure', async () => {

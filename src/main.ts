@@ -45,3 +45,4 @@ async function main(): Promise<number> {
 
 process.exitCode = await main();
 if (stopping.signal.aborted) setTimeout(() => process.exit(), LINGER_MS).unref();
+else stopping.signal.addEventListener('abort', () => process.exit());
