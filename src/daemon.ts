@@ -62,6 +62,8 @@ const SUPERVISE_INTERVAL_MS = 5_000;
 const SEAL_INTERVAL_MS = 5_000;
 /** Only what no notice told of. */
 const COMMANDS_INTERVAL_MS = 5_000;
+/** Only what could not be learned of the executors' units when it happened. */
+const LIVES_INTERVAL_MS = 10_000;
 /** Counting what is due reads whole tables. */
 const RETENTION_LOOK_MS = 15 * 60_000;
 /** The schedules of a fleet come due within minutes of each other: one of them prunes. */
@@ -149,7 +151,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     onDeath: (executorId: string, proof: Proof) => {
       metrics.deaths.inc({ proof });
       noticeDeath(executorId);
-      void blame?.record(executorId);
+      // What ends with its host was no crash of its unit.
+      if (proof === 'process_gone') void blame?.record(executorId);
     },
   });
 
@@ -256,6 +259,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   const unitPasses =
     dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
+
+  if (blame) definitions.push({ name: 'lives', intervalMs: LIVES_INTERVAL_MS, pass: when(isReady, blame.refresh) });
 
   const retention = scheduleRetention({ config, clock, log, onDue: () => wake('retention') });
   definitions.push({

@@ -21,22 +21,38 @@ export interface CrashRecord {
 /** Kept of a crash's attempts; the count is of all. */
 const MOST_KEPT = 100;
 
-export async function saveUnit(sql: Sql, executorId: string, unit: string, invocation: string, draining: boolean): Promise<void> {
-  await sql.query('UPDATE executor SET unit = $2, unit_invocation = $3, draining = $4 WHERE id = $1', [
-    executorId,
-    unit,
-    invocation,
-    draining,
-  ]);
+/** One life of a unit. */
+export interface Life {
+  unit: string;
+  invocation: string;
 }
 
-/** Of the executors of that unit that this node holds in sight. */
-export async function saveDraining(sql: Sql, node: string, unit: string, draining: boolean): Promise<void> {
-  await sql.query('UPDATE executor SET draining = $3 WHERE unit = $2 AND witness_node = $1 AND proof IS NULL AND draining <> $3', [
-    node,
-    unit,
-    draining,
-  ]);
+/** In which life of which unit an executor runs: the first that was learned stands, for a process moves to no other. */
+export async function saveUnit(sql: Sql, executorId: string, life: Life, draining: boolean): Promise<Life | undefined> {
+  const [saved] = await sql.query<Life>(
+    `UPDATE executor SET unit = coalesce(unit, $2), unit_invocation = coalesce(unit_invocation, $3), draining = $4
+     WHERE id = $1 RETURNING unit, unit_invocation AS invocation`,
+    [executorId, life.unit, life.invocation, draining],
+  );
+  return saved;
+}
+
+/** Where those executors run; who is not among them runs in no unit that anybody knows. */
+export function listLives(sql: Sql, executorIds: readonly string[]): Promise<(Life & { executor: string })[]> {
+  return sql.query(
+    `SELECT id AS executor, unit, unit_invocation AS invocation FROM executor
+     WHERE id = ANY($1) AND unit IS NOT NULL AND unit_invocation IS NOT NULL`,
+    [executorIds],
+  );
+}
+
+/** Of the executors of those units that this node holds in sight: whether each one's unit is among those that are being stopped. */
+export async function saveDraining(sql: Sql, node: string, units: readonly string[], stopping: readonly string[]): Promise<void> {
+  await sql.query(
+    `UPDATE executor SET draining = unit = ANY($3)
+     WHERE unit = ANY($2) AND witness_node = $1 AND proof IS NULL AND draining <> (unit = ANY($3))`,
+    [node, units, stopping],
+  );
 }
 
 export async function saveCrash(sql: Sql, crash: CrashRecord): Promise<void> {
@@ -61,10 +77,10 @@ export async function saveCrash(sql: Sql, crash: CrashRecord): Promise<void> {
 }
 
 /** What was given back of an executor that died a moment ago. */
-export function listRecovered(sql: Sql, executorId: string, limit: number): Promise<CrashedAttempt[]> {
+export function listRecovered(sql: Sql, executorId: string): Promise<CrashedAttempt[]> {
   return sql.query<CrashedAttempt>(
     `SELECT queue, job_id AS "jobId", retry_count AS "retryCount" FROM recovery
-     WHERE executor_id = $1 AND recovered_at > now() - interval '10 minutes' LIMIT $2`,
-    [executorId, limit],
+     WHERE executor_id = $1 AND recovered_at > now() - interval '10 minutes'`,
+    [executorId],
   );
 }

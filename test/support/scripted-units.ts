@@ -13,8 +13,13 @@ export interface ScriptedUnits {
   lastLines: Map<string, string[]>;
   stopRequested: Map<string, boolean>;
   set(unit: string, status: Partial<UnitStatus>): void;
-  /** How starts of that unit go: the job's result, and when it ends again, if it does. */
+  /** The processes of a unit, and of those the ones that outlive a stop of it. */
+  processes: Map<string, number[]>;
+  survivors: Map<string, number[]>;
+  /** How starts and restarts of that unit go: the job's result, and when it ends again, if it does. */
   onStart(unit: string, script: { job?: string; diesAfterMs?: number; takesMs?: number }): void;
+  /** The bus goes away: nothing is answered, and nothing told, until it is back. */
+  setBus(isUp: boolean): void;
   /** Every further enumeration fails with this; undefined: they work again. */
   breakListing(error: Error | undefined): void;
 }
@@ -27,7 +32,10 @@ export function createScriptedUnits(): ScriptedUnits {
   const calls: string[] = [];
   const lastLines = new Map<string, string[]>();
   const stopRequested = new Map<string, boolean>();
+  const processes = new Map<string, number[]>();
+  const survivors = new Map<string, number[]>();
   let broken: Error | undefined;
+  let isBusUp = true;
   let looks = 0;
 
   function set(unit: string, status: Partial<UnitStatus>): void {
@@ -50,7 +58,7 @@ export function createScriptedUnits(): ScriptedUnits {
     };
     const after = { ...before, ...status };
     units.set(unit, after);
-    for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status: after });
+    if (isBusUp) for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status: after });
   }
 
   const unitOf = (invocation: string) => [...units.values()].find(({ invocationId }) => invocationId === invocation)?.unit ?? '';
@@ -59,40 +67,51 @@ export function createScriptedUnits(): ScriptedUnits {
     set(unit, { activeState: 'failed', subState: 'failed', result: 'exit-code', exitCode: 'exited', exitStatus: 1, inactiveEnteredAt: 2 });
   }
 
+  function askBus<T>(answer: T): T {
+    if (!isBusUp) throw new Error('the bus went away');
+    return answer;
+  }
+
   const manager: UnitManager = {
-    state: 'connected',
+    get state() {
+      return isBusUp ? 'connected' : 'unavailable';
+    },
     list: async () => {
       looks += 1;
       if (broken) throw broken;
-      return [...units.values()];
+      return askBus([...units.values()]);
     },
-    read: async (unit) => units.get(unit),
+    read: async (unit) => askBus(units.get(unit)),
     resetFailed: async (unit) => {
       calls.push(`reset-failed ${unit}`);
       if (units.get(unit)?.activeState === 'failed')
         set(unit, { activeState: 'inactive', subState: 'dead', result: 'success', restarts: 0 });
     },
-    start: async (unit) => {
-      calls.push(`start ${unit}`);
-      const { job = 'done', diesAfterMs, takesMs = 0 } = scripts.get(unit) ?? {};
-      await new Promise((done) => setTimeout(done, takesMs));
-      if (job !== 'done') {
-        fail(unit);
-        return job;
-      }
-      set(unit, { activeState: 'active', subState: 'running', result: 'success', invocationId: randomUUID().replaceAll('-', '') });
-      if (diesAfterMs !== undefined) setTimeout(() => fail(unit), diesAfterMs);
-      return job;
-    },
-    restart: async () => 'done',
+    start: (unit) => runJob('start', unit),
+    restart: (unit) => runJob('restart', unit),
     stop: async () => 'done',
-    listProcesses: async () => [],
+    listProcesses: async (unit) => processes.get(unit) ?? [],
     watch: (wants, onChange) => {
       const watcher = { wants, onChange };
       watchers.add(watcher);
       return () => watchers.delete(watcher);
     },
   };
+
+  async function runJob(kind: 'start' | 'restart', unit: string): Promise<string> {
+    calls.push(`${kind} ${unit}`);
+    const { job = 'done', diesAfterMs, takesMs = 0 } = scripts.get(unit) ?? {};
+    await new Promise((done) => setTimeout(done, takesMs));
+    if (job !== 'done') {
+      fail(unit);
+      return job;
+    }
+    processes.set(unit, survivors.get(unit) ?? []);
+    set(unit, { activeState: 'active', subState: 'running', result: 'success', invocationId: randomUUID().replaceAll('-', '') });
+    if (diesAfterMs !== undefined) setTimeout(() => fail(unit), diesAfterMs);
+    return job;
+  }
+
   return {
     manager,
     journal: {
@@ -103,8 +122,14 @@ export function createScriptedUnits(): ScriptedUnits {
     looks: () => looks,
     lastLines,
     stopRequested,
+    processes,
+    survivors,
     set,
     onStart: (unit, script) => scripts.set(unit, script),
+    setBus: (isUp) => {
+      isBusUp = isUp;
+      if (isUp) for (const { onChange } of watchers) onChange({ kind: 'reconnected' });
+    },
     breakListing: (error) => {
       broken = error;
     },
