@@ -256,7 +256,7 @@ const variables: Variables = {
     name: 'RECLAIMD_HEAL',
     default: 'auto',
     ...oneOf(['auto', 'off'] as const),
-    meaning: 'Whether the daemon heals failed units by itself; `off`: it reports them.',
+    meaning: 'Whether the daemon heals failed units by itself; `off`: it reports them, and restarts none for RECLAIMD_HUNG_AFTER either.',
   },
   healStopped: {
     name: 'RECLAIMD_HEAL_STOPPED',

@@ -14,6 +14,7 @@ import { createBlame } from './healing/blame.ts';
 import { readUnitOf } from './host/cgroup.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
+import { createHungFence } from './hung-fence.ts';
 import { createMetrics, labelOfResult } from './metrics/metrics.ts';
 import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
@@ -256,8 +257,14 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       pass: when(canAct, turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn)),
     });
 
+  const { registry, scope, brakes } = context.sweepDependencies(identity.daemonId, config.dryRun);
+  const { node, hungAfterMs } = config;
+  const fence =
+    hungAfterMs === undefined
+      ? undefined
+      : createHungFence({ database, registry, node, daemonId: identity.daemonId, scope, brakes, hungAfterSeconds: hungAfterMs / 1000 });
   const unitPasses =
-    dependencies && createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange: () => wake('units') });
+    dependencies && createUnitPasses({ config, database, dependencies, fence, metrics, clock, log, onChange: () => wake('units') });
   if (unitPasses) definitions.push({ name: 'units', intervalMs: UNITS_INTERVAL_MS, pass: when(isReady, unitPasses.unitsPass) });
 
   if (blame) definitions.push({ name: 'lives', intervalMs: LIVES_INTERVAL_MS, pass: when(isReady, blame.refresh) });

@@ -1,13 +1,13 @@
 import type { Config } from './config.ts';
-import { listExecutorHealth } from './executors/health.ts';
 import { readBudgets } from './healing/budgets.ts';
 import type { UnitHealth } from './healing/detect.ts';
 import { needsHealing } from './healing/detect.ts';
 import { enrich } from './healing/enrich.ts';
+import { fenceUnit } from './healing/fence.ts';
 import { findFailed, findFlapping, type UnitCircumstances } from './healing/findings.ts';
-import { type HealDependencies, healUnit } from './healing/heal.ts';
+import { type HealDependencies, type HealEvent, healUnit } from './healing/heal.ts';
 import { countRestarts, saveLives } from './healing/queries.ts';
-import { restartUnit } from './healing/restart.ts';
+import type { HungFence, HungLife } from './hung-fence.ts';
 import { type Finding, project } from './incidents/incident.ts';
 import { countIncidents, type Metrics } from './metrics/metrics.ts';
 import type { Database } from './postgres/database.ts';
@@ -19,6 +19,8 @@ export interface UnitPassesDependencies {
   config: Config;
   database: Database;
   dependencies: HealDependencies;
+  /** Where units of hung workers may be restarted. */
+  fence: HungFence | undefined;
   metrics: Metrics;
   clock: Clock;
   log: Logger;
@@ -31,7 +33,7 @@ const HEALS_AT_ONCE = 8;
 const BACKOFF_SLACK_MS = 100;
 
 /** The daemon's care for the units of its host: look, heal what is due, tell. Heals go on beside the pass. */
-export function createUnitPasses({ config, database, dependencies, metrics, clock, log, onChange }: UnitPassesDependencies) {
+export function createUnitPasses({ config, database, dependencies, fence, metrics, clock, log, onChange }: UnitPassesDependencies) {
   const { detector, allowlist, host, node } = dependencies;
   const healing = new Map<string, Promise<void>>();
   const stopping = new AbortController();
@@ -39,6 +41,9 @@ export function createUnitPasses({ config, database, dependencies, metrics, cloc
   let noted = new Set<string>();
   let words = new Map<string, string>();
   let lastFailed = new Map<string, Finding>();
+  /** Why units were left alone at last, by unit: said once. */
+  const leftAlone = new Map<string, string>();
+  let heldBack = '';
 
   const unwatch = dependencies.units.watch(allowlist.allows, (change) => {
     detector.invalidate();
@@ -50,14 +55,19 @@ export function createUnitPasses({ config, database, dependencies, metrics, cloc
     const { units } = await detector.detect({ fresh: true });
     const budgets = await readBudgets(database, host, dependencies.limits);
     let againInMs: number | undefined;
+    /** Whether its budget allows it now; where not, the pass comes again when it does. */
+    const isDue = (unit: string) => {
+      const seconds = budgets.get(unit)?.againInSeconds ?? 0;
+      if (seconds > 0) againInMs = Math.min(againInMs ?? Number.POSITIVE_INFINITY, seconds * 1000 + BACKOFF_SLACK_MS);
+      return seconds <= 0;
+    };
     if (config.heal === 'auto' && !config.dryRun) {
-      for (const unit of units.filter((health) => needsHealing(health, config.healStopped) && !healing.has(health.unit))) {
-        const seconds = budgets.get(unit.unit)?.againInSeconds ?? 0;
-        if (seconds <= 0) beginHeal(unit);
-        else againInMs = Math.min(againInMs ?? Number.POSITIVE_INFINITY, seconds * 1000 + BACKOFF_SLACK_MS);
-      }
+      const broken = units.filter((health) => needsHealing(health, config.healStopped));
+      const hung = await findFenced(units);
+      for (const health of broken) if (!healing.has(health.unit) && isDue(health.unit)) beginHeal(health);
+      for (const life of hung) if (!healing.has(life.unit) && isDue(life.unit)) beginFence(life);
+      for (const unit of leftAlone.keys()) if (![...broken, ...hung].some((one) => one.unit === unit)) leftAlone.delete(unit);
     }
-    await fenceHung();
     await noteLives(units);
     const circumstances: UnitCircumstances = {
       node,
@@ -78,54 +88,68 @@ export function createUnitPasses({ config, database, dependencies, metrics, cloc
 
   /**
    * A process that is there but silent holds its attempts for ever: with the operator's leave its unit is restarted, under its
-   * budget. Its attempts come back when the process is proven gone, not before.
+   * budget. Its attempts come back when the process is proven gone, not before. A process that outlived its unit's life is out
+   * of reach of any restart.
    */
-  async function fenceHung(): Promise<void> {
-    const { hungAfterMs } = config;
-    if (hungAfterMs === undefined || config.heal === 'off' || config.dryRun) return;
-    const executors = await listExecutorHealth(database);
-    const hung = executors.filter(
-      ({ verdict, witnessNode, silentSeconds }) => verdict === 'hung' && witnessNode === node && silentSeconds * 1000 > hungAfterMs,
-    );
-    for (const unit of new Set(hung.map((executor) => executor.unit)))
-      if (unit !== null && allowlist.allows(unit) && !healing.has(unit)) beginRestart(unit);
+  async function findFenced(units: readonly UnitHealth[]): Promise<HungLife[]> {
+    if (!fence) return [];
+    const { lives, restraints } = await fence.look();
+    const now = restraints
+      .map(({ reason }) => reason)
+      .sort()
+      .join(' ');
+    if (now !== heldBack) log.info({ reasons: now }, now === '' ? 'no hung worker is held back any more' : 'hung workers are held back');
+    heldBack = now;
+    return lives.filter(({ unit, invocation }) => units.some((seen) => seen.unit === unit && seen.invocationId === invocation));
   }
 
-  function beginRestart(unit: string): void {
-    if (healing.size >= HEALS_AT_ONCE || stopping.signal.aborted) return;
-    log.warn({ unit }, 'restarting it: its worker is there, but silent');
-    const asked = { actor: `reclaimd@${node}`, automatic: true, reason: null };
-    const work = restartUnit(dependencies, unit, asked)
-      .then((acted) => {
-        if (acted.refused) log.info({ unit, why: acted.message }, 'not restarted');
-        else log.info({ unit, outcome: acted.outcome, error: acted.error }, 'restarted');
-      })
-      .catch((error: unknown) => log.error({ unit, ...errorFields(error) }, 'restart broke off'))
-      .finally(() => {
-        healing.delete(unit);
-        onChange();
-      });
-    healing.set(unit, work);
+  function beginFence(life: HungLife): void {
+    const { unit } = life;
+    begin(unit, 'restart', async () => {
+      const isSame = ({ invocationId }: { invocationId: string }) => invocationId === life.invocation;
+      const acted = await fenceUnit(
+        dependencies,
+        unit,
+        async (seen) => isSame(seen) && ((await fence?.isHung(life)) ?? false),
+        stopping.signal,
+      );
+      if (acted.refused) return acted.message;
+      if (acted.outcome === 'not_needed') return acted.error ?? 'its worker is well';
+      const level = acted.outcome === 'done' ? 'warn' : 'error';
+      log[level]({ unit, outcome: acted.outcome, error: acted.error }, 'its worker was there, but silent: restarted');
+      return null;
+    });
   }
 
   function beginHeal({ unit, condition, reason }: UnitHealth): void {
+    begin(unit, 'heal', async () => {
+      const startedAt = clock.now();
+      const healer = { actor: `reclaimd@${node}`, automatic: true, reason: null };
+      const onEvent = ({ phase }: HealEvent) => phase === 'starting' && log.info({ unit, condition, reason }, 'healing');
+      const healed = await healUnit(dependencies, unit, healer, onEvent, stopping.signal);
+      if (healed.outcome !== 'healed' && healed.outcome !== 'failed') return healed.why;
+      if (healed.outcome === 'healed') log.info({ unit }, 'healed');
+      else log.error({ unit, error: healed.error }, 'heal failed');
+      metrics.heals.inc({ outcome: healed.outcome });
+      metrics.healDuration.observe((clock.now() - startedAt) / 1000);
+      return null;
+    });
+  }
+
+  /** Beside the pass. @param act why it left the unit alone after all; null: something was done, and the next pass is due. */
+  function begin(unit: string, what: 'heal' | 'restart', act: () => Promise<string | null>): void {
     if (healing.size >= HEALS_AT_ONCE || stopping.signal.aborted) return;
-    const startedAt = clock.now();
-    log.info({ unit, condition, reason }, 'healing');
-    const healer = { actor: `reclaimd@${node}`, automatic: true, reason: null };
-    const work = healUnit(dependencies, unit, healer, undefined, stopping.signal)
-      .then((healed) => {
-        if (healed.outcome === 'healed') log.info({ unit }, 'healed');
-        else if (healed.outcome === 'failed') log.error({ unit, error: healed.error }, 'heal failed');
-        else log.info({ unit, why: healed.why }, 'not healed');
-        if (healed.outcome !== 'healed' && healed.outcome !== 'failed') return;
-        metrics.heals.inc({ outcome: healed.outcome });
-        metrics.healDuration.observe((clock.now() - startedAt) / 1000);
-      })
-      .catch((error: unknown) => log.error({ unit, ...errorFields(error) }, 'heal broke off'))
-      .finally(() => {
+    const work = act()
+      .catch((error: unknown) => `it broke off: ${errorFields(error).error}`)
+      .then((why) => {
         healing.delete(unit);
-        onChange();
+        if (why === null) {
+          leftAlone.delete(unit);
+          onChange();
+        } else if (leftAlone.get(unit) !== why) {
+          leftAlone.set(unit, why);
+          log.warn({ unit, what, why }, 'left alone for now');
+        }
       });
     healing.set(unit, work);
   }

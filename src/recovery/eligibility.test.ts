@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { ExecutorHealth } from '../executors/health.ts';
 import type { FleetState } from '../fleet/queries.ts';
-import { findGone, isInScope } from './eligibility.ts';
+import { findGone, findHung, isInScope, type Scope } from './eligibility.ts';
 
 const FLEET: FleetState = { comebackSeconds: 10_000, comebackReason: null, braked: false, ownBeatFresh: true, daemonAgeSeconds: 10_000 };
 const BRAKES = { percent: 55, minimum: 3, startupDelaySeconds: 120, outageGraceSeconds: 120 };
@@ -45,6 +45,32 @@ test.each<[string, Partial<FleetState>]>([
 test('an executor that beats slowly gets time for two beats after a comeback', () => {
   expect(findGone([executor('missing', { beatSeconds: 600 })], { ...FLEET, comebackSeconds: 1100 }, SCOPE, BRAKES).gone).toHaveLength(0);
   expect(findGone([executor('missing', { beatSeconds: 600 })], { ...FLEET, comebackSeconds: 1300 }, SCOPE, BRAKES).gone).toHaveLength(1);
+});
+
+const hungBy = (fleet: Partial<FleetState>, executors: ExecutorHealth[] = [executor('hung')], own: Scope = SCOPE) =>
+  findHung(executors, { ...FLEET, ...fleet }, own, BRAKES, 60);
+const hungTogether = (count: number) => Array.from({ length: count }, (_, index) => executor('hung', { id: `e${index}` }));
+
+test('who hangs for long enough is hung, and nobody else', () => {
+  expect(hungBy({})).toEqual({ hung: [executor('hung')], restraints: [] });
+  expect(hungBy({}, [executor('hung', { silentSeconds: 59 }), executor('missing'), executor('dead')]).hung).toEqual([]);
+  expect(hungBy({}, [executor('hung')], { stack: null, env: 'prod' })).toEqual({ hung: [], restraints: [] });
+});
+
+test.each<[string, Partial<FleetState>]>([
+  ['startup_delay', { daemonAgeSeconds: 119 }],
+  ['outage_grace', { comebackSeconds: 119 }],
+  ['cut_off', { ownBeatFresh: false }],
+])('a worker that looks hung is held back by %s as silence is', (reason, fleet) => {
+  expect(hungBy(fleet)).toEqual({ hung: [], restraints: [{ reason, executors: ['e'] }] });
+});
+
+test('workers that hang together are held back by the brake, whether the others hang or are missing', () => {
+  const alive = Array.from({ length: 3 }, (_, index) => executor('alive', { id: `a${index}` }));
+  expect(hungBy({}, hungTogether(3))).toMatchObject({ hung: [], restraints: [{ reason: 'mass_failure' }] });
+  expect(hungBy({}, [...hungTogether(2), executor('missing')])).toMatchObject({ hung: [], restraints: [{ reason: 'mass_failure' }] });
+  expect(hungBy({}, [...hungTogether(3), ...alive]).hung).toHaveLength(3);
+  expect(hungBy({}, hungTogether(2)).hung).toHaveLength(2);
 });
 
 test.each([

@@ -35,17 +35,38 @@ export function isInGrace(executor: ExecutorHealth, fleet: FleetState, graceSeco
 
 /** Whose attempts are orphans now: proof counts at once, silence only past every brake. */
 export function findGone(executors: readonly ExecutorHealth[], fleet: FleetState, own: Scope, brakes: TimeoutBrakes): Eligibility {
-  const braked = brakedExecutors(executors, brakes);
-  const restrained = new Map<Restraint['reason'], string[]>();
-  const gone = executors.filter((executor) => {
-    if (!isInScope(executor, own)) return false;
-    if (executor.verdict === 'dead' || executor.verdict === 'stopped') return true;
-    if (executor.verdict !== 'missing') return false;
-    const reason = restraintOn(executor);
-    if (reason) restrained.set(reason, [...(restrained.get(reason) ?? []), executor.id]);
-    return reason === undefined;
-  });
-  return { gone, restraints: [...restrained].map(([reason, ids]) => ({ reason, executors: ids })) };
+  const ended = executors.filter((executor) => isInScope(executor, own) && (executor.verdict === 'dead' || executor.verdict === 'stopped'));
+  const missing = executors.filter((executor) => isInScope(executor, own) && executor.verdict === 'missing');
+  const { free, restraints } = restrain(missing, fleet, brakes, brakedExecutors(executors, brakes));
+  const gone = new Set([...ended, ...free]);
+  return { gone: executors.filter((executor) => gone.has(executor)), restraints };
+}
+
+/**
+ * Who has hung for so long, past every brake that holds for silence: a database that was away makes everybody look hung, and a
+ * process that is there is no reason to believe its silence more.
+ */
+export function findHung(
+  executors: readonly ExecutorHealth[],
+  fleet: FleetState,
+  own: Scope,
+  brakes: TimeoutBrakes,
+  hungAfterSeconds: number,
+): { hung: ExecutorHealth[]; restraints: Restraint[] } {
+  const isLongHung = ({ verdict, silentSeconds }: ExecutorHealth) => verdict === 'hung' && silentSeconds > hungAfterSeconds;
+  const candidates = executors.filter((executor) => isInScope(executor, own) && isLongHung(executor));
+  const asSilent = executors.map((executor) => (executor.verdict === 'hung' ? { ...executor, verdict: 'missing' as const } : executor));
+  const { free, restraints } = restrain(candidates, fleet, brakes, brakedExecutors(asSilent, brakes));
+  return { hung: free, restraints };
+}
+
+function restrain(silent: readonly ExecutorHealth[], fleet: FleetState, brakes: TimeoutBrakes, braked: ReadonlySet<string>) {
+  const byReason = Map.groupBy(silent, restraintOn);
+  const free = byReason.get(undefined) ?? [];
+  const restraints = [...byReason].flatMap(([reason, held]): Restraint[] =>
+    reason === undefined ? [] : [{ reason, executors: held.map(({ id }) => id) }],
+  );
+  return { free, restraints };
 
   function restraintOn(executor: ExecutorHealth): Restraint['reason'] | undefined {
     if (!fleet.ownBeatFresh) return 'cut_off';

@@ -1,0 +1,29 @@
+import type { UnitActed, UnitRefusal } from '../actions/unit-door.ts';
+import type { UnitStatus } from '../actions/unit-manager.ts';
+import type { HealDependencies } from './heal.ts';
+import { listLeft, restart, resultOf } from './restart.ts';
+
+/**
+ * Restarts the unit of a worker that hangs, within the unit's budget, and confirms that no process of that life is left: what the
+ * worker held is given back on the proof of its end alone. One job of systemd's, not a stop and a start: a daemon that dies in
+ * between would leave a unit down that nobody stopped.
+ * @param stillHangs asked under the unit's lease, just before systemd is.
+ */
+export function fenceUnit(
+  dependencies: HealDependencies,
+  unit: string,
+  stillHangs: (seen: UnitStatus) => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<UnitActed | UnitRefusal> {
+  const { door, units, detector, node } = dependencies;
+  const intent = { unit, action: 'unit_restart', actor: `reclaimd@${node}`, automatic: true, reason: null } as const;
+  return door.change(intent, async () => {
+    const before = await detector.look(unit);
+    if (!before || !(await stillHangs(before))) return resultOf(before, 'not_needed', 'its worker does not hang any more');
+    const old = await units.listProcesses(unit);
+    const restarted = await restart(dependencies, before, signal);
+    const left = restarted.outcome === 'unknown' ? [] : await listLeft(dependencies, unit, old);
+    if (left.length === 0) return restarted;
+    return { ...restarted, outcome: 'failed', error: `it was restarted, but of its life before the processes ${left.join(', ')} are left` };
+  });
+}
