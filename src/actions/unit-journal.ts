@@ -1,9 +1,11 @@
 /** Why a life of a unit ended, as the service manager wrote it down; undefined where the journal cannot tell. */
 export interface LifeEnd {
-  /** Somebody (a person, a deploy, a dependency) asked for the stop. */
+  /** Somebody (a person, a deploy, a dependency) asked for the stop, and nobody for a start since; a restart asks for both. */
   stopRequested: boolean | undefined;
   /** systemd wanted to start it again and its own start limit kept it from that. */
   startLimitHit: boolean | undefined;
+  /** How the last try to start it ended, where that came to no new life: `failed`, `dependency`, `timeout`, ... */
+  startFailed?: string | undefined;
 }
 
 /** What the journal knows of one life of a unit. Every read ends with its signal. */

@@ -23,6 +23,7 @@ const STOPPED: Partial<UnitStatus> = { activeState: 'inactive', subState: 'dead'
 const NOBODY: Partial<UnitIntent> = { end: { stopRequested: false, startLimitHit: false } };
 const PERSON: Partial<UnitIntent> = { end: { stopRequested: true, startLimitHit: false } };
 const LIMIT: Partial<UnitIntent> = { end: { stopRequested: false, startLimitHit: true } };
+const DEPENDENCY: Partial<UnitIntent> = { end: { stopRequested: false, startLimitHit: false, startFailed: 'dependency' } };
 const UNKNOWN = { stopRequested: undefined, startLimitHit: undefined };
 
 test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, boolean]>([
@@ -34,6 +35,20 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['start limit hit, said by systemd', { result: 'start-limit-hit' }, NOBODY, 'start_limit_hit', true],
   ['start limit hit, said by the journal', { restarts: 5 }, LIMIT, 'start_limit_hit', true],
   ['start limit hit, most likely', { restarts: 5 }, {}, 'start_limit_hit', true],
+  [
+    'start limit hit by restarts that were asked for',
+    { result: 'start-limit-hit', exitCode: 'killed', exitStatus: 15 },
+    PERSON,
+    'start_limit_hit',
+    true,
+  ],
+  [
+    'start limit hit, and nobody can tell who stopped it before',
+    { result: 'start-limit-hit', exitStatus: 143 },
+    {},
+    'start_limit_hit',
+    true,
+  ],
   ['restarted before, but this end was final', { restarts: 5 }, NOBODY, 'failed', true],
   ['failed because a person stopped it: left alone', {}, PERSON, null, false],
   ['killed past the time-out of a stop that a person asked for', { result: 'timeout' }, PERSON, null, false],
@@ -52,6 +67,8 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['ended by itself, enabled', STOPPED, NOBODY, 'stopped', true],
   ['ended by itself, neither enabled nor desired', { ...STOPPED, unitFileState: 'disabled' }, NOBODY, null, false],
   ['ended by itself, desired', { ...STOPPED, unitFileState: 'disabled' }, { ...NOBODY, desired: true }, 'stopped', true],
+  ['never came up, enabled: reported, not started', { ...STOPPED, invocationId: '' }, DEPENDENCY, 'stopped', false],
+  ['never came up, neither enabled nor desired', { ...STOPPED, unitFileState: 'disabled' }, DEPENDENCY, null, false],
   ['stopped by a person', STOPPED, PERSON, null, false],
   ['stopped by a person, though desired', STOPPED, { ...PERSON, desired: true }, null, false],
   ['stopped by nobody knows whom', STOPPED, {}, null, false],

@@ -21,6 +21,7 @@ export interface UnitJudgement {
   withheld: string | null;
 }
 
+const OUTSIDE = 'what kept it from starting lies outside of it';
 const ENABLED = ['enabled', 'enabled-runtime'];
 const DRIVEN = /\.(timer|path)$/;
 /** 128 + SIGINT, 128 + SIGTERM: how a program that handles the signal by itself ends when it is stopped. */
@@ -39,7 +40,9 @@ export function judgeUnit(status: UnitStatus, intent: UnitIntent): UnitJudgement
 }
 
 function judgeFailed(status: UnitStatus, end: LifeEnd): UnitJudgement {
-  if (end.stopRequested) return fine(`stopped on request, and ended badly: ${describeEnd(status)}`);
+  // No stop ends so: it is a start that was refused, whatever had stopped the life before.
+  const startRefused = status.result === 'start-limit-hit';
+  if (end.stopRequested && !startRefused) return fine(`stopped on request, and ended badly: ${describeEnd(status)}`);
   const condition = isStartLimitHit(status, end) ? 'start_limit_hit' : 'failed';
   return { condition, reason: describeEnd(status), withheld: withheldOf(status, end) };
 }
@@ -55,6 +58,7 @@ function judgeInactive(status: UnitStatus, { desired, end }: UnitIntent): UnitJu
   if (isDriven(status) || status.triggeredBy.length > 0) return fine('inactive: something else starts it');
   if (!desired && !isEnabled(status.unitFileState)) return fine('inactive, and neither enabled nor desired');
   if (end.stopRequested) return fine('stopped on request');
+  if (end.startFailed !== undefined) return { condition: 'stopped', reason: `did not come up: ${end.startFailed}`, withheld: OUTSIDE };
   if (end.stopRequested === false) return { condition: 'stopped', reason: `ended by itself: ${describeEnd(status)}`, withheld: null };
   const untold = 'nothing can tell whether somebody stopped it, or whether it ran at all since boot';
   return desired
@@ -69,6 +73,7 @@ const fine = (reason: string): UnitJudgement => ({ condition: null, reason, with
 const isDriven = (status: UnitStatus) => status.triggeredBy.some((trigger) => DRIVEN.test(trigger));
 
 function endedAsStopped({ result, exitCode, exitStatus }: UnitStatus): boolean {
+  if (result === 'start-limit-hit') return false;
   return result === 'timeout' || (exitCode === 'exited' && STATUS_OF_STOPPED.includes(exitStatus));
 }
 

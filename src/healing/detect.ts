@@ -81,7 +81,8 @@ export function createDetector(dependencies: DetectorDependencies) {
     };
     await Promise.all(Array.from({ length: LANES }, lane));
     // What nothing could tell is asked again, and so is a life that has no id to know it by.
-    ends = new Map([...found].filter(([key, end]) => end.stopRequested !== undefined && !key.endsWith(' ')));
+    const known = ended.filter(({ invocationId }) => invocationId !== '').map(keyOf);
+    ends = new Map([...found].filter(([key, end]) => end.stopRequested !== undefined && known.includes(key)));
     return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? UNKNOWN_END));
   }
 
@@ -108,7 +109,8 @@ export function createDetector(dependencies: DetectorDependencies) {
   return { detect, look, invalidate };
 }
 
-const keyOf = ({ unit, invocationId }: UnitStatus) => `${unit} ${invocationId}`;
+/** A start that was refused changes how the life before is seen, and begins none. */
+const keyOf = ({ unit, invocationId, activeState, result }: UnitStatus) => `${unit} ${invocationId} ${activeState} ${result}`;
 
 /** Whether a heal is due: broken, not left to a person, and stopped units only where that was asked for. */
 export function needsHealing(

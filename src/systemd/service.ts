@@ -27,5 +27,5 @@ export function openSystemd({ mode, socket }: SystemdSettings, dependencies: { c
   const at = socket ?? (mode === 'user' ? `/run/user/${process.getuid?.() ?? 0}/bus` : SYSTEM_SOCKET);
   if (mode === 'auto' && !(existsSync(BOOTED_WITH_SYSTEMD) && existsSync(at))) return undefined;
   const manager = createUnitManager(at, dependencies);
-  return { manager, journal: createUnitJournal(), close: () => manager.close() };
+  return { manager, journal: createUnitJournal({ manager: mode === 'user' ? 'user' : 'system' }), close: () => manager.close() };
 }

@@ -4,11 +4,19 @@ import { setTimeout as delay } from 'node:timers/promises';
 /** See actions/unit-journal.ts. */
 export interface JournalReader {
   readLastLines(invocationId: string, count: number, signal: AbortSignal): Promise<string[]>;
-  explainEnd(
-    unit: string,
-    invocationId: string,
-    signal: AbortSignal,
-  ): Promise<{ stopRequested: boolean | undefined; startLimitHit: boolean | undefined }>;
+  explainEnd(unit: string, invocationId: string, signal: AbortSignal): Promise<LifeEnd>;
+}
+
+export interface JournalSettings {
+  /** Whose units they are: `user`, those of the manager of the user that we run as. */
+  manager: 'system' | 'user';
+  command?: string;
+}
+
+interface LifeEnd {
+  stopRequested: boolean | undefined;
+  startLimitHit: boolean | undefined;
+  startFailed?: string | undefined;
 }
 
 type Entry = Record<string, unknown>;
@@ -33,10 +41,11 @@ const MESSAGE = {
   succeeded: '7ad2d189f7e94e70a38c781354912448',
   failed: 'd9b373ed55a64feb8242e02dbe79a49c',
   restartScheduled: '5eb03494b6584870a536b337290809b3',
+  startFailed: 'be02cf6855d2428ba40df7e9d022f03d',
 };
 
 /** The journal through `journalctl`: no shell, no secrets in its environment, killed with the signal. */
-export function createUnitJournal(command = 'journalctl'): JournalReader {
+export function createUnitJournal({ manager, command = 'journalctl' }: JournalSettings): JournalReader {
   async function read(matches: readonly string[], lines: string, signal: AbortSignal): Promise<Entry[]> {
     const args = ['--output=json', '--no-pager', '--quiet', `--lines=${lines}`, ...matches];
     const child = spawn(command, args, {
@@ -70,12 +79,9 @@ export function createUnitJournal(command = 'journalctl'): JournalReader {
       return (telling.length > 0 ? telling : lines).slice(-count).map(({ text }) => text);
     },
     explainEnd: async (unit, invocationId, signal) => {
-      // What a manager says of a unit; its other fields could be written by anybody, the underscored ones only by journald.
-      const matches = INVOCATION.test(invocationId)
-        ? ['_PID=1', `INVOCATION_ID=${invocationId}`, '+', '_COMM=systemd', `USER_INVOCATION_ID=${invocationId}`]
-        : ['--boot', '_PID=1', `UNIT=${unit}`];
+      const matches = matchesOf(manager, unit, invocationId);
       for (;;) {
-        const entries = await read(matches, MANAGER_MESSAGES, signal);
+        const entries = (await read(matches, MANAGER_MESSAGES, signal)).filter((entry) => manager === 'system' || isOfUserManager(entry));
         const end = explain(lastLifeOf(entries));
         if (end) return end;
         // The end itself is not written yet: what came before it may be missing too.
@@ -86,24 +92,45 @@ export function createUnitJournal(command = 'journalctl'): JournalReader {
   };
 }
 
+/**
+ * What the manager says of a unit. Any local user may write to the journal, whatever fields they like: only those that begin with
+ * an underscore are journald's own, and of those a process chooses its name (`_COMM`) by itself.
+ */
+function matchesOf(manager: JournalSettings['manager'], unit: string, invocationId: string): string[] {
+  const from = manager === 'system' ? '_PID=1' : `_UID=${process.getuid?.() ?? 0}`;
+  const about = manager === 'system' ? '' : 'USER_';
+  return INVOCATION.test(invocationId) ? [from, `${about}INVOCATION_ID=${invocationId}`] : ['--boot', from, `${about}UNIT=${unit}`];
+}
+
+/** Among the processes of that user the manager is the one in the scope that it makes for itself. */
+const isOfUserManager = (entry: Entry) => String(entry['_SYSTEMD_CGROUP']).endsWith('/init.scope');
+
 /** From its last start on: asked for by name, there may be others before it. */
 function lastLifeOf(entries: readonly Entry[]): readonly Entry[] {
-  const start = entries.findLastIndex((entry) => [MESSAGE.starting, MESSAGE.started].includes(String(entry['MESSAGE_ID'])));
+  const start = entries.findLastIndex((entry) => isAbout(entry, 'starting', 'started'));
   return start === -1 ? entries : entries.slice(start);
 }
 
-/** Undefined where the messages do not reach to the end of that life. */
-function explain(entries: readonly Entry[]): { stopRequested: boolean | undefined; startLimitHit: boolean | undefined } | undefined {
-  const has = (...messages: string[]) => entries.some((entry) => messages.includes(String(entry['MESSAGE_ID'])));
-  const startLimitHit = has(MESSAGE.restartScheduled);
-  const stopRequested = entries.some(
-    (entry) => entry['JOB_TYPE'] === 'stop' && [MESSAGE.stopping, MESSAGE.stopped].includes(String(entry['MESSAGE_ID'])),
-  );
-  if (stopRequested) return { stopRequested, startLimitHit: false };
-  if (!has(MESSAGE.succeeded, MESSAGE.failed)) return undefined;
+/**
+ * Undefined where the messages do not reach to the end of that life. The last word counts: a start that was refused keeps the id of
+ * the life before, and stands after whatever stopped that. What a restart stops it wants up again.
+ */
+function explain(entries: readonly Entry[]): LifeEnd | undefined {
+  const has = (...messages: (keyof typeof MESSAGE)[]) => entries.some((entry) => isAbout(entry, ...messages));
+  const restarts = new Set(entries.filter((entry) => entry['JOB_TYPE'] === 'restart').map((entry) => entry['JOB_ID']));
+  const isStop = (entry: Entry) =>
+    entry['JOB_TYPE'] === 'stop' && isAbout(entry, 'stopping', 'stopped') && !(entry['JOB_ID'] && restarts.has(entry['JOB_ID']));
+  const failedAt = entries.findLastIndex((entry) => entry['JOB_TYPE'] === 'start' && isAbout(entry, 'startFailed'));
+  if (entries.findLastIndex(isStop) > failedAt) return { stopRequested: true, startLimitHit: false };
+  const startLimitHit = has('restartScheduled') || entries.some((entry) => entry['UNIT_RESULT'] === 'start-limit-hit');
+  if (failedAt !== -1) return { stopRequested: false, startLimitHit, startFailed: String(entries[failedAt]?.['JOB_RESULT']) };
+  if (!has('succeeded', 'failed')) return undefined;
   // That nobody asked is believed only where the manager logs such messages at all.
-  return { stopRequested: has(MESSAGE.starting, MESSAGE.started) ? false : undefined, startLimitHit };
+  return { stopRequested: has('starting', 'started') ? false : undefined, startLimitHit };
 }
+
+const isAbout = (entry: Entry, ...messages: (keyof typeof MESSAGE)[]) =>
+  messages.some((message) => entry['MESSAGE_ID'] === MESSAGE[message]);
 
 function parseEntry(line: string): Entry[] {
   try {

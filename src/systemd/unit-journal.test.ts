@@ -1,0 +1,148 @@
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+import { createUnitJournal } from './unit-journal.ts';
+
+const LIFE = 'a'.repeat(32);
+const FOREVER = new AbortController().signal;
+
+/** A reader whose `journalctl` runs that script and notes its arguments. */
+function journalOf(script: string, manager: 'system' | 'user' = 'system') {
+  const directory = mkdtempSync(join(tmpdir(), 'reclaimd-journal-'));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const command = join(directory, 'journalctl');
+  writeFileSync(command, `#!/bin/sh\nprintf '%s\\n' "$@" > ${directory}/arguments\n${script}\n`);
+  chmodSync(command, 0o755);
+  return {
+    ...createUnitJournal({ manager, command }),
+    asked: () => readFileSync(join(directory, 'arguments'), 'utf8').trim().split('\n'),
+  };
+}
+
+const showing = (entries: readonly object[], manager?: 'system' | 'user') =>
+  journalOf(`cat <<'END'\n${entries.map((entry) => JSON.stringify(entry)).join('\n')}\nEND`, manager);
+
+// As systemd 252 wrote them.
+const started = (job: number) => ({
+  MESSAGE_ID: '39f53479d3a045ac8e11786248231fbf',
+  JOB_TYPE: 'start',
+  JOB_ID: String(job),
+  JOB_RESULT: 'done',
+});
+const stopping = (job: number) => ({ MESSAGE_ID: 'de5b426a63be47a7b6ac3eaac82e2f6f', JOB_TYPE: 'stop', JOB_ID: String(job) });
+const stopped = (job: number, type: 'stop' | 'restart') => ({
+  MESSAGE_ID: '9d1aaa27d60140bd96365438aad20286',
+  JOB_TYPE: type,
+  JOB_ID: String(job),
+});
+const succeeded = { MESSAGE_ID: '7ad2d189f7e94e70a38c781354912448' };
+const failed = (result: string) => ({ MESSAGE_ID: 'd9b373ed55a64feb8242e02dbe79a49c', UNIT_RESULT: result });
+const restartScheduled = { MESSAGE_ID: '5eb03494b6584870a536b337290809b3' };
+const startFailed = (job: number, result: string) => ({
+  MESSAGE_ID: 'be02cf6855d2428ba40df7e9d022f03d',
+  JOB_TYPE: 'start',
+  JOB_ID: String(job),
+  JOB_RESULT: result,
+});
+const LIMIT = [failed('start-limit-hit'), startFailed(132, 'failed')];
+const RESTARTED = [started(57), stopping(132), succeeded, stopped(132, 'restart')];
+
+test.each<[string, object[], object]>([
+  ['it crashed', [started(1), failed('exit-code')], { stopRequested: false, startLimitHit: false }],
+  ['a person stopped it', [started(1), stopping(2), succeeded, stopped(2, 'stop')], { stopRequested: true, startLimitHit: false }],
+  [
+    'a person stopped it, and it ended badly',
+    [started(1), stopping(2), failed('exit-code')],
+    { stopRequested: true, startLimitHit: false },
+  ],
+  ['a restart stopped it', RESTARTED, { stopRequested: false, startLimitHit: false }],
+  [
+    'restarts that were asked for met the limit',
+    [...RESTARTED, ...LIMIT],
+    { stopRequested: false, startLimitHit: true, startFailed: 'failed' },
+  ],
+  [
+    'a person stopped it, and a later start was refused',
+    [started(1), stopping(2), succeeded, stopped(2, 'stop'), ...LIMIT],
+    { stopRequested: false, startLimitHit: true, startFailed: 'failed' },
+  ],
+  [
+    'crashes met the limit',
+    [started(1), failed('exit-code'), restartScheduled, stopped(9, 'restart'), failed('exit-code'), startFailed(9, 'failed')],
+    { stopRequested: false, startLimitHit: true, startFailed: 'failed' },
+  ],
+  [
+    'a person stopped it between two tries',
+    [started(1), failed('exit-code'), restartScheduled, stopped(9, 'stop')],
+    { stopRequested: true, startLimitHit: false },
+  ],
+  ['what it requires failed', [startFailed(177, 'dependency')], { stopRequested: false, startLimitHit: false, startFailed: 'dependency' }],
+  ['the manager logs no starts', [failed('exit-code')], { stopRequested: undefined, startLimitHit: false }],
+  [
+    'of two lives the last one counts',
+    [started(1), stopping(2), succeeded, started(3), failed('signal')],
+    { stopRequested: false, startLimitHit: false },
+  ],
+])('the end of a life: %s', async (_, entries, end) => {
+  expect(await showing(entries).explainEnd('a.service', LIFE, FOREVER)).toEqual(end);
+});
+
+test('a journal that holds nothing of that life tells nothing', async () => {
+  expect(await showing([]).explainEnd('a.service', LIFE, FOREVER)).toEqual({ stopRequested: undefined, startLimitHit: undefined });
+});
+
+test('an end that is not written yet is waited for', async () => {
+  const journal = journalOf(
+    `echo '${JSON.stringify(started(1))}'; [ -e "$0.asked" ] && echo '${JSON.stringify(failed('signal'))}'; touch "$0.asked"`,
+  );
+  expect(await journal.explainEnd('a.service', LIFE, FOREVER)).toEqual({ stopRequested: false, startLimitHit: false });
+});
+
+test('of system units only process 1 is believed, and no name that a process gives itself', async () => {
+  const journal = showing([]);
+  await journal.explainEnd('a.service', LIFE, FOREVER);
+  expect(journal.asked().slice(-2)).toEqual(['_PID=1', `INVOCATION_ID=${LIFE}`]);
+  await journal.explainEnd('a.service', '', FOREVER);
+  expect(journal.asked().slice(-3)).toEqual(['--boot', '_PID=1', 'UNIT=a.service']);
+});
+
+test("of user units only that user's own manager is believed", async () => {
+  const manager = { _SYSTEMD_CGROUP: '/user.slice/user-1000.slice/user@1000.service/init.scope', _COMM: 'systemd' };
+  const forger = { _SYSTEMD_CGROUP: '/user.slice/user-1000.slice/user@1000.service/app.slice/app.service', _COMM: 'systemd' };
+  const entries = [
+    { ...started(1), ...manager },
+    { ...stopping(2), ...forger },
+    { ...failed('signal'), ...manager },
+  ];
+  const journal = showing(entries, 'user');
+  expect(await journal.explainEnd('a.service', LIFE, FOREVER)).toEqual({ stopRequested: false, startLimitHit: false });
+  expect(journal.asked().slice(-2)).toEqual([`_UID=${process.getuid?.()}`, `USER_INVOCATION_ID=${LIFE}`]);
+});
+
+test('last words: lines that tell, whatever their form; what was cut off, left out or empty is none', async () => {
+  const lines = [
+    { MESSAGE: 'listening', PRIORITY: '6' },
+    { MESSAGE: [...Buffer.from('Error: caf\u00e9')], PRIORITY: '6' },
+    { MESSAGE: null, PRIORITY: '3' },
+    { MESSAGE: '', PRIORITY: '3' },
+    { MESSAGE: 'gave up', PRIORITY: '3' },
+  ];
+  const text = lines.map((line) => JSON.stringify(line)).join('\n');
+  const journal = journalOf(`cat <<'END'\n${text}\nEND\nprintf '{"MESSAGE":"Error: cut o'`);
+  expect(await journal.readLastLines(LIFE, 3, FOREVER)).toEqual(['Error: café', 'gave up']);
+  expect(await journal.readLastLines(LIFE, 1, FOREVER)).toEqual(['gave up']);
+  expect(await showing([{ MESSAGE: 'one' }, { MESSAGE: 'two' }]).readLastLines(LIFE, 3, FOREVER)).toEqual(['one', 'two']);
+});
+
+test('a life without an id that systemd gives is not asked about', async () => {
+  expect(await journalOf('exit 1').readLastLines('x; reboot', 3, FOREVER)).toEqual([]);
+});
+
+test('a journal that never ends its answer is killed with the signal; one without measure is cut', async () => {
+  const startedAt = performance.now();
+  await expect(journalOf('exec sleep 60').readLastLines(LIFE, 3, AbortSignal.timeout(200))).rejects.toThrow();
+  const endless = `while :; do echo '{"MESSAGE":"Error: ${'x'.repeat(1000)}"}'; done`;
+  expect(await journalOf(endless).readLastLines(LIFE, 3, FOREVER)).toHaveLength(3);
+  expect(performance.now() - startedAt).toBeLessThan(20_000);
+});
