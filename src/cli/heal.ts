@@ -1,7 +1,7 @@
 import { awaitCommand } from '../commands/caller.ts';
 import { saveCommand } from '../commands/queries.ts';
 import type { Context } from '../context.ts';
-import { completeUnitName } from '../healing/allowlist.ts';
+import { completeUnitName, createAllowlist } from '../healing/allowlist.ts';
 import {
   type HealDependencies,
   type HealEvent,
@@ -33,7 +33,7 @@ export function heal(surroundings: Surroundings, names: readonly string[], optio
 }
 
 export async function runHeal(
-  surroundings: Pick<Surroundings, 'out'>,
+  surroundings: Pick<Surroundings, 'out'> & Partial<Pick<Surroundings, 'signal'>>,
   context: Context,
   names: readonly string[],
   options: HealOptions,
@@ -42,17 +42,26 @@ export async function runHeal(
   if (config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is healed; `reclaimd units` shows what is broken');
   const emit = (event: HealEvent) => {
     if (options.json) surroundings.out(JSON.stringify(event));
-    else if (event.unit !== null)
+    else if (event.unit !== null && event.phase !== 'left_alone')
       surroundings.out(`${labelOf(event)}: ${event.phase}${event.error === undefined ? '' : `: ${event.error}`}`);
   };
   const labelOf = ({ node, unit }: HealEvent) => (node === config.node ? unit : `${node}:${unit}`);
-  const targets = await Promise.all(names.map((name) => parseUnitTarget(database, name, config.node)));
   const isHere = ({ node }: Target) => node === config.node;
-  const wanted = names.length > 0 ? targets : (await listBroken(requireUnits(context))).map((unit) => ({ node: config.node, unit }));
+  const targets = await Promise.all(names.map((name) => parseUnitTarget(database, name, config.node)));
+  let wanted: Target[];
+  try {
+    wanted = names.length > 0 ? (await Promise.all(targets.map((target) => expand(context, target)))).flat() : await listHere(context);
+  } catch (error) {
+    // Who reads a line for each event hears of this one, too.
+    if (!options.json || error instanceof UsageError) throw error;
+    emit({ phase: 'failed', node: config.node, unit: null, error: error instanceof Error ? error.message : String(error) });
+    emit({ phase: 'done', node: config.node, unit: null });
+    return EXIT.failed;
+  }
   const { allowed, denied } = await sortByRight(context, wanted, options, emit);
   const here = allowed.filter(isHere).map(({ unit }) => completeUnitName(unit));
   const results = await Promise.all([
-    here.length > 0 ? healHere(requireUnits(context), here, options, emit) : undefined,
+    here.length > 0 ? healHere(requireUnits(context), here, options, emit, surroundings.signal) : undefined,
     ...allowed.filter((target) => !isHere(target)).map((target) => healThere(context, target, options, emit)),
   ]);
   const result = merge([...results.filter((one) => one !== undefined), { ...NOTHING, refused: denied }]);
@@ -63,15 +72,41 @@ export async function runHeal(
 
 const NOTHING: HealSummary = { healed: [], failed: [], notNeeded: [], refused: [] };
 
+async function listHere(context: Context): Promise<Target[]> {
+  return (await listBroken(requireUnits(context))).map((unit) => ({ node: context.config.node, unit }));
+}
+
+/** A template stands for its instances: here for those that are broken. Which ones another node has only that node knows. */
+async function expand(context: Context, target: Target): Promise<Target[]> {
+  const { node, unit } = target;
+  if (node !== context.config.node || !isTemplate(unit)) return [target];
+  const isInstance = createAllowlist([completeUnitName(unit)]).allows;
+  const instances = (await requireUnits(context).detector.detect({ fresh: true })).units.filter((seen) => isInstance(seen.unit));
+  if (instances.length === 0) return [target];
+  return instances.filter(({ condition }) => condition !== null).map((seen) => ({ node, unit: seen.unit }));
+}
+
+const isTemplate = (unit: string) => unit.endsWith('@.service');
+
+/** Why nothing is meant by it that could be healed; a unit's own name may hold a colon. */
+function whyMeaningless({ config }: Context, { node, unit }: Target): string | undefined {
+  if (node !== config.node) return undefined;
+  if (isTemplate(unit)) return `no instance of ${unit} is known among the units of RECLAIMD_UNITS`;
+  const colon = unit.indexOf(':');
+  if (colon <= 0 || createAllowlist(config.units).allows(unit)) return undefined;
+  return `there is no node ${unit.slice(0, colon)} (see \`reclaimd status\`), and no unit of that name in RECLAIMD_UNITS`;
+}
+
 /** The end of all is told once, for every node together. */
 function healHere(
   dependencies: HealDependencies,
   units: readonly string[],
   options: HealOptions,
   emit: HealListener,
+  signal: AbortSignal | undefined,
 ): Promise<HealSummary> {
   const healer = { actor: options.actor, automatic: false, reason: options.reason ?? null };
-  return healAll(dependencies, healer, (event) => event.phase !== 'done' && emit(event), units);
+  return healAll(dependencies, healer, (event) => event.phase !== 'done' && emit(event), units, signal);
 }
 
 /** Left to the daemon of that node, within its own limits. */
@@ -99,7 +134,8 @@ async function sortByRight(context: Context, targets: readonly Target[], { actor
   const denied: HealSummary['refused'] = [];
   for (const { node, unit } of targets) {
     const target = `${node}:${unit}`;
-    const why = await whyDenied(context, { actor, action: 'unit_heal', reason, resource: { kind: 'unit', node, name: unit }, target });
+    const wish = { actor, action: 'unit_heal', reason, resource: { kind: 'unit', node, name: unit }, target } as const;
+    const why = whyMeaningless(context, { node, unit }) ?? (await whyDenied(context, wish));
     if (why === undefined) allowed.push({ node, unit });
     else {
       emit({ phase: 'failed', node, unit, error: why });

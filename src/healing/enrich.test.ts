@@ -46,6 +46,10 @@ test.each([
   ['👩‍👩‍👧‍👦👩‍👩‍👧‍👦👩‍👩‍👧‍👦', 2, '👩‍👩‍👧‍👦…'],
   ['e\u0301e\u0301e\u0301', 2, 'e\u0301…'],
   ['a\x1b[31mb\nc', 20, 'a [31mb c'],
+  ['Error: connect postgres://svc:hunter2@db/app failed', 90, 'Error: connect postgres://***@db/app failed'],
+  ['at https://svc:a/b@c@db:5432/app, then postgres://db/app', 90, 'at https://***@db:5432/app, then postgres://db/app'],
+  ['cut before: postgres://svc:hunter2@db/app', 30, 'cut before: postgres://***@db…'],
+  ['host=db password=hunter2 user=svc', 90, 'host=db password=*** user=svc'],
 ])('%j in %i characters is %j', (text, most, cut) => {
   expect(shorten(text, most)).toBe(cut);
 });

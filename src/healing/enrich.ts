@@ -33,10 +33,10 @@ export async function enrich(
   return texts;
 }
 
-/** At most so many characters as a person counts them: never half of one. */
+/** At most so many characters as a person counts them, never half of one; none of a credential that can be told. */
 export function shorten(text: string, most: number = LONGEST_TEXT): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: the journal holds whatever a program wrote
-  const plain = text.replace(/[\x00-\x1f\x7f-\x9f]+/g, ' ').trim();
+  const plain = withoutCredentials(text.replace(/[\x00-\x1f\x7f-\x9f]+/g, ' ').trim());
   if (plain.length <= most) return plain;
   const characters: string[] = [];
   for (const { segment } of new Intl.Segmenter().segment(plain.slice(0, 40 * most))) {
@@ -44,4 +44,11 @@ export function shorten(text: string, most: number = LONGEST_TEXT): string {
     characters.push(segment);
   }
   return characters.join('');
+}
+
+/** Programs complain with the whole URL that they could not reach, and drivers with the whole connection string. */
+function withoutCredentials(text: string): string {
+  return text
+    .replace(/\b([a-z][a-z0-9+.-]*:\/\/)\S*@/gi, '$1***@')
+    .replace(/\b((?:password|passwd|pwd|secret|token)=)[^\s&;,]+/gi, '$1***');
 }

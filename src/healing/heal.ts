@@ -2,19 +2,22 @@ import type { UnitAction, UnitActionResult } from '../actions/unit-action-querie
 import type { UnitDoor } from '../actions/unit-door.ts';
 import type { UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitManager } from '../actions/unit-manager.ts';
+import { orAborted } from '../runtime/abort.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
 import type { HealLimits } from './budget.ts';
 import { type Detector, needsHealing, type UnitHealth } from './detect.ts';
 import { enrich } from './enrich.ts';
-import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
+import { runStartJob, STAYED_UP, settle, UNWATCHED } from './settle.ts';
 
 export interface HealEvent {
-  phase: 'starting' | 'healed' | 'failed' | 'done';
+  phase: 'starting' | 'healed' | 'failed' | 'left_alone' | 'done';
   node: string;
-  /** Null for `done`, which is about all of them. */
+  /** Null for what is about all of them. */
   unit: string | null;
   error?: string;
+  /** Of a unit that is left alone. */
+  why?: string;
 }
 
 /** Who heals, and why. */
@@ -28,6 +31,7 @@ export interface Healer {
 export type UnitHealed =
   /** `healedBy`: somebody else had it under way; their result is told. */
   | { outcome: 'healed'; unit: string; healedBy?: string }
+  /** `error` says what was seen of the unit, never what it wrote. */
   | { outcome: 'failed'; unit: string; error: string }
   /** It was up already, or (automatic) is no case for healing any more. */
   | { outcome: 'not_needed'; unit: string; why: string }
@@ -51,7 +55,10 @@ export type HealListener = (event: HealEvent) => void;
 
 const LANES = 8;
 
-/** Reset-failed, start, and a watch that it stays up; one unit, under its lease, within its budget. */
+/**
+ * Reset-failed, start, and a watch that it stays up; one unit, under its lease, within its budget. With the signal nobody watches any
+ * more, and what was begun goes on.
+ */
 export async function healUnit(
   dependencies: HealDependencies,
   asked: string,
@@ -70,32 +77,45 @@ export async function healUnit(
     if (!healer.automatic) emit({ phase: 'failed', node, unit, error: acted.message });
     return { outcome: 'refused', unit, refused: acted.refused, why: acted.message, againInSeconds };
   }
-  if (acted.outcome === 'not_needed') return { outcome: 'not_needed', unit, why: acted.error ?? 'it is up' };
+  if (acted.outcome === 'not_needed') return leaveAlone(acted.error ?? 'it is up');
   if (acted.outcome === 'done') return succeed();
   return fail(acted.error ?? 'nobody can tell');
+
+  function leaveAlone(why: string): UnitHealed {
+    if (!healer.automatic) emit({ phase: 'left_alone', node, unit, why });
+    return { outcome: 'not_needed', unit, why };
+  }
 
   function succeed(healedBy?: string): UnitHealed {
     emit({ phase: 'healed', node, unit });
     return { outcome: 'healed', unit, ...(healedBy === undefined ? {} : { healedBy }) };
   }
 
-  function fail(error: string): UnitHealed {
-    emit({ phase: 'failed', node, unit, error });
+  /** A program's last words are for the person who asks: what is recorded and logged has none of them. */
+  async function fail(error: string): Promise<UnitHealed> {
+    const words = healer.automatic ? undefined : await readWords();
+    emit({ phase: 'failed', node, unit, error: words === undefined ? error : `${error}; last words: ${words}` });
     return { outcome: 'failed', unit, error };
+  }
+
+  async function readWords(): Promise<string | undefined> {
+    const now = await units.read(unit).catch(() => undefined);
+    return now && (await enrich([now], { journal: dependencies.journal, clock: dependencies.clock })).get(now.unit);
   }
 
   /** A person who asks meanwhile waits for the heal under way, and hears how it went. */
   async function join(id: string, actor: string): Promise<UnitHealed> {
     emit({ phase: 'starting', node, unit });
-    const row = await door.waitFor(id);
+    const row = await orAborted(door.waitFor(id), signal);
+    if (signal?.aborted) return fail(`${actor} is at it, and goes on`);
     if (row?.outcome === 'done') return succeed(actor);
-    if (row?.outcome === 'not_needed') return { outcome: 'not_needed', unit, why: row.error ?? 'it is up' };
+    if (row?.outcome === 'not_needed') return leaveAlone(row.error ?? 'it is up');
     return fail(`${actor}: ${row?.error ?? 'nobody can tell'}`);
   }
 }
 
 async function heal(
-  { units, journal, detector, clock, node, settleMs, healStopped }: HealDependencies,
+  { units, detector, clock, node, settleMs, healStopped }: HealDependencies,
   unit: string,
   healer: Healer,
   emit: HealListener,
@@ -119,13 +139,14 @@ async function heal(
   emit({ phase: 'starting', node, unit });
   // A unit that is inactive has nothing to reset, and systemd may say so.
   await timed('reset_failed', () => units.resetFailed(unit).then(() => 'done', String));
-  const job = await timed('start', () => units.start(unit).catch(String));
+  const job = await timed('start', () => runStartJob({ units, clock }, before, units.start, signal));
   detector.invalidate();
-  if (job !== 'done') return failed(`its start job ended: ${job}`);
+  if (job === UNWATCHED) return end('unknown', job);
+  if (job !== 'done') return end('failed', `its start job ended: ${job}`);
   const verdict = await timed('settle', () => settle({ units, clock, settleMs }, unit, signal));
   detector.invalidate();
   if (verdict === STAYED_UP) return end('done', null);
-  return verdict === UNWATCHED ? end('unknown', verdict) : failed(verdict);
+  return end(verdict === UNWATCHED ? 'unknown' : 'failed', verdict);
 
   function reasonAgainst(seen: UnitHealth): string | null {
     if (seen.activeState !== 'failed' && seen.activeState !== 'inactive') return `it is ${seen.reason}`;
@@ -138,12 +159,6 @@ async function heal(
     const note = await work();
     phases.push({ phase, ms: Math.round(clock.now() - startedAt), note });
     return note;
-  }
-
-  async function failed(problem: string): Promise<UnitActionResult> {
-    const now = await units.read(unit).catch(() => undefined);
-    const words = now && (await enrich([now], { journal, clock })).get(now.unit);
-    return end('failed', words ? `${problem}; last words: ${words}` : problem);
   }
 }
 
@@ -160,23 +175,31 @@ export async function healAll(
   healer: Healer,
   emit: HealListener = () => undefined,
   named?: readonly string[],
+  signal?: AbortSignal,
 ): Promise<HealSummary> {
   const wanted = named ?? (await listBroken(dependencies));
   const results: UnitHealed[] = [];
   const queue = [...new Set(wanted)].values();
   const lane = async () => {
-    for (const unit of queue) results.push(await healOrFail(dependencies, unit, healer, emit));
+    for (const unit of queue) results.push(await healOrFail(dependencies, unit, healer, emit, signal));
   };
   await Promise.all(Array.from({ length: LANES }, lane));
   emit({ phase: 'done', node: dependencies.node, unit: null });
   return summarize(results);
 }
 
-async function healOrFail(dependencies: HealDependencies, unit: string, healer: Healer, emit: HealListener): Promise<UnitHealed> {
+async function healOrFail(
+  dependencies: HealDependencies,
+  unit: string,
+  healer: Healer,
+  emit: HealListener,
+  signal: AbortSignal | undefined,
+): Promise<UnitHealed> {
   try {
-    return await healUnit(dependencies, unit, healer, emit);
+    signal?.throwIfAborted();
+    return await healUnit(dependencies, unit, healer, emit, signal);
   } catch (cause) {
-    const error = cause instanceof Error ? cause.message : String(cause);
+    const error = signal?.aborted ? 'it was not begun any more' : cause instanceof Error ? cause.message : String(cause);
     emit({ phase: 'failed', node: dependencies.node, unit, error });
     return { outcome: 'failed', unit, error };
   }

@@ -252,6 +252,8 @@ export function createUnitManager(
     close: () => {
       stopping.abort();
       connection?.close();
+      // Whoever still waits has gone; the time-out would keep the process.
+      for (const settle of waitingJobs.values()) settle('lost');
       arrival.reject(new BusUnreachable('closed'));
     },
   };

@@ -1,9 +1,11 @@
+import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
 import { runHeal } from '../../src/cli/heal.ts';
 import { showUnits } from '../../src/cli/units.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { openTestContext } from '../support/executor.ts';
 import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
+import { waitFor } from '../support/wait.ts';
 
 const ENV = { RECLAIMD_UNITS: 'a b c w@', RECLAIMD_HEAL_SETTLE: '100ms' };
 
@@ -14,11 +16,14 @@ async function setUp(env: Record<string, string> = {}) {
   const dependencies = context.healDependencies();
   if (!dependencies) throw new Error('no units');
   const lines: string[] = [];
-  const surroundings = { out: (text: string) => lines.push(text) };
+  const interrupt = new AbortController();
+  const surroundings = { out: (text: string) => lines.push(text), signal: interrupt.signal };
   return {
     database,
     units,
     lines,
+    interrupt: () => interrupt.abort(),
+    events: () => lines.map((line) => JSON.parse(line)),
     show: (options: { json?: true }) => showUnits(surroundings, context, dependencies, options),
     heal: (names: string[], options: { json?: true; reason?: string } = {}) =>
       runHeal(surroundings, context, names, { actor: 'ann@desk', ...options }),
@@ -77,7 +82,8 @@ test('heal without names heals all that need it: a line of JSON for each event, 
 test.each([
   ['one failed', ['a', 'b'], 1, /healed b\.service; failed a\.service/],
   ['one is not allowed', ['b', 'sshd'], 3, /healed b\.service; refused sshd\.service/],
-  ['one of another node', ['elsewhere:b'], 3, /refused elsewhere:b\.service/],
+  ['one of another node', ['elsewhere:b'], 3, /refused elsewhere:b\.service \(there is no node elsewhere/],
+  ['a template without instances', ['w@'], 3, /refused w@\.service \(no instance of w@\.service is known/],
   ['this node, spelled out', ['test:b'], 0, /healed b\.service/],
   ['one nobody knows', ['c'], 1, /failed c\.service .*no such unit/],
 ])('exit code and summary: %s', async (_, names, code, said) => {
@@ -88,6 +94,60 @@ test.each([
   expect(await heal(names)).toBe(code);
   expect(lines.at(-1)).toMatch(said);
 });
+
+test('a template stands for its instances that are broken', async () => {
+  const { units, lines, heal } = await setUp();
+  units.set('w@1.service', FAILED);
+  units.set('w@2.service', {});
+  units.set('w@3.service', FAILED);
+  units.set('a.service', FAILED);
+  expect(await heal(['w@'])).toBe(0);
+  expect(lines.at(-1)).toMatch(/^healed w@[13]\.service, w@[13]\.service$/);
+  expect(units.calls.filter((call) => call.startsWith('start')).sort()).toEqual(['start w@1.service', 'start w@3.service']);
+});
+
+test('--json tells the end of every unit, and of those that are left alone why', async () => {
+  const { units, heal, events } = await setUp();
+  units.set('a.service', {});
+  expect(await heal(['a'], { json: true })).toBe(0);
+  expect(events()).toEqual([
+    { phase: 'left_alone', node: 'test', unit: 'a.service', why: 'it is active (running)' },
+    { phase: 'done', node: 'test', unit: null },
+  ]);
+});
+
+test('--json tells that systemd cannot be asked', async () => {
+  const { units, heal, events } = await setUp();
+  units.setBus(false);
+  expect(await heal([], { json: true })).toBe(1);
+  expect(events()).toEqual([
+    { phase: 'failed', node: 'test', unit: null, error: 'the bus went away' },
+    { phase: 'done', node: 'test', unit: null },
+  ]);
+  await expect(heal([])).rejects.toThrow('the bus went away');
+});
+
+test.each(['a heal of its own', 'a heal that it joined'])(
+  'an interrupt ends the watching of %s at once, and says what goes on',
+  async (which) => {
+    const { database, units, lines, heal, interrupt } = await setUp();
+    units.set('a.service', FAILED);
+    units.onStart('a.service', { takesMs: 10_000 });
+    if (which === 'a heal that it joined')
+      await database.query(
+        `INSERT INTO unit_action (host, node, unit, action, actor, automatic, lease_until)
+       VALUES ($1, 'test', 'a.service', 'unit_heal', 'bob@desk', false, now() + interval '1 hour')`,
+        [hostname()],
+      );
+    const healed = heal(['a']);
+    await waitFor('its beginning', () => lines.some((line) => line.includes('starting')));
+    const startedAt = performance.now();
+    interrupt();
+    expect(await healed).toBe(1);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(lines.at(-1)).toMatch(which === 'a heal of its own' ? /nobody could watch/ : /bob@desk is at it, and goes on/);
+  },
+);
 
 test('a unit that is up is left alone', async () => {
   const { units, lines, heal } = await setUp();

@@ -65,16 +65,61 @@ test('a failed unit is reset, started and watched; the intent, the result and th
   ]);
 });
 
-test('a unit that ends again while it settles is not healed, and its last words are told', async () => {
-  const { units, healing } = await setUp();
+test('a unit that ends again while it settles is not healed; who asks hears its last words, no record does', async () => {
+  const { database, units, healing, events, emit } = await setUp();
   units.set('a.service', FAILED);
   units.onStart('a.service', { diesAfterMs: 150 });
-  units.lastLines.set('a.service', ['cannot open the queue']);
-  const healed = await healUnit(healing, 'a.service', PERSON);
-  expect(healed).toMatchObject({
-    outcome: 'failed',
-    error: expect.stringMatching(/it was failed .*exited with status 1.*cannot open the queue/),
-  });
+  units.lastLines.set('a.service', ['cannot open postgres://svc:hunter2@db/app']);
+  const healed = await healUnit(healing, 'a.service', PERSON, emit);
+  expect(healed).toMatchObject({ outcome: 'failed', error: expect.stringMatching(/it was failed .*exited with status 1/) });
+  expect(events.at(-1)?.error).toMatch(/exited with status 1.*last words: cannot open postgres:\/\/\*\*\*@db\/app/);
+  const recorded = await database.query('SELECT detail::text FROM audit UNION ALL SELECT to_jsonb(u)::text FROM unit_action u');
+  expect(JSON.stringify([healed, recorded])).not.toMatch(/cannot open|hunter2/);
+});
+
+test.each([
+  ['comes up', 'done', 'healed'],
+  ['does not come up', 'failed', 'failed'],
+])('the bus goes away during a heal, and the unit %s: that is what is told', async (_, job, outcome) => {
+  const { database, units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  units.onStart('a.service', { takesMs: 300, job });
+  const healed = healUnit(healing, 'a.service', PERSON);
+  await waitFor('the start', () => starts(units).length === 1);
+  units.setBus(false);
+  setTimeout(() => units.setBus(true), 1_000);
+  expect(await healed).toMatchObject({ outcome });
+  expect(await actions(database)).toMatchObject([{ outcome: job }]);
+});
+
+test.each([
+  ['its start job', { takesMs: 10_000 }, true],
+  ['a bus that is away', { takesMs: 300 }, false],
+])('with the signal a heal waits for %s no longer: what becomes of it is unknown', async (_, script, isBusUp) => {
+  const { database, units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  units.onStart('a.service', script);
+  const stopping = new AbortController();
+  const healed = healUnit(healing, 'a.service', DAEMON, undefined, stopping.signal);
+  await waitFor('the start', () => starts(units).length === 1);
+  units.setBus(isBusUp);
+  setTimeout(() => stopping.abort(), 500);
+  const startedAt = performance.now();
+  expect(await healed).toMatchObject({ outcome: 'failed', error: expect.stringContaining('nobody could watch') });
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(await actions(database)).toMatchObject([{ outcome: 'unknown' }]);
+});
+
+test('a daemon that is stopped while a heal waits for its start job is stopped at once', async () => {
+  const { url, database, units, service } = await setUp();
+  units.set('a.service', FAILED);
+  units.onStart('a.service', { takesMs: 10_000 });
+  const daemon = await startTestDaemon(url, ENV, { units: service });
+  await waitFor('the start', () => starts(units).length === 1);
+  const startedAt = performance.now();
+  await daemon.stop();
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(await actions(database)).toMatchObject([{ outcome: 'unknown' }]);
 });
 
 test('a start job that fails is a failed heal', async () => {

@@ -36,6 +36,7 @@ export function createScriptedUnits(): ScriptedUnits {
   const survivors = new Map<string, number[]>();
   let broken: Error | undefined;
   let isBusUp = true;
+  let absences = 0;
   let looks = 0;
 
   function set(unit: string, status: Partial<UnitStatus>): void {
@@ -100,16 +101,23 @@ export function createScriptedUnits(): ScriptedUnits {
 
   async function runJob(kind: 'start' | 'restart', unit: string): Promise<string> {
     calls.push(`${kind} ${unit}`);
+    const absencesBefore = absences;
     const { job = 'done', diesAfterMs, takesMs = 0 } = scripts.get(unit) ?? {};
     await new Promise((done) => setTimeout(done, takesMs));
     if (job !== 'done') {
       fail(unit);
-      return job;
+      return told(job);
     }
     processes.set(unit, survivors.get(unit) ?? []);
     set(unit, { activeState: 'active', subState: 'running', result: 'success', invocationId: randomUUID().replaceAll('-', '') });
     if (diesAfterMs !== undefined) setTimeout(() => fail(unit), diesAfterMs);
-    return job;
+    return told(job);
+
+    /** The job goes on without the bus; its result is lost. */
+    function told(result: string): string {
+      if (absences !== absencesBefore) throw new Error(`the bus went away while ${unit} was at its job`);
+      return result;
+    }
   }
 
   return {
@@ -128,6 +136,7 @@ export function createScriptedUnits(): ScriptedUnits {
     onStart: (unit, script) => scripts.set(unit, script),
     setBus: (isUp) => {
       isBusUp = isUp;
+      if (!isUp) absences += 1;
       if (isUp) for (const { onChange } of watchers) onChange({ kind: 'reconnected' });
     },
     breakListing: (error) => {
