@@ -22,7 +22,8 @@ export function fenceUnit(
     if (!before || !(await stillHangs(before))) return resultOf(before, 'not_needed', 'its worker does not hang any more');
     const old = await units.listProcesses(unit);
     const restarted = await restart(dependencies, before, signal);
-    const left = restarted.outcome === 'unknown' ? [] : await listLeft(dependencies, unit, old);
+    if (restarted.outcome !== 'done') return restarted;
+    const left = await listLeft(dependencies, unit, old);
     if (left.length === 0) return restarted;
     return { ...restarted, outcome: 'failed', error: `it was restarted, but of its life before the processes ${left.join(', ')} are left` };
   });

@@ -95,12 +95,34 @@ describeWithMachine('workers that are units', () => {
     expect(await fleet.database.query('SELECT FROM unit_action')).toEqual([]);
   });
 
-  test('a watchdog that kills is told apart', async () => {
+  test('a watchdog that kills and a lack of memory are told apart', async () => {
     const fleet = await createMachineFleet();
-    const machine = await fleet.addMachine('alpha', { service: 'Restart=no\nWatchdogSec=1500ms\nNotifyAccess=all' });
+    const machine = await fleet.addMachine('alpha', {
+      env: { RECLAIMD_HEAL: 'off' },
+      service: 'Restart=no\nWatchdogSec=8s\nNotifyAccess=all',
+    });
+    const crashes = (count: number) =>
+      waitFor(
+        `${count} crashes`,
+        async () => {
+          const rows = await fleet.database.query<{ unit: string; result: string }>('SELECT unit, result FROM unit_crash ORDER BY unit');
+          return rows.length === count && rows;
+        },
+        30_000,
+      );
     await machine.run('systemctl', ['start', 'worker@1']);
-    const crash = await waitFor('the crash', async () => (await fleet.database.query('SELECT result FROM unit_crash'))[0], 30_000);
-    expect(crash).toEqual({ result: 'watchdog' });
+    await waitForAdopted(fleet, 'alpha', 1);
+    expect(await crashes(1)).toEqual([{ unit: 'worker@1.service', result: 'watchdog' }]);
+    const worker = /^ExecStart=.*$/m.exec(await machine.run('cat', ['/etc/systemd/system/worker@.service']))?.[0];
+    await machine.writeUnit('hungry.service', `[Service]\n${worker}\n`);
+    await machine.run('systemctl', ['start', 'hungry']);
+    await waitForAdopted(fleet, 'alpha', 1);
+    // The machine has no memory of its own to run out of: what systemd-oomd leaves on the control group of a unit that it kills.
+    const group = `/sys/fs/cgroup${await machine.property('hungry', 'ControlGroup')}`;
+    const mark = 'import os, sys; [os.setxattr(sys.argv[1], name, b"1") for name in ("user.oomd_ooms", "user.oomd_kill")]';
+    await machine.run('/usr/bin/python3', ['-c', mark, group]);
+    await machine.run('systemctl', ['kill', '--signal=KILL', 'hungry']);
+    expect((await crashes(2))[0]).toEqual({ unit: 'hungry.service', result: 'oom-kill' });
   });
 
   test('after a power cut no old pid is believed, and the jobs are back', async () => {
@@ -122,21 +144,52 @@ describeWithMachine('workers that are units', () => {
     expect(await fleet.database.query('SELECT proof FROM executor WHERE id = $1', [life?.id])).toEqual([{ proof: 'host_rebooted' }]);
   });
 
-  test('RECLAIMD_HUNG_AFTER: the unit of a worker that hangs is restarted, and only then are its jobs given back', async () => {
-    const fleet = await createMachineFleet();
-    const machine = await fleet.addMachine('alpha', { env: { RECLAIMD_HUNG_AFTER: '10s' } });
-    await fleet.boss.send('mail', {});
-    await machine.run('systemctl', ['start', 'worker@1']);
-    const [life] = await waitForAdopted(fleet, 'alpha', 1);
-    await waitFor('the job to be active', async () => (await fleet.boss.findJobs('mail'))[0]?.state === 'active');
-    await machine.run('kill', ['-STOP', String(life?.pid)]);
-    await waitFor('another life to run it', async () => (await fleet.boss.findJobs('mail'))[0]?.retryCount === 1, 50_000);
-    // systemd wakes what it stops: the old life says goodbye, or is killed after its time.
-    expect(
-      await fleet.database.query('SELECT proof IS NOT NULL OR stopped_at IS NOT NULL AS ended FROM executor WHERE id = $1', [life?.id]),
-    ).toEqual([{ ended: true }]);
-    expect(await fleet.database.query('SELECT action, actor, automatic FROM unit_action')).toEqual([
-      { action: 'unit_restart', actor: 'reclaimd@alpha', automatic: true },
+  test('RECLAIMD_HUNG_AFTER: the unit of a worker that hangs is restarted, and only what is proven gone is given back', async () => {
+    const fleet = await createMachineFleet([{ name: 'mail', retryLimit: 5 }]);
+    const env = { RECLAIMD_HUNG_AFTER: '10s', RECLAIMD_UNITS: 'worker@ wrapped' };
+    // Woken by the stop, it says no goodbye: it is killed at the end of its time.
+    const machine = await fleet.addMachine('alpha', { env, service: 'Restart=always\nRestartSec=100ms\nKillSignal=SIGCONT' });
+    const worker = /^ExecStart=(.*)$/m.exec(await machine.run('cat', ['/etc/systemd/system/worker@.service']))?.[1] ?? '';
+    // Its worker outlives every stop of it.
+    const wrapped = `[Service]\nExecStart=/bin/sh -c 'test -e /run/again || { touch /run/again; "$$@" & }; wait; exec sleep 600' wrapper ${worker}\nKillMode=process\n`;
+    await machine.writeUnit('wrapped.service', wrapped);
+    await fleet.boss.insert('mail', [{}, {}]);
+    await machine.run('systemctl', ['start', 'worker@1', 'wrapped']);
+    const lives = await waitForAdopted(fleet, 'alpha', 2);
+    await waitFor('the jobs to be active', async () => (await fleet.boss.findJobs('mail')).every(({ state }) => state === 'active'));
+    for (const { pid } of lives) await machine.run('kill', ['-STOP', String(pid)]);
+    const ended = await waitFor(
+      'both restarts to end',
+      async () => {
+        const rows = await fleet.database.query<{ unit: string; outcome: string; error: string | null }>(
+          `SELECT unit, action, actor, automatic, outcome, error FROM unit_action WHERE outcome <> 'not_needed' ORDER BY unit`,
+        );
+        return rows.length === 2 && rows;
+      },
+      60_000,
+    );
+    const [plain, survivor] = ['worker@1.service', 'wrapped.service'].map((unit) => lives.find((life) => life.unit === unit));
+    const asked = { action: 'unit_restart', actor: 'reclaimd@alpha', automatic: true };
+    expect(ended).toEqual([
+      { ...asked, unit: 'worker@1.service', outcome: 'done', error: null },
+      { ...asked, unit: 'wrapped.service', outcome: 'failed', error: expect.stringContaining(`processes ${survivor?.pid} are left`) },
     ]);
+    const pidsOf = async (unit: string) =>
+      machine.run('cat', [`/sys/fs/cgroup${await machine.property(unit, 'ControlGroup')}/cgroup.procs`]);
+    expect((await pidsOf('worker@1')).split('\n')).not.toContain(String(plain?.pid));
+    expect((await pidsOf('wrapped')).split('\n')).toContain(String(survivor?.pid));
+    await waitFor('another life to run the job', async () =>
+      (await fleet.boss.findJobs('mail')).some(({ retryCount }) => retryCount === 1),
+    );
+    expect(
+      await fleet.database.query(
+        `SELECT r.executor_id AS executor, r.recovered_at >= e.dead_at AS "afterItsEnd" FROM recovery r JOIN executor e ON e.id = r.executor_id`,
+      ),
+    ).toEqual([{ executor: plain?.id, afterItsEnd: true }]);
+    await machine.run('kill', ['-KILL', String(survivor?.pid)]);
+    await waitFor('the other job to be back', async () =>
+      (await fleet.boss.findJobs('mail')).every(({ state, retryCount }) => state === 'retry' || retryCount === 1),
+    );
+    expect((await fleet.database.query(`SELECT FROM unit_action WHERE unit = 'wrapped.service'`)).length).toBe(1);
   });
 });
