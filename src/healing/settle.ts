@@ -27,7 +27,8 @@ export async function runStartJob(
     const after = await awaitArrival(dependencies, before.unit, signal);
     if (!after) return UNWATCHED;
     if (isUp(after) && after.invocationId !== before.invocationId) return 'done';
-    return error instanceof Error ? error.message : String(error);
+    // With the error's name: `doctor` tells a denial by it.
+    return String(error);
   }
 }
 
