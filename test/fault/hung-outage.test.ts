@@ -51,11 +51,14 @@ test('Postgres away for longer than RECLAIMD_HUNG_AFTER: no unit of a living wor
     return rows.length === 1;
   });
 
+  // Not a word of its own before the daemon has looked at it again.
+  worker.kill('SIGSTOP');
   await postgres.stop();
   await postgres.inTheDark(...AN_HOUR_PASSES);
   await postgres.start();
   await waitFor('our connection to be back', () => database.query('SELECT 1').then(Boolean, () => false));
   await waitFor('it to be looked upon as hung', async () => (await verdict()) === 'hung');
+  worker.kill('SIGCONT');
   await waitFor('it to be alive again', async () => (await verdict()) === 'alive');
   expect(units.calls).toEqual([]);
 

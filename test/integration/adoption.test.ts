@@ -98,8 +98,9 @@ test('sessions that outlive the process refute that it was the executor', async 
   const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
   const child = await registerProcess(database, 'e');
   const executor = await createExecutor(url, database, 'e');
-  await database.query('UPDATE executor SET host = $1 WHERE id = $2', [hostname(), 'e']);
   await executor.fetch('work');
+  // Only whoever has beaten lately is adopted.
+  await database.query('UPDATE executor SET host = $1, beat_at = now(), beat_seconds = 30 WHERE id = $2', [hostname(), 'e']);
   const { adopt, watch, size, deaths } = createTestAdoption(database);
   await adopt();
   expect(size()).toBe(1);

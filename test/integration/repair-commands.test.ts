@@ -178,7 +178,7 @@ test('without pg-boss a unit is repaired all the same; repairs of jobs are refus
     signal: new AbortController().signal,
   };
   expect(await preview(surroundings, 'unit_heal', ['far:app'], ANN)).toBe(0);
-  const token = /reclaimd execute (\S+) --reason/.exec(lines.join('\n'))?.[1] ?? '';
+  const token = /reclaimd execute (\S+) /.exec(lines.join('\n'))?.[1] ?? '';
   expect(await execute(surroundings, token, { ...ANN, reason: 'its disk is mended' })).toBe(0);
   expect(units.calls).toContain('start app.service');
   lines.length = 0;

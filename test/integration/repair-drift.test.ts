@@ -171,7 +171,7 @@ describe('a beat that nobody has taken over yet', () => {
       fallSilent: async (proof: string | null) => {
         await database.query(
           `UPDATE executor SET beat_at = now() - interval '10 minutes', session_at = NULL, started_at = started_at - interval '20 minutes',
-             application_name = 'elsewhere', proof = $2::text, dead_at = CASE WHEN $2::text IS NOT NULL THEN now() - interval '5 minutes' END WHERE id = $1`,
+             application_name = 'elsewhere', proof = $2::text, dead_at = CASE WHEN $2::text IS NOT NULL THEN now() END WHERE id = $1`,
           [executorId, proof],
         );
         for (const table of ['attempt_a', 'attempt_b']) await database.query(`UPDATE ${table} SET application_name = 'elsewhere'`);

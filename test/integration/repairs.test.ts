@@ -148,7 +148,7 @@ describe('a preview', () => {
     ['job_retry', ['mail/00000000-0000-0000-0000-000000000000'], {}, 'impossible', 'no such job'],
     ['job_retry', ['mail/00000000-0000-0000-0000-000000000000'], { policy: 'fail' }, 'target', 'takes no policy'],
     ['executor_rescue', ['nobody'], {}, 'target', 'no executor nobody'],
-    ['executor_rescue', ['worker'], {}, 'impossible', 'alive'],
+    ['executor_rescue', ['worker'], {}, 'impossible', 'may be at work'],
     ['executor_rescue', ['worker'], { policy: 'hold' }, 'target', 'restart, fail or discard'],
   ])('of %s on %j with %j is refused early: %s', async (action, targets, more, refused, message) => {
     const { preview } = await createDesk();

@@ -82,7 +82,9 @@ test('a dry run says what it would do when that changes, not at every sweep', as
   await waitFor('the first word', () => said().length > 0);
   await passesOf('sweep', at?.url);
   expect(said()).toEqual([1]);
-  await executor.fetch('work');
+  const other = await createExecutor(url, database, 'other');
+  await other.fetch('work');
+  await other.die();
   await waitFor('the second word', () => said().length > 1);
   await passesOf('sweep', at?.url);
   expect(said()).toEqual([1, 2]);
