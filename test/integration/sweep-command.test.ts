@@ -16,7 +16,9 @@ test('the sweep of one executor takes that one, and says so where there is none 
   const sweep = async (executor: string) => {
     const printed: string[] = [];
     const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => printed.push(text), signal: new AbortController().signal };
-    await createProgram(surroundings, '0', () => undefined).parseAsync(['sweep', '--json', '--actor', 'ann@desk', '--executor', executor], { from: 'user' });
+    await createProgram(surroundings, '0', () => undefined).parseAsync(['sweep', '--json', '--actor', 'ann@desk', '--executor', executor], {
+      from: 'user',
+    });
     return JSON.parse(printed[0] ?? 'null') as unknown;
   };
   await expect(sweep('nope')).rejects.toThrow('no such executor: nope');
