@@ -70,6 +70,7 @@ const COMMANDS_INTERVAL_MS = 5_000;
 const LIVES_INTERVAL_MS = 10_000;
 /** Counting what is due reads whole tables. */
 const RETENTION_LOOK_MS = 15 * 60_000;
+const RETENTION_LOOK_LIMIT_MS = 120_000;
 /** The schedules of a fleet come due within minutes of each other: one of them prunes. */
 const RETENTION_TURN_MS = 30 * 60_000;
 const GAUGES_INTERVAL_MS = 10_000;
@@ -286,6 +287,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   definitions.push({
     name: 'retention',
     intervalMs: RETENTION_LOOK_MS,
+    passLimitMs: config.retentionBudgetMs + RETENTION_LOOK_LIMIT_MS,
     // What is due is read beside pg-boss's jobs.
     pass: when(canSee, async () => {
       if (retention.takeDue() && !config.dryRun) return turn('retention', RETENTION_TURN_MS, passes.retentionTurn)();
