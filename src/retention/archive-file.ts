@@ -18,6 +18,12 @@ export interface Manifest {
   schemaVersion: number;
 }
 
+/** Records as one text, a JSON value a line. */
+export interface JsonLines {
+  rows: number;
+  lines: string;
+}
+
 export class ArchiveNotWritten extends Error {
   override readonly name = 'ArchiveNotWritten';
 }
@@ -38,10 +44,10 @@ export const manifestName = (name: string) => `${name.slice(0, -ENDING.length)}.
 export async function writeArchiveFile(
   directory: string,
   name: string,
-  records: readonly string[],
+  { lines }: JsonLines,
   about: Omit<Manifest, 'file' | 'bytes' | 'sha256'>,
 ): Promise<Manifest> {
-  const content = await promisify(gzip)(`${records.join('\n')}\n`);
+  const content = await promisify(gzip)(`${lines}\n`);
   const manifest = { file: name, ...about, bytes: content.length, sha256: digest(content) };
   try {
     await writeWhole(directory, name, content);

@@ -1,5 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
-import { manifestName, writeArchiveFile } from './archive-file.ts';
+import { type JsonLines, manifestName, writeArchiveFile } from './archive-file.ts';
 import type { RecordName } from './classes.ts';
 import type { Run } from './runs.ts';
 
@@ -10,7 +10,7 @@ export interface FileArchive {
   kind: 'files';
   directory: string;
   /** Writes one file, whole and on disk, and registers it in the transaction of what it archives. @returns its name. */
-  write(tx: Sql, name: RecordName, records: readonly string[]): Promise<string>;
+  write(tx: Sql, name: RecordName, records: JsonLines): Promise<string>;
 }
 
 /** The archive of one run. Its files are named for the run, so that those that it never registered are known. */
@@ -25,14 +25,14 @@ export function openArchive(run: Run, directory: string | undefined, schemaVersi
       const name = fileName(recordName, run, number);
       const { bytes, sha256 } = await writeArchiveFile(directory, name, records, {
         class: recordName,
-        rows: records.length,
+        rows: records.rows,
         node: run.node,
         run: run.id,
         schemaVersion,
       });
       await tx.query(
         'INSERT INTO archive_file (run_id, class, node, directory, name, rows, bytes, sha256) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)',
-        [run.id, recordName, run.node, directory, name, records.length, bytes, sha256],
+        [run.id, recordName, run.node, directory, name, records.rows, bytes, sha256],
       );
       return name;
     },

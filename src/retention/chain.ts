@@ -57,15 +57,10 @@ async function readCutoff(sql: Sql, seconds: number): Promise<string> {
 }
 
 async function keep(tx: Sql, events: readonly ArchivedEvent[], archive: ArchiveTarget) {
-  if (archive.kind === 'files')
-    return {
-      archiveId: null,
-      archiveFile: await archive.write(
-        tx,
-        'audit',
-        events.map((event) => JSON.stringify(event)),
-      ),
-    };
+  if (archive.kind === 'files') {
+    const lines = events.map((event) => JSON.stringify(event)).join('\n');
+    return { archiveId: null, archiveFile: await archive.write(tx, 'audit', { rows: events.length, lines }) };
+  }
   const [row] = await tx.query<{ id: string }>(`INSERT INTO archive (class, record) VALUES ('audit', $1) RETURNING id::text`, [
     JSON.stringify({ events }),
   ]);

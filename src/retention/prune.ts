@@ -42,8 +42,9 @@ const PAUSE_MS = 5;
 /** A statement's time that batches are made for, and the pages of the first. */
 const AIM_MS = 100;
 const FIRST_PAGES = 64;
-/** Bounds the rows that an archive's file, and this process, take at once. */
 const MOST_PAGES = 256;
+/** What goes to a file passes through this process, whole: a few thousand rows at once. */
+const MOST_PAGES_TO_FILE = 32;
 
 /**
  * Archives and removes what is due, class by class, in bounded batches, each of which does both or neither. What fails in one class keeps
@@ -135,7 +136,8 @@ async function* rowBatches(
   seconds: number,
 ): AsyncGenerator<Pruned> {
   const end = await countPages(database, recordClass.table);
-  let size = FIRST_PAGES;
+  const most = recordClass.archived && archive.kind === 'files' ? MOST_PAGES_TO_FILE : MOST_PAGES;
+  let size = Math.min(FIRST_PAGES, most);
   for (let from = 0; from < end; ) {
     const startedAt = clock.now();
     const range = { from, to: from + size };
@@ -147,7 +149,7 @@ async function* rowBatches(
     from = range.to;
     const took = clock.now() - startedAt;
     if (took > 2 * AIM_MS) size = Math.max(1, Math.floor(size / 2));
-    else if (took < AIM_MS / 2) size = Math.min(MOST_PAGES, size * 2);
+    else if (took < AIM_MS / 2) size = Math.min(most, size * 2);
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Sql } from '../postgres/database.ts';
 import type { ArchiveTarget } from './archive.ts';
+import type { JsonLines } from './archive-file.ts';
 import { isDue, type RecordClass } from './classes.ts';
 
 /** Pages of a table, the last one not included. */
@@ -34,17 +35,14 @@ export async function pruneRows(
   await tx.query(`SET LOCAL lock_timeout = '${LOCK_WAIT}'`);
   if (!recordClass.archived) return { pruned: await tx.execute(remove, values), archived: 0 };
   if (archive.kind === 'files') {
-    const gone = await tx.query<{ record: string }>(
-      `WITH gone AS (${remove} RETURNING r.*) SELECT (${record})::text AS record FROM gone`,
+    // One text, not thousands of rows: this process only compresses it.
+    const [gone = { rows: 0, lines: '' }] = await tx.query<JsonLines>(
+      `WITH gone AS (${remove} RETURNING r.*)
+       SELECT count(*)::int AS rows, coalesce(string_agg((${record})::text, E'\\n'), '') AS lines FROM gone`,
       values,
     );
-    if (gone.length > 0)
-      await archive.write(
-        tx,
-        name,
-        gone.map((row) => row.record),
-      );
-    return { pruned: gone.length, archived: gone.length };
+    if (gone.rows > 0) await archive.write(tx, name, gone);
+    return { pruned: gone.rows, archived: gone.rows };
   }
   const [counts = { pruned: 0, archived: 0 }] = await tx.query<Pruned>(
     `WITH gone AS (${remove} RETURNING r.*), kept AS (INSERT INTO archive (class, record) SELECT '${name}', ${record} FROM gone RETURNING 1)
