@@ -290,7 +290,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     passLimitMs: config.retentionBudgetMs + RETENTION_LOOK_LIMIT_MS,
     // What is due is read beside pg-boss's jobs.
     pass: when(canSee, async () => {
-      if (retention.takeDue() && !config.dryRun) return turn('retention', RETENTION_TURN_MS, passes.retentionTurn)();
+      if (retention.takeDue() && !config.dryRun)
+        return turn('retention', RETENTION_TURN_MS, passes.retentionTurn)().catch((error: unknown) => {
+          retention.putBack();
+          throw error;
+        });
       await passes.readRetention();
       return undefined;
     }),

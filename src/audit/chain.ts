@@ -17,6 +17,8 @@ import {
 
 /** Rows sealed in one transaction, and read at once when the chain is verified. */
 const PAGE = 1_000;
+/** So long the database keeps what it has moved to the archive, whatever the period. */
+const UNIT_KEPT_SECONDS = 30 * 86_400;
 /** Named at most; their count is exact up to this. */
 const MOST_PROBLEMS = 100;
 
@@ -95,6 +97,8 @@ export async function verifyAudit(sql: Sql, expected?: ExpectedHead): Promise<Au
   };
   const start = await findCheckpoint(sql);
   const walked: Walk = { position: start?.position ?? 0, chainHash: start?.chainHash ?? GENESIS, checked: 0 };
+  if (start && !start.kept && start.archivedSeconds < UNIT_KEPT_SECONDS)
+    report(`the events ${start.firstPosition} to ${start.position} are gone from the archive`, start.firstPosition);
   for (const { position, seq } of await listSealed(sql, 0, 1))
     if (position <= walked.position)
       report(`the seal lies before the checkpoint ${walked.position}, where the chain begins`, position, seq);

@@ -11,10 +11,14 @@ export interface Checkpoint {
   archiveId: string | null;
   archiveFile: string | null;
   archivedSeconds: number;
+  /** Whether the archive says that it has the unit. */
+  kept: boolean;
 }
 
 const COLUMNS = `position::float8 AS position, chain_hash AS "chainHash", first_position::float8 AS "firstPosition", before_hash AS "beforeHash",
-  archive_id::text AS "archiveId", archive_file AS "archiveFile", extract(epoch FROM now() - archived_at)::float8 AS "archivedSeconds"`;
+  archive_id::text AS "archiveId", archive_file AS "archiveFile", extract(epoch FROM now() - archived_at)::float8 AS "archivedSeconds",
+  EXISTS (SELECT FROM archive a WHERE a.id = archive_id AND a.class = 'audit')
+    OR EXISTS (SELECT FROM archive_file f WHERE f.name = archive_file AND f.class = 'audit') AS kept`;
 
 /** Where what is left of the chain begins; undefined where nothing was ever archived. */
 export async function findCheckpoint(sql: Sql): Promise<Checkpoint | undefined> {

@@ -8,7 +8,7 @@ const BEHIND_PERIODS = 2;
 /** Opens an incident for each class whose due rows are older than twice their period; resolves those that have caught up. */
 export function projectBehind(sql: Sql, node: string, classes: readonly ClassStatus[]): Promise<IncidentChanges> {
   const behind = classes.filter(
-    ({ due, keptSeconds, oldestSeconds }) => due > 0 && keptSeconds !== null && (oldestSeconds ?? 0) > BEHIND_PERIODS * keptSeconds,
+    ({ keptSeconds, oldestDueSeconds }) => keptSeconds !== null && (oldestDueSeconds ?? 0) > BEHIND_PERIODS * keptSeconds,
   );
   const findings = behind.map(({ name, due, keptSeconds }) => ({
     class: 'retention_behind' as const,

@@ -3,7 +3,7 @@ import { GENESIS } from '../audit/hash.ts';
 import { listSealed } from '../audit/queries.ts';
 import { type ArchivedEvent, checkUnit } from '../audit/unit.ts';
 import type { Sql } from '../postgres/database.ts';
-import type { ArchiveTarget } from './archive.ts';
+import type { ArchiveTarget, FileArchive } from './archive.ts';
 import type { Pruned } from './rows.ts';
 
 /** Events that go to the archive as one unit. */
@@ -34,13 +34,8 @@ export async function pruneChain(tx: Sql, seconds: number, archive: ArchiveTarge
   });
   if (problem)
     throw new Error(`event ${problem.seq} of the audit: ${problem.what}: nothing is archived before \`reclaimd audit verify\` is at peace`);
-  const place = await keep(tx, events, archive);
-  const [removed] = await tx.query<{ count: number }>('SELECT prune_audit($1, $2, $3, $4) AS count', [
-    last.position,
-    last.chainHash,
-    place.archiveId,
-    place.archiveFile,
-  ]);
+  const file = archive.kind === 'files' ? await writeUnit(tx, events, archive) : null;
+  const [removed] = await tx.query<{ count: number }>('SELECT prune_audit($1, $2, $3) AS count', [last.position, last.chainHash, file]);
   if (removed?.count !== events.length)
     throw new Error(`${removed?.count} of ${events.length} archived events were removed: the batch was rolled back`);
   return { pruned: events.length, archived: events.length };
@@ -49,20 +44,14 @@ export async function pruneChain(tx: Sql, seconds: number, archive: ArchiveTarge
 /** Events before it may go: in the form of `at` in the chain, which sorts as text. */
 async function readCutoff(sql: Sql, seconds: number): Promise<string> {
   const [row] = await sql.query<{ cutoff: string }>(
-    `SELECT to_char(least(now() - make_interval(secs => $1), (SELECT min(opened_at) - interval '1 day' FROM incident WHERE resolved_at IS NULL))
+    `SELECT to_char(least(now() - make_interval(secs => $1), (SELECT min(opened_at) - interval '1 day' FROM incident WHERE resolved_at IS NULL AND class <> 'retention_behind'))
        AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS cutoff`,
     [seconds],
   );
   return row?.cutoff ?? '';
 }
 
-async function keep(tx: Sql, events: readonly ArchivedEvent[], archive: ArchiveTarget) {
-  if (archive.kind === 'files') {
-    const lines = events.map((event) => JSON.stringify(event)).join('\n');
-    return { archiveId: null, archiveFile: await archive.write(tx, 'audit', { rows: events.length, lines }) };
-  }
-  const [row] = await tx.query<{ id: string }>(`INSERT INTO archive (class, record) VALUES ('audit', $1) RETURNING id::text`, [
-    JSON.stringify({ events }),
-  ]);
-  return { archiveId: row?.id ?? null, archiveFile: null };
+function writeUnit(tx: Sql, events: readonly ArchivedEvent[], archive: FileArchive): Promise<string> {
+  const lines = events.map((event) => JSON.stringify(event)).join('\n');
+  return archive.write(tx, 'audit', { rows: events.length, lines });
 }

@@ -76,7 +76,7 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     archived: false,
     removal: 'rows',
   },
-  { name: 'nodes', table: 'node', endedAt: 'r.beat_at', archived: false, removal: 'rows' },
+  { name: 'nodes', table: 'node', endedAt: 'r.beat_at', unless: notCited('r.node'), archived: false, removal: 'rows' },
   {
     name: 'incidents',
     table: 'incident',
@@ -86,8 +86,8 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     removal: 'rows',
   },
   { name: 'previews', table: 'repair_preview', endedAt: 'coalesce(r.ended_at, r.expires_at)', archived: false, removal: 'rows' },
-  { name: 'heals', table: 'unit_action', endedAt: 'r.ended_at', archived: true, removal: 'rows' },
-  { name: 'unit_lives', table: 'unit_life', endedAt: 'r.seen_at', archived: false, removal: 'rows' },
+  { name: 'heals', table: 'unit_action', endedAt: 'r.ended_at', unless: notCited('r.unit'), archived: true, removal: 'rows' },
+  { name: 'unit_lives', table: 'unit_life', endedAt: 'r.seen_at', unless: notCited('r.unit'), archived: false, removal: 'rows' },
   {
     name: 'crashes',
     table: 'unit_crash',
@@ -101,14 +101,38 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     name: 'workflows',
     table: 'workflow_instance',
     endedAt: `CASE WHEN r.state IN ('completed', 'failed', 'cancelled') THEN r.updated_at END`,
+    unless: notCited('r.id'),
     archived: false,
     removal: 'rows',
   },
-  { name: 'workflow_actions', table: 'workflow_action', endedAt: 'r.acted_at', archived: false, removal: 'rows' },
-  { name: 'audit', table: 'audit', endedAt: 'r.at', archived: true, removal: 'chain' },
+  {
+    name: 'workflow_actions',
+    table: 'workflow_action',
+    endedAt: 'r.acted_at',
+    unless: notCited(`r.queue || '/' || r.job_id`),
+    archived: false,
+    removal: 'rows',
+  },
+  {
+    name: 'audit',
+    table: 'audit',
+    endedAt: 'r.at',
+    // What happened since a day before the oldest open incident stays.
+    unless: `r.at < coalesce((SELECT min(opened_at) - interval '1 day' FROM incident WHERE resolved_at IS NULL AND class <> 'retention_behind'), 'infinity')`,
+    archived: true,
+    removal: 'chain',
+  },
   { name: 'runs', table: 'retention_run', endedAt: 'r.started_at', archived: false, removal: 'rows' },
   { name: 'restored', table: 'restored', endedAt: 'r.restored_at', archived: false, removal: 'rows' },
-  { name: 'archive', table: 'archive', endedAt: 'r.archived_at', archived: false, removal: 'rows' },
+  {
+    name: 'archive',
+    table: 'archive',
+    endedAt: 'r.archived_at',
+    // The database keeps units of the audit for so long, whatever the period.
+    unless: `(r.class <> 'audit' OR r.archived_at < now() - interval '30 days')`,
+    archived: false,
+    removal: 'rows',
+  },
 ];
 
 /** `$1` is the period in seconds. */

@@ -6,7 +6,7 @@ import { type ArchiveTarget, openArchive } from './archive.ts';
 import { pruneChain } from './chain.ts';
 import { RECORD_CLASSES, type RecordClass, type RecordName } from './classes.ts';
 import { countPages, isAnythingDue, type Pruned, pruneRows } from './rows.ts';
-import { beginRun, endRun, holdRun, type Run, RunLost, type RunUnderWay } from './runs.ts';
+import { beginRun, endRun, holdRun, type Run, RunLost, type RunUnderWay, saveProgress } from './runs.ts';
 
 /** How long each class is kept, in seconds; Infinity: for ever. */
 export type Periods = Readonly<Record<RecordName, number>>;
@@ -49,7 +49,7 @@ const MOST_PAGES_TO_FILE = 32;
 /**
  * Archives and removes what is due, class by class, in bounded batches, each of which does both or neither. What fails in one class keeps
  * no other from its turn; rows that others hold are left for the next time. One run at a time in the fleet, a row of the ledger each and,
- * where anything went, one audit event.
+ * where anything went or failed, or a person asked, one audit event; a run that breaks off is audited by the next.
  */
 export async function runArchivePrune(
   dependencies: PruneDependencies,
@@ -62,24 +62,32 @@ export async function runArchivePrune(
   const archive = openArchive(run, archiveDirectory, await readSchemaVersion(database));
   const deadline = clock.now() + budgetMs;
   const classes: PruneResult = {};
-  for (const recordClass of RECORD_CLASSES) {
+  // Each run begins with another class: none waits for ever behind one that takes all of the time.
+  const first = Number(run.id) % RECORD_CLASSES.length;
+  for (const recordClass of [...RECORD_CLASSES.slice(first), ...RECORD_CLASSES.slice(0, first)]) {
     if (recordClass.removal === 'rotation') continue;
-    classes[recordClass.name] = await pruneClass(dependencies, { recordClass, run, archive, deadline });
+    classes[recordClass.name] = await pruneClass(dependencies, { recordClass, run, archive, deadline, before: { ...classes } });
   }
-  const went = Object.fromEntries(Object.entries(classes).filter(([, { pruned }]) => pruned > 0));
+  const told = Object.fromEntries(Object.entries(classes).filter(([, { pruned, error }]) => pruned > 0 || error !== undefined));
   await database.transaction(async (tx) => {
     await endRun(tx, run, classes);
-    if (Object.keys(went).length > 0)
+    // What nobody asked for and did nothing is no event.
+    if (order.reason !== null || Object.keys(told).length > 0)
       await appendAudit(tx, {
         ...order,
         action: 'retention_prune',
         target: 'retention',
-        outcome: 'done',
+        outcome: outcomeOf(Object.values(classes)),
         node,
-        detail: { run: run.id, classes: went, archive: archiveDirectory ?? 'table' },
+        detail: { run: run.id, classes: told, archive: archiveDirectory ?? 'table' },
       });
   });
   return { classes };
+}
+
+function outcomeOf(results: readonly ClassResult[]): 'done' | 'partial' | 'failed' {
+  if (results.every(({ error }) => error === undefined)) return 'done';
+  return results.some(({ pruned }) => pruned > 0) ? 'partial' : 'failed';
 }
 
 interface ClassRun {
@@ -87,11 +95,13 @@ interface ClassRun {
   run: Run;
   archive: ArchiveTarget;
   deadline: number;
+  /** Of the classes before. */
+  before: PruneResult;
 }
 
 async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): Promise<ClassResult> {
   const { database, clock, periods } = dependencies;
-  const { recordClass, run, archive, deadline } = classRun;
+  const { recordClass, run, archive, deadline, before } = classRun;
   const result: ClassResult = { pruned: 0, archived: 0, left: false };
   const seconds = periods[recordClass.name];
   if (!Number.isFinite(seconds)) return result;
@@ -99,15 +109,16 @@ async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): 
   const inBatch = (work: (tx: Sql) => Promise<Pruned>) =>
     database.transaction(async (tx) => {
       await holdRun(tx, run);
-      return work(tx);
+      const went = await work(tx);
+      if (went.pruned > 0) await saveProgress(tx, run, { ...before, [recordClass.name]: sum(result, went) });
+      return went;
     });
   const batches =
     recordClass.removal === 'chain' ? chainBatches(inBatch, seconds, archive) : rowBatches(dependencies, classRun, inBatch, seconds);
   try {
     if (clock.now() >= deadline) return await outOfTime();
-    for await (const { pruned, archived } of batches) {
-      result.pruned += pruned;
-      result.archived += archived;
+    for await (const went of batches) {
+      Object.assign(result, sum(result, went));
       if (clock.now() >= deadline) return await outOfTime();
       await clock.sleep(PAUSE_MS);
     }
@@ -117,6 +128,12 @@ async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): 
     return { ...result, left: true, error: error instanceof Error ? error.message : String(error) };
   }
 }
+
+const sum = (result: ClassResult, { pruned, archived }: Pruned): ClassResult => ({
+  ...result,
+  pruned: result.pruned + pruned,
+  archived: result.archived + archived,
+});
 
 type InBatch = (work: (tx: Sql) => Promise<Pruned>) => Promise<Pruned>;
 

@@ -1,3 +1,4 @@
+import { appendAudit } from '../audit/append.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 
 /** One run of retention: a row of the ledger, held by a lease while it lasts. */
@@ -36,6 +37,7 @@ export function beginRun(
       `SELECT node, actor, started_at::text AS "startedAt" FROM retention_run WHERE ended_at IS NULL AND lease_until > now() LIMIT 1`,
     );
     if (underWay) return { underWay };
+    await closeBroken(tx);
     const [run] = await tx.query<Run>(
       `INSERT INTO retention_run (node, actor, reason, lease_until) VALUES ($1, $2, $3, now() + ${LEASE}) RETURNING id::text, node, ${STAMP} AS stamp`,
       [node, actor, reason],
@@ -43,6 +45,28 @@ export function beginRun(
     if (!run) throw new Error('the run was not recorded');
     return { run };
   });
+}
+
+/** What a run did that broke off is in its row: it is audited by the next one. */
+async function closeBroken(tx: Sql): Promise<void> {
+  const broken = await tx.query<{ id: string; node: string; actor: string; reason: string | null; result: object }>(
+    'UPDATE retention_run SET ended_at = clock_timestamp() WHERE ended_at IS NULL RETURNING id::text, node, actor, reason, result',
+  );
+  for (const { id, node, actor, reason, result } of broken)
+    await appendAudit(tx, {
+      actor,
+      action: 'retention_prune',
+      target: 'retention',
+      outcome: 'unknown',
+      reason,
+      node,
+      detail: { run: id, classes: result, brokeOff: true },
+    });
+}
+
+/** What the run has done so far, in the transaction that does it. */
+export async function saveProgress(tx: Sql, { id }: Run, result: object): Promise<void> {
+  await tx.query('UPDATE retention_run SET result = $2 WHERE id = $1', [id, JSON.stringify(result)]);
 }
 
 /** Renews the lease and holds the run's row until the transaction ends: nobody tidies up its files meanwhile. */

@@ -37,6 +37,10 @@ export function scheduleRetention({ config, clock, log, onDue }: ScheduleDepende
       due = false;
       return was;
     },
+    /** The run could not begin: it is due still. */
+    putBack: (): void => {
+      due = true;
+    },
     stop: (): void => {
       stopping.abort();
       Promise.resolve(task?.destroy()).catch((error: unknown) => log.debug({ error: String(error) }, 'the schedule could not be ended'));

@@ -13,6 +13,8 @@ export interface ClassStatus {
   /** When the oldest row became history, ISO 8601 in UTC, and how long ago; null where there is none. */
   oldestAt: string | null;
   oldestSeconds: number | null;
+  /** As above, of those that are due. */
+  oldestDueSeconds: number | null;
   /** What the last run that ended did to it; null before the first. */
   lastResult: ClassResult | null;
 }
@@ -47,7 +49,7 @@ const iso = (time: string) => `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T
 /** What there is, how old it is and what is due. Counts whole tables: for a person, or once in a while. */
 export async function retentionStatus({ database, periods, schedule }: StatusDependencies): Promise<RetentionStatus> {
   const [lastRun] = await database.query<NonNullable<RetentionStatus['lastRun']>>(
-    `SELECT node, actor, CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN lease_until > now() THEN 'under way' ELSE 'broke off' END AS state,
+    `SELECT node, actor, CASE WHEN ended_at <= lease_until THEN 'ended' WHEN ended_at IS NULL AND lease_until > now() THEN 'under way' ELSE 'broke off' END AS state,
        ${iso('started_at')} AS "startedAt", ${iso('ended_at')} AS "endedAt", result
      FROM retention_run ORDER BY id DESC LIMIT 1`,
   );
@@ -59,16 +61,24 @@ export async function retentionStatus({ database, periods, schedule }: StatusDep
     const { name, table, archived, endedAt, parts = [table] } = recordClass;
     const seconds = periods[name];
     const forever = !Number.isFinite(seconds);
-    const [row] = await database.query<{ rows: number; bytes: number; due: number; oldestAt: string | null; oldestSeconds: number | null }>(
+    const [row] = await database.query<{
+      rows: number;
+      bytes: number;
+      due: number;
+      oldestAt: string | null;
+      oldestSeconds: number | null;
+      oldestDueSeconds: number | null;
+    }>(
       `SELECT count(*)::float8 AS rows, (SELECT sum(pg_total_relation_size(part::regclass))::float8 FROM unnest($3::text[]) AS part) AS bytes,
          (count(*) FILTER (WHERE NOT $2 AND ${isDue(recordClass)}))::float8 AS due,
-         ${iso(`min(${endedAt})`)} AS "oldestAt", extract(epoch FROM now() - min(${endedAt}))::float8 AS "oldestSeconds"
+         ${iso(`min(${endedAt})`)} AS "oldestAt", extract(epoch FROM now() - min(${endedAt}))::float8 AS "oldestSeconds",
+         extract(epoch FROM now() - min(${endedAt}) FILTER (WHERE NOT $2 AND ${isDue(recordClass)}))::float8 AS "oldestDueSeconds"
        FROM ${table} r`,
       [forever ? 0 : seconds, forever, parts],
     );
-    const { rows = 0, bytes = 0, due = 0, oldestAt = null, oldestSeconds = null } = row ?? {};
+    const { rows = 0, bytes = 0, due = 0, oldestAt = null, oldestSeconds = null, oldestDueSeconds = null } = row ?? {};
     const kept = { keptSeconds: forever ? null : seconds, archivedFirst: archived, lastResult: lastEnded?.result[name] ?? null };
-    classes.push({ name, ...kept, rows, bytes, due, oldestAt, oldestSeconds });
+    classes.push({ name, ...kept, rows, bytes, due, oldestAt, oldestSeconds, oldestDueSeconds });
   }
   const [files = { count: 0, rows: 0, bytes: 0 }] = await database.query<RetentionStatus['files']>(
     'SELECT count(*)::float8 AS count, coalesce(sum(rows), 0)::float8 AS rows, coalesce(sum(bytes), 0)::float8 AS bytes FROM archive_file',

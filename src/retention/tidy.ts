@@ -50,12 +50,16 @@ async function removeAbandoned(tx: Sql, { id, stamp, node, directory }: TidyOpti
   return abandoned;
 }
 
-async function removeExpired(database: Database, { node, keptSeconds }: TidyOptions): Promise<string[]> {
-  const expired = await database.query<{ id: string; directory: string; name: string }>(
-    `SELECT id::text, directory, name FROM archive_file WHERE node = $1 AND archived_at < now() - make_interval(secs => $2) ORDER BY id LIMIT 1000`,
-    [node, keptSeconds],
+/** Only what is a file of an archive by its name, in the directory that we were given: the register is no order to remove anything else. */
+async function removeExpired(database: Database, { node, directory, keptSeconds }: TidyOptions): Promise<string[]> {
+  const registered = await database.query<{ id: string; runId: string; name: string }>(
+    `SELECT id::text, run_id::text AS "runId", name FROM archive_file
+     WHERE node = $1 AND directory = $3 AND archived_at < now() - make_interval(secs => greatest($2, CASE class WHEN 'audit' THEN 30 * 86400 ELSE 0 END))
+     ORDER BY id LIMIT 1000`,
+    [node, keptSeconds, directory],
   );
-  for (const { id, directory, name } of expired) {
+  const expired = registered.filter(({ runId, name }) => runOfFile(name)?.id === runId);
+  for (const { id, name } of expired) {
     for (const file of filesOf(name)) await rm(join(directory, file), { force: true });
     await database.query('DELETE FROM archive_file WHERE id = $1', [id]);
   }

@@ -112,6 +112,9 @@ test('a directory that is not there, or is none: nothing is removed, it is said 
     });
     expect(result.workflow_actions).toMatchObject({ pruned: 1 });
     expect(await rows('recovery')).toBe(5);
+    expect(await database.query(`SELECT outcome, detail->'classes'->'recoveries'->>'pruned' AS pruned FROM audit`)).toEqual([
+      { outcome: 'partial', pruned: '0' },
+    ]);
   }
 });
 
@@ -145,4 +148,24 @@ test('files go after their period, those of this node only; what is not ours is 
   expect((await tidy('test')).expired).toHaveLength(1);
   expect(await filesIn(directory)).toEqual(['notes.txt', 'recoveries-20200101T000000Z-1-0001.jsonl.gz']);
   expect(await rows('archive_file')).toBe(0);
+});
+
+test('the register is no order to remove what is no file of an archive, or lies elsewhere', async () => {
+  const directory = await createArchiveDirectory();
+  const elsewhere = await createArchiveDirectory();
+  const { database } = await setUp(directory);
+  const precious = 'recoveries-20200101T000000Z-7-0001.jsonl.gz';
+  await writeFile(join(elsewhere, precious), '');
+  await writeFile(join(directory, 'precious.conf'), '');
+  const register = (where: string, name: string) =>
+    database.query(
+      `INSERT INTO archive_file (run_id, class, node, directory, name, rows, bytes, sha256, archived_at)
+       VALUES (7, 'recoveries', 'test', $1, $2, 1, 1, '', now() - interval '2 years')`,
+      [where, name],
+    );
+  await register(elsewhere, precious);
+  await register(directory, 'precious.conf');
+  await register(directory, `../${elsewhere.split('/').at(-1)}/${precious}`);
+  expect(await tidyArchive(database, { node: 'test', directory, keptSeconds: 86_400 })).toEqual({ expired: [], abandoned: [] });
+  expect([await filesIn(directory), await filesIn(elsewhere)]).toEqual([['precious.conf'], [precious]]);
 });

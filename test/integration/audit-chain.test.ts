@@ -181,12 +181,14 @@ test.each([
   ['emptied', 'TRUNCATE audit_head'],
   ['given another hash', `UPDATE audit_head SET chain_hash = sha256('x')`],
   ['settled less', 'UPDATE audit_head SET settled_seq = settled_seq - 1'],
-])('the end of the chain cannot be %s; who takes the trigger away is found', async (_, statement) => {
+  ['settled beyond what was seen', 'UPDATE audit_head SET settled_seq = settled_seq + 1000'],
+  ['said to have seen what is not there', 'UPDATE audit_head SET seen_seq = seen_seq + 1000, settled_seq = settled_seq'],
+])('the end of the chain cannot be %s; who takes the trigger away is found', async (name, statement) => {
   const { url, database } = await createAudit(5);
   await sealAudit(database);
   await sealAudit(database);
   await expect(database.query(statement)).rejects.toThrow('moves forward along its seals only');
-  if (statement.includes('settled_seq')) return;
+  if (/seen|settled/.test(name)) return;
   await tamper(database, statement);
   expect(await verifyAudit(database)).toMatchObject({
     intact: false,

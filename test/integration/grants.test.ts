@@ -10,6 +10,7 @@ import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair } from '../../src/repairs/preview.ts';
 import { runArchivePrune } from '../../src/retention/prune.ts';
 import { REPLAY_EVENT, trackStep } from '../../src/workflows/tracking.ts';
+import { addDueRecoveries, addEvents } from '../support/archive.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
@@ -121,8 +122,12 @@ test('healing a unit works with them too', async () => {
 test('pruning, what a person does to jobs and incidents, and the chain of the audit work with them too', async () => {
   const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'mail', retryLimit: 0 }] });
   const context = await openTestContext(await createLeastRole(url, database));
-  const pruned = await runArchivePrune(context.pruneDependencies(), { actor: 'ann@desk', reason: 'a test' });
-  expect(Object.entries(pruned).filter(([, { error }]) => error !== undefined)).toEqual([]);
+  await addEvents(database, 3, 400);
+  await addDueRecoveries(database, 3);
+  const run = await runArchivePrune(context.pruneDependencies(), { actor: 'ann@desk', reason: 'a test' });
+  const classes = 'classes' in run ? run.classes : {};
+  expect(Object.entries(classes).filter(([, { error }]) => error !== undefined)).toEqual([]);
+  expect(classes).toMatchObject({ audit: { archived: 3 }, recoveries: { archived: 3 } });
   const repairs = context.repairDependencies();
   for (const [action, state] of [
     ['job_cancel', 'created'],
@@ -141,7 +146,7 @@ test('pruning, what a person does to jobs and incidents, and the chain of the au
   }
   await projectIncidents(context);
   await sealAudit(context.database);
-  expect(await database.query('SELECT FROM audit_seal')).toHaveLength(3);
+  expect(await database.query('SELECT FROM audit_seal')).toHaveLength(4);
   expect(await database.query('SELECT FROM incident')).not.toEqual([]);
 });
 

@@ -30,7 +30,7 @@ const ROWS: Record<Exclude<RecordName, 'attempts'>, string> = {
   commands: `INSERT INTO node_command (node, action, unit, actor, take_by, outcome, ended_at) VALUES ('n', 'look', 'u', 'a', AGO, 'done', AGO)`,
   workflows: `INSERT INTO workflow_instance (id, workflow, state, updated_at) VALUES (gen_random_uuid()::text, 'w', 'completed', AGO)`,
   workflow_actions: `INSERT INTO workflow_action (queue, job_id, action, acted_at) VALUES ('q', gen_random_uuid(), 'retry', AGO)`,
-  runs: `INSERT INTO retention_run (node, actor, started_at) VALUES ('n', 'a', AGO)`,
+  runs: `INSERT INTO retention_run (node, actor, started_at, ended_at) VALUES ('n', 'a', AGO, AGO)`,
   audit: `INSERT INTO audit (at, actor, action, target, outcome, node, detail) VALUES (AGO, 'a', 'job_retry', 'q/1', 'done', 'n', '{}')`,
   restored: `INSERT INTO restored (file, line, class, record, restored_at) VALUES (gen_random_uuid()::text, 1, 'heals', '{}', AGO)`,
   archive: `INSERT INTO archive (class, record, archived_at) VALUES ('recoveries', '{}', AGO)`,
@@ -71,7 +71,7 @@ test.each(PRUNED)(
     if (name !== 'archive') expect(await database.query('SELECT class FROM archive')).toEqual(archived ? [{ class: name }] : []);
     const again = await prune(dependencies);
     expect(again[name]?.pruned).toBe(0);
-    expect(await database.query(`SELECT actor, reason FROM audit WHERE action = 'retention_prune'`)).toEqual([ORDER]);
+    expect(await database.query(`SELECT actor, reason FROM audit WHERE action = 'retention_prune'`)).toEqual([ORDER, ORDER]);
   },
 );
 
@@ -230,6 +230,28 @@ test('one run at a time: who comes meanwhile is told; a run that stood still for
   await expect(runArchivePrune({ ...dependencies, clock }, ORDER)).rejects.toThrow('stood still for longer than its lease');
   expect(told).toMatchObject({ underWay: { actor: 'ann@desk', node: 'test' } });
   expect(await count(database, 'workflow_action')).toBe(0);
+  // What it had done until then was recorded with it, and audited by the run that followed.
+  const events = await database.query(
+    `SELECT outcome, detail->'brokeOff' AS broke, (detail->'classes'->'workflow_actions'->>'pruned')::int > 0 AS pruned FROM audit ORDER BY seq`,
+  );
+  expect(events).toEqual([
+    { outcome: 'unknown', broke: true, pruned: true },
+    { outcome: 'done', broke: null, pruned: true },
+  ]);
+});
+
+test('what an open incident holds back is not behind', async () => {
+  const { database, dependencies } = await setUp();
+  await add(database, 'heals', 10 * dependencies.periods.heals);
+  await add(database, 'audit', 10 * dependencies.periods.audit);
+  await database.query(
+    `INSERT INTO incident (class, fingerprint, summary, evidence, opened_at) VALUES ('unit_flapping', 'f', 's', '{"unit": "u"}', now() - interval '20 years')`,
+  );
+  const { classes } = await retentionStatus(dependencies);
+  expect(classes.filter(({ due }) => due > 0)).toEqual([]);
+  await projectBehind(database, 'test', classes);
+  expect(await count(database, `incident WHERE class = 'retention_behind'`)).toBe(0);
+  expect((await prune(dependencies)).heals).toMatchObject({ pruned: 0 });
 });
 
 test('an incident says which class is behind, until it has caught up', async () => {

@@ -6,10 +6,16 @@ UPDATE audit_head SET seen_seq = settled_seq;
 CREATE FUNCTION refuse_head_change() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP = 'UPDATE' THEN
-    IF NEW.position >= OLD.position AND NEW.settled_seq >= OLD.settled_seq AND NEW.seen_seq >= OLD.seen_seq AND (
-      (NEW.position = OLD.position AND NEW.chain_hash = OLD.chain_hash)
-      OR EXISTS (SELECT FROM audit_seal s WHERE s.position = NEW.position AND s.chain_hash = NEW.chain_hash)
-    ) THEN
+    IF NEW.position >= OLD.position AND NEW.settled_seq >= OLD.settled_seq AND NEW.seen_seq >= OLD.seen_seq
+      -- Seen is what is there, and settled what was seen before and is sealed.
+      AND NEW.seen_seq <= greatest(OLD.seen_seq, (SELECT max(a.seq) FROM audit a))
+      AND NEW.settled_seq <= greatest(OLD.settled_seq, OLD.seen_seq)
+      AND NOT EXISTS (
+        SELECT FROM audit a WHERE a.seq > OLD.settled_seq AND a.seq <= NEW.settled_seq AND NOT EXISTS (SELECT FROM audit_seal s WHERE s.seq = a.seq)
+      ) AND (
+        (NEW.position = OLD.position AND NEW.chain_hash = OLD.chain_hash)
+        OR EXISTS (SELECT FROM audit_seal s WHERE s.position = NEW.position AND s.chain_hash = NEW.chain_hash)
+      ) THEN
       RETURN NEW;
     END IF;
   END IF;
@@ -54,13 +60,14 @@ CREATE TRIGGER append_only BEFORE UPDATE OR TRUNCATE ON audit_seal FOR EACH STAT
 CREATE TRIGGER archived_only BEFORE DELETE ON audit_seal FOR EACH ROW EXECUTE FUNCTION refuse_unarchived();
 ALTER TABLE audit_seal ENABLE ALWAYS TRIGGER append_only, ENABLE ALWAYS TRIGGER archived_only;
 
--- Removes the beginning of the chain, up to a seal: the only way for an event to go. The caller has archived it in this transaction.
--- No event that is younger than 30 days goes, whatever the caller thinks of its period.
-CREATE FUNCTION prune_audit(through bigint, end_hash bytea, archive_id bigint, archive_file text)
+-- Removes the beginning of the chain, up to a seal: the only way for an event to go. It puts the unit into the archive itself, or wants the
+-- register of a file with just as many rows. No event that is younger than 30 days goes, whatever the caller thinks of its period.
+CREATE FUNCTION prune_audit(through bigint, end_hash bytea, file text DEFAULT NULL)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
   start_position bigint;
   start_hash bytea;
+  unit bigint;
   removed int;
 BEGIN
   PERFORM FROM audit_head FOR UPDATE;
@@ -73,11 +80,17 @@ BEGIN
   IF EXISTS (SELECT FROM audit_seal s JOIN audit a ON a.seq = s.seq WHERE s.position <= through AND a.at > now() - interval '30 days') THEN
     RAISE EXCEPTION 'an event up to % is younger than 30 days', through USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  IF NOT EXISTS (SELECT FROM archive a WHERE a.id = $3 AND a.class = 'audit')
-     AND NOT EXISTS (SELECT FROM archive_file f WHERE f.name = $4 AND f.class = 'audit') THEN
+  IF file IS NULL THEN
+    INSERT INTO archive (class, record) SELECT 'audit', jsonb_build_object('events', jsonb_agg(jsonb_build_object(
+      'position', s.position, 'rowHash', encode(s.row_hash, 'hex'), 'seq', a.seq::text,
+      'at', to_char(a.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), 'actor', a.actor, 'action', a.action, 'target', a.target,
+      'outcome', a.outcome, 'reason', a.reason, 'node', a.node, 'detail', a.detail::text) ORDER BY s.position))
+    FROM audit_seal s JOIN audit a ON a.seq = s.seq WHERE s.position <= through RETURNING id INTO unit;
+  ELSIF NOT EXISTS (SELECT FROM archive_file f WHERE f.name = file AND f.class = 'audit' AND f.rows = through - start_position)
+    OR EXISTS (SELECT FROM audit_checkpoint c WHERE c.archive_file = file) THEN
     RAISE EXCEPTION 'the events up to % are not in the archive', through USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  INSERT INTO audit_checkpoint VALUES (through, end_hash, start_position + 1, start_hash, $3, $4);
+  INSERT INTO audit_checkpoint VALUES (through, end_hash, start_position + 1, start_hash, unit, file);
   DELETE FROM audit a USING audit_seal s WHERE s.seq = a.seq AND s.position <= through;
   GET DIAGNOSTICS removed = ROW_COUNT;
   DELETE FROM audit_seal s WHERE s.position <= through;
@@ -100,6 +113,20 @@ CREATE TABLE archive_file (
   archived_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX archive_file_run ON archive_file (run_id);
+
+-- A unit of the audit stays in the archive for 30 days at least, and as it is.
+CREATE FUNCTION refuse_unit_change() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  IF TG_OP = 'DELETE' AND OLD.archived_at < now() - interval '30 days' THEN
+    RETURN OLD;
+  END IF;
+  RAISE EXCEPTION 'a unit of the audit stays in the archive: % refused', lower(TG_OP) USING ERRCODE = 'insufficient_privilege';
+END
+$$;
+CREATE TRIGGER units_stay BEFORE UPDATE OR DELETE ON archive FOR EACH ROW WHEN (OLD.class = 'audit') EXECUTE FUNCTION refuse_unit_change();
+CREATE TRIGGER units_stay BEFORE UPDATE OR DELETE ON archive_file FOR EACH ROW WHEN (OLD.class = 'audit') EXECUTE FUNCTION refuse_unit_change();
+ALTER TABLE archive ENABLE ALWAYS TRIGGER units_stay;
+ALTER TABLE archive_file ENABLE ALWAYS TRIGGER units_stay;
 
 -- What an investigation has read back from a file.
 CREATE TABLE restored (
