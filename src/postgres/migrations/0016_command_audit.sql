@@ -19,8 +19,13 @@ ALTER TABLE unit_action ADD COLUMN command_id bigint;
 CREATE INDEX unit_action_command ON unit_action (command_id) WHERE command_id IS NOT NULL;
 
 -- Everything that an event is about: its target, and what identifies each effect, as the doors write it.
-CREATE FUNCTION audit_names(target text, detail jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 AS $$
-  SELECT array_agg(DISTINCT n.name) FROM (
+-- In plpgsql, which plans it once a session: as SQL it would be planned anew for each event.
+CREATE FUNCTION audit_names(target text, detail jsonb) RETURNS text[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000 AS $$
+BEGIN
+  IF NOT detail ?| ARRAY['effects', 'jobs', 'drifted'] THEN
+    RETURN array_remove(ARRAY[target, detail->>'unit'], NULL);
+  END IF;
+  RETURN (SELECT array_agg(DISTINCT n.name) FROM (
     SELECT target AS name
     UNION ALL SELECT detail->>'unit'
     -- A person's repair, and a workflow's: QUEUE/JOB-ID, with its attempt behind a colon.
@@ -30,6 +35,7 @@ CREATE FUNCTION audit_names(target text, detail jsonb) RETURNS text[] LANGUAGE s
     -- A sweep's: of the queue that is its target.
     UNION ALL SELECT target || '/' || split_part(a #>> '{}', ':', 1) FROM jsonb_path_query(detail, '$.effects[*].attempts[*]') a
     UNION ALL SELECT d #>> '{}' FROM jsonb_path_query(detail, '$.drifted[*].target') d
-  ) AS n WHERE n.name IS NOT NULL
+  ) AS n WHERE n.name IS NOT NULL);
+END
 $$;
 CREATE INDEX audit_named ON audit USING gin (audit_names(target, detail));
