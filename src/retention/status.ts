@@ -19,6 +19,8 @@ export interface ClassStatus {
   lastResult: ClassResult | null;
 }
 
+type Measured = Pick<ClassStatus, 'rows' | 'bytes' | 'due' | 'oldestAt' | 'oldestSeconds' | 'oldestDueSeconds'>;
+
 export interface RetentionStatus {
   classes: ClassStatus[];
   /** The archive's files, of all nodes. */
@@ -61,19 +63,13 @@ export async function retentionStatus({ database, periods, schedule }: StatusDep
     const { name, table, archived, endedAt, parts = [table] } = recordClass;
     const seconds = periods[name];
     const forever = !Number.isFinite(seconds);
-    const [row] = await database.query<{
-      rows: number;
-      bytes: number;
-      due: number;
-      oldestAt: string | null;
-      oldestSeconds: number | null;
-      oldestDueSeconds: number | null;
-    }>(
+    const [row] = await database.query<Measured>(
+      // OFFSET 0: whether a row is due, which may ask the open incidents, is asked once a row.
       `SELECT count(*)::float8 AS rows, (SELECT sum(pg_total_relation_size(part::regclass))::float8 FROM unnest($3::text[]) AS part) AS bytes,
-         (count(*) FILTER (WHERE NOT $2 AND ${isDue(recordClass)}))::float8 AS due,
-         ${iso(`min(${endedAt})`)} AS "oldestAt", extract(epoch FROM now() - min(${endedAt}))::float8 AS "oldestSeconds",
-         extract(epoch FROM now() - min(${endedAt}) FILTER (WHERE NOT $2 AND ${isDue(recordClass)}))::float8 AS "oldestDueSeconds"
-       FROM ${table} r`,
+         (count(*) FILTER (WHERE due))::float8 AS due,
+         ${iso('min(ended_at)')} AS "oldestAt", extract(epoch FROM now() - min(ended_at))::float8 AS "oldestSeconds",
+         extract(epoch FROM now() - min(ended_at) FILTER (WHERE due))::float8 AS "oldestDueSeconds"
+       FROM (SELECT ${endedAt} AS ended_at, NOT $2 AND ${isDue(recordClass)} AS due FROM ${table} r OFFSET 0) AS looked_at`,
       [forever ? 0 : seconds, forever, parts],
     );
     const { rows = 0, bytes = 0, due = 0, oldestAt = null, oldestSeconds = null, oldestDueSeconds = null } = row ?? {};
