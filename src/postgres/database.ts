@@ -40,6 +40,9 @@ export function createDatabase(options: DatabaseOptions, dependencies: { clock: 
   let closed: Promise<void> | undefined;
   // An idle connection that breaks is replaced by the pool; whoever needs it next hears of it.
   pool.on('error', (error) => log.debug({ error: error.message }, 'idle database connection lost'));
+  // One that breaks in the instant in which the pool hands it over has nobody else who hears of it yet, and an error that
+  // nobody hears ends the process.
+  pool.on('connect', (connection) => connection.on('error', () => undefined));
 
   async function runTransaction<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
     const connection = await pool.connect().catch((cause: unknown) => Promise.reject(toDatabaseError(cause)));
