@@ -8,8 +8,11 @@ import { keepListening } from './listen.ts';
 /** Something that runs statements: the pool, or one transaction. Rows come back as the driver parses them. */
 export interface Sql {
   query<Row extends object>(text: string, values?: readonly unknown[]): Promise<Row[]>;
-  /** For one statement whose rows nobody wants: how many it changed. */
-  execute(text: string, values?: readonly unknown[]): Promise<number>;
+  /**
+   * For one statement whose rows nobody wants: how many it changed.
+   * @param name one that no other text has: the server then parses and plans the statement once a connection.
+   */
+  execute(text: string, values?: readonly unknown[], name?: string): Promise<number>;
 }
 
 export interface Database extends Sql {
@@ -108,9 +111,9 @@ function sqlOn(runner: pg.Pool | pg.PoolClient): Sql {
         throw toDatabaseError(cause);
       }
     },
-    execute: async (text, values = []) => {
+    execute: async (text, values = [], name) => {
       try {
-        return (await runner.query(text, [...values])).rowCount ?? 0;
+        return (await runner.query({ text, values: [...values], ...(name ? { name } : {}) })).rowCount ?? 0;
       } catch (cause) {
         throw toDatabaseError(cause);
       }

@@ -43,11 +43,11 @@ function createPass(states: Partial<FleetState>[], overrides: Partial<TakeOverDe
     ...LIMITS,
     node: 'test',
     database: {
-      query: async (_, values = []) => {
+      query: async () => [],
+      execute: async (_, values = []) => {
         done.push(`audit ${String(values[6])}`);
-        return [];
+        return 1;
       },
-      execute: async () => 0,
     },
     supervision: {
       listExpiring: async () => [{ queue: 'q', jobId: 'j', retryCount: 0 }],

@@ -69,9 +69,9 @@ export function beforeStatements(database: Database, happens: (text: string) => 
             await happens(text);
             return tx.query(text, values);
           },
-          execute: async (text, values) => {
+          execute: async (text, values, name) => {
             await happens(text);
-            return tx.execute(text, values);
+            return tx.execute(text, values, name);
           },
         };
         return work(watched);
