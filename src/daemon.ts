@@ -291,7 +291,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     // What is due is read beside pg-boss's jobs.
     pass: when(canSee, async () => {
       if (retention.takeDue() && !config.dryRun)
-        return turn('retention', RETENTION_TURN_MS, passes.retentionTurn)().catch((error: unknown) => {
+        return turn('retention', RETENTION_TURN_MS, () => passes.retentionTurn(stopping.signal))().catch((error: unknown) => {
           retention.putBack();
           throw error;
         });

@@ -213,8 +213,8 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     }
   }
 
-  async function retentionTurn(): Promise<void> {
-    const run = await runArchivePrune(context.pruneDependencies(), { actor: `reclaimd@${config.node}`, reason: null });
+  async function retentionTurn(signal: AbortSignal): Promise<void> {
+    const run = await runArchivePrune(context.pruneDependencies(), { actor: `reclaimd@${config.node}`, reason: null, signal });
     if ('underWay' in run) log.info(run.underWay, 'retention: a run is under way already');
     else
       for (const [name, { pruned, archived, error }] of Object.entries(run.classes)) {
@@ -222,7 +222,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
         metrics.archived.inc({ class: name }, archived);
         if (error !== undefined) log.error({ class: name, error }, 'retention failed');
       }
-    await readRetention();
+    if (!signal.aborted) await readRetention();
   }
 
   async function readRetention(): Promise<void> {

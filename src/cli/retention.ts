@@ -28,7 +28,7 @@ export async function prune(
     const wish = { actor, action: 'retention_prune', resource: { kind: 'fleet' }, target: 'retention', reason } as const;
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
-    const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim() });
+    const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim(), signal: surroundings.signal });
     if ('underWay' in run) {
       const { actor: other, node, startedAt } = run.underWay;
       return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`);

@@ -6,8 +6,9 @@ import type { Sql } from '../postgres/database.ts';
 import type { ArchiveTarget, FileArchive } from './archive.ts';
 import type { Pruned } from './rows.ts';
 
-/** Events that go to the archive as one unit. */
+/** What goes to the archive as one unit: the events of the chain's beginning, as many as these allow, but one at least. */
 const UNIT_EVENTS = 2_000;
+const UNIT_BYTES = 8 * 1024 * 1024;
 
 /**
  * Moves the beginning of the audit's chain into the archive, as one unit, and leaves a checkpoint that the rest is chained to.
@@ -16,7 +17,8 @@ const UNIT_EVENTS = 2_000;
 export async function pruneChain(tx: Sql, seconds: number, archive: ArchiveTarget): Promise<Pruned> {
   const start = await findCheckpoint(tx);
   const cutoff = await readCutoff(tx, seconds);
-  const sealed = await listSealed(tx, start?.position ?? 0, UNIT_EVENTS);
+  const from = start?.position ?? 0;
+  const sealed = await listSealed(tx, from, await countWithin(tx, from));
   const end = sealed.findIndex(({ row }) => row !== null && row.at >= cutoff);
   const due = end === -1 ? sealed : sealed.slice(0, end);
   const last = due.at(-1);
@@ -30,7 +32,7 @@ export async function pruneChain(tx: Sql, seconds: number, archive: ArchiveTarge
     beforeHash,
     chainHash: last.chainHash,
     position: last.position,
-    firstPosition: (start?.position ?? 0) + 1,
+    firstPosition: from + 1,
   });
   if (problem)
     throw new Error(`event ${problem.seq} of the audit: ${problem.what}: nothing is archived before \`reclaimd audit verify\` is at peace`);
@@ -39,6 +41,18 @@ export async function pruneChain(tx: Sql, seconds: number, archive: ArchiveTarge
   if (removed?.count !== events.length)
     throw new Error(`${removed?.count} of ${events.length} archived events were removed: the batch was rolled back`);
   return { pruned: events.length, archived: events.length };
+}
+
+async function countWithin(sql: Sql, after: number): Promise<number> {
+  const [row] = await sql.query<{ count: number }>(
+    `SELECT greatest(1, count(*) FILTER (WHERE bytes <= $2))::int AS count FROM (
+       SELECT sum(coalesce(octet_length(a.detail::text), 0)) OVER (ORDER BY s.position) AS bytes FROM (
+         SELECT position, seq FROM audit_seal WHERE position > $1 ORDER BY position LIMIT ${UNIT_EVENTS}
+       ) AS s LEFT JOIN audit a ON a.seq = s.seq
+     ) AS running`,
+    [after, UNIT_BYTES],
+  );
+  return row?.count ?? 1;
 }
 
 /** Events before it may go: in the form of `at` in the chain, which sorts as text. */

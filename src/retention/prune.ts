@@ -1,11 +1,11 @@
 import { appendAudit } from '../audit/append.ts';
 import type { Database, Sql } from '../postgres/database.ts';
-import { LockNotAvailable } from '../postgres/errors.ts';
+import { DatabaseError, LockNotAvailable } from '../postgres/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { type ArchiveTarget, openArchive } from './archive.ts';
 import { pruneChain } from './chain.ts';
 import { RECORD_CLASSES, type RecordClass, type RecordName } from './classes.ts';
-import { countPages, isAnythingDue, type Pruned, pruneRows } from './rows.ts';
+import { isAnythingDue, type Pruned, pruneRows, readExtent } from './rows.ts';
 import { beginRun, endRun, holdRun, type Run, RunLost, type RunUnderWay, saveProgress } from './runs.ts';
 
 /** How long each class is kept, in seconds; Infinity: for ever. */
@@ -25,12 +25,14 @@ export interface PruneDependencies {
 export interface PruneOrder {
   actor: string;
   reason: string | null;
+  /** Aborted, the run ends after the batch that is under way. */
+  signal?: AbortSignal;
 }
 
 export interface ClassResult {
   pruned: number;
   archived: number;
-  /** The time was over before everything that is due was gone. */
+  /** The run was over, or something failed, before everything that is due was gone. */
   left: boolean;
   error?: string;
 }
@@ -45,6 +47,11 @@ const FIRST_PAGES = 64;
 const MOST_PAGES = 256;
 /** What goes to a file passes through this process, whole: a few thousand rows at once. */
 const MOST_PAGES_TO_FILE = 32;
+/** Of one batch, with what its rows keep outside of their pages. */
+const MOST_BYTES = 32 * 1024 * 1024;
+const MOST_BYTES_TO_FILE = 4 * 1024 * 1024;
+/** A class with more pages that cannot be archived has a fault that is not its rows'. */
+const MOST_SPOILT_PAGES = 10;
 
 /**
  * Archives and removes what is due, class by class, in bounded batches, each of which does both or neither. What fails in one class keeps
@@ -53,7 +60,7 @@ const MOST_PAGES_TO_FILE = 32;
  */
 export async function runArchivePrune(
   dependencies: PruneDependencies,
-  order: PruneOrder,
+  { signal, ...order }: PruneOrder,
 ): Promise<{ classes: PruneResult } | { underWay: RunUnderWay }> {
   const { database, clock, node, budgetMs, archiveDirectory } = dependencies;
   const begun = await beginRun(database, { node, ...order });
@@ -66,7 +73,7 @@ export async function runArchivePrune(
   const first = Number(run.id) % RECORD_CLASSES.length;
   for (const recordClass of [...RECORD_CLASSES.slice(first), ...RECORD_CLASSES.slice(0, first)]) {
     if (recordClass.removal === 'rotation') continue;
-    classes[recordClass.name] = await pruneClass(dependencies, { recordClass, run, archive, deadline, before: { ...classes } });
+    classes[recordClass.name] = await pruneClass(dependencies, { recordClass, run, archive, deadline, signal, before: { ...classes } });
   }
   const told = Object.fromEntries(Object.entries(classes).filter(([, { pruned, error }]) => pruned > 0 || error !== undefined));
   await database.transaction(async (tx) => {
@@ -94,18 +101,22 @@ interface ClassRun {
   recordClass: RecordClass;
   run: Run;
   archive: ArchiveTarget;
+  /** No further batch begins after it, nor once the signal is aborted. */
   deadline: number;
+  signal: AbortSignal | undefined;
   /** Of the classes before. */
   before: PruneResult;
 }
 
 async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): Promise<ClassResult> {
   const { database, clock, periods } = dependencies;
-  const { recordClass, run, archive, deadline, before } = classRun;
+  const { recordClass, run, archive, deadline, signal, before } = classRun;
   const result: ClassResult = { pruned: 0, archived: 0, left: false };
   const seconds = periods[recordClass.name];
   if (!Number.isFinite(seconds)) return result;
-  const outOfTime = async () => ({ ...result, left: await isAnythingDue(database, recordClass, seconds) });
+  const isOver = () => signal?.aborted === true || clock.now() >= deadline;
+  // Whoever is told to stop does not look through tables first.
+  const endedEarly = async () => ({ ...result, left: signal?.aborted === true || (await isAnythingDue(database, recordClass, seconds)) });
   const inBatch = (work: (tx: Sql) => Promise<Pruned>) =>
     database.transaction(async (tx) => {
       await holdRun(tx, run);
@@ -116,10 +127,10 @@ async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): 
   const batches =
     recordClass.removal === 'chain' ? chainBatches(inBatch, seconds, archive) : rowBatches(dependencies, classRun, inBatch, seconds);
   try {
-    if (clock.now() >= deadline) return await outOfTime();
+    if (isOver()) return await endedEarly();
     for await (const went of batches) {
       Object.assign(result, sum(result, went));
-      if (clock.now() >= deadline) return await outOfTime();
+      if (isOver()) return await endedEarly();
       await clock.sleep(PAUSE_MS);
     }
     return result;
@@ -152,23 +163,39 @@ async function* rowBatches(
   inBatch: InBatch,
   seconds: number,
 ): AsyncGenerator<Pruned> {
-  const end = await countPages(database, recordClass.table);
-  const most = recordClass.archived && archive.kind === 'files' ? MOST_PAGES_TO_FILE : MOST_PAGES;
+  const { pages: end, bytesPerPage } = await readExtent(database, recordClass.table);
+  const toFile = recordClass.archived && archive.kind === 'files';
+  const mostBytes = toFile ? MOST_BYTES_TO_FILE : MOST_BYTES;
+  const most = Math.max(1, Math.min(toFile ? MOST_PAGES_TO_FILE : MOST_PAGES, Math.floor(mostBytes / bytesPerPage)));
   let size = Math.min(FIRST_PAGES, most);
+  const spoilt: unknown[] = [];
   for (let from = 0; from < end; ) {
     const startedAt = clock.now();
     const range = { from, to: from + size };
     const batch = { recordClass, seconds, range };
-    yield await inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: false }, archive)).catch((error: unknown) => {
-      if (!(error instanceof LockNotAvailable)) throw error;
-      return inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: true }, archive));
-    });
+    try {
+      yield await inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: false }, archive)).catch((error: unknown) => {
+        if (!(error instanceof LockNotAvailable)) throw error;
+        return inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: true }, archive));
+      });
+    } catch (error) {
+      if (!isOfRows(error) || spoilt.length === MOST_SPOILT_PAGES) throw error;
+      if (size > 1) {
+        size = Math.floor(size / 2);
+        continue;
+      }
+      spoilt.push(error);
+    }
     from = range.to;
     const took = clock.now() - startedAt;
     if (took > 2 * AIM_MS) size = Math.max(1, Math.floor(size / 2));
     else if (took < AIM_MS / 2) size = Math.min(most, size * 2);
   }
+  if (spoilt.length > 0) throw new Error(`${spoilt.length} pages of ${recordClass.table} were passed over: ${String(spoilt[0])}`);
 }
+
+/** What some value in a row may have brought about: the rows of other pages may go all the same. */
+const isOfRows = (error: unknown) => error instanceof DatabaseError && error.constructor === DatabaseError;
 
 async function readSchemaVersion(sql: Sql): Promise<number> {
   const [row] = await sql.query<{ version: number }>('SELECT max(version)::int AS version FROM migration');

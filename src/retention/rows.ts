@@ -1,4 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
+import { DatabaseError } from '../postgres/errors.ts';
 import type { ArchiveTarget } from './archive.ts';
 import type { JsonLines } from './archive-file.ts';
 import { isDue, type RecordClass } from './classes.ts';
@@ -50,16 +51,22 @@ export async function pruneRows(
     values,
   );
   if (counts.archived !== counts.pruned)
-    throw new Error(`${counts.archived} of ${counts.pruned} ${name} were archived: the batch was rolled back`);
+    throw new DatabaseError(
+      `${counts.archived} of ${counts.pruned} ${name} were archived: the batch was rolled back`,
+      undefined,
+      undefined,
+    );
   return counts;
 }
 
-export async function countPages(sql: Sql, table: string): Promise<number> {
-  const [row] = await sql.query<{ pages: number }>(
-    `SELECT (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int AS pages`,
+/** How many pages a table has, and how much each stands for on the average: large values lie elsewhere. */
+export async function readExtent(sql: Sql, table: string): Promise<{ pages: number; bytesPerPage: number }> {
+  const [row] = await sql.query<{ pages: number; bytes: number }>(
+    `SELECT (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int AS pages, pg_table_size($1::regclass)::float8 AS bytes`,
     [table],
   );
-  return row?.pages ?? 0;
+  const { pages = 0, bytes = 0 } = row ?? {};
+  return { pages, bytesPerPage: bytes / Math.max(1, pages) };
 }
 
 export async function isAnythingDue(sql: Sql, recordClass: RecordClass, seconds: number): Promise<boolean> {

@@ -50,6 +50,18 @@ test.each(PLACES)('the chain verifies before, after and across the archive in %s
   expect(await verifyAudit(database)).toMatchObject({ intact: true, begins: 2_301 });
 });
 
+test('events that say much make small units', async () => {
+  const { database, prune, archive } = await setUp({ RECLAIMD_ARCHIVE_DIR: await createArchiveDirectory() });
+  await database.query(
+    `INSERT INTO audit (at, actor, action, target, outcome, node, detail)
+     SELECT now() - interval '200 days', 'a', 'job_retry', 'q', 'done', 'n', jsonb_build_object('big', repeat('x', 3000000)) FROM generate_series(1, 5)`,
+  );
+  await sealAudit(database);
+  expect(await prune()).toEqual({ pruned: 5, archived: 5, left: false });
+  expect(await database.query('SELECT rows FROM archive_file ORDER BY id')).toEqual([{ rows: 2 }, { rows: 2 }, { rows: 1 }]);
+  expect(await archive()).toMatchObject({ intact: true, checked: 5 });
+});
+
 test('a chain whose every event is archived goes on from its checkpoint', async () => {
   const { database, prune, archive } = await setUp();
   await addEvents(database, 5, 200);

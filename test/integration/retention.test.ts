@@ -4,12 +4,13 @@ import { sealAudit } from '../../src/audit/chain.ts';
 import * as command from '../../src/cli/retention.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { rotateOwnership } from '../../src/ownership/rotate.ts';
-import type { Database } from '../../src/postgres/database.ts';
+import type { Database, Sql } from '../../src/postgres/database.ts';
 import { projectBehind } from '../../src/retention/behind.ts';
 import { RECORD_CLASSES, type RecordName } from '../../src/retention/classes.ts';
 import { type PruneDependencies, type PruneOrder, type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
 import { retentionStatus } from '../../src/retention/status.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
+import { addDueRecoveries } from '../support/archive.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
 
@@ -96,13 +97,22 @@ test('finished attempts go by rotation, as soon as their period has passed', asy
   expect(await attempts()).toMatchObject({ rows: 0, due: 0, oldestAt: null });
 });
 
-test('`never` keeps everything', async () => {
-  const { database, dependencies } = await setUp({ RECLAIMD_RETAIN_RECOVERIES: 'never' });
-  await add(database, 'recoveries', 10_000 * DAY);
-  await prune(dependencies);
-  expect(await count(database, 'recovery')).toBe(1);
+test.each([
+  ['recoveries', 'RECLAIMD_RETAIN_RECOVERIES'],
+  ['audit', 'RECLAIMD_RETAIN_AUDIT'],
+  ['archive', 'RECLAIMD_RETAIN_ARCHIVE'],
+] as const)('`never` keeps everything: %s', async (name, variable) => {
+  const { database, dependencies } = await setUp({ [variable]: 'never' });
+  await add(database, name, 10_000 * DAY);
+  await sealAudit(database);
+  const result = await prune(dependencies);
+  expect(result[name]).toEqual({ pruned: 0, archived: 0, left: false });
   const { classes } = await retentionStatus(dependencies);
-  expect(classes.find(({ name }) => name === 'recoveries')).toMatchObject({ keptSeconds: null, rows: 1, due: 0 });
+  expect(classes.find((status) => status.name === name)).toMatchObject({
+    keptSeconds: null,
+    due: 0,
+    oldestSeconds: expect.closeTo(10_000 * DAY, -2),
+  });
 });
 
 test('what is not history does not go, however old: an open incident, a running workflow, a heal under way', async () => {
@@ -210,6 +220,74 @@ test('a batch that cannot be archived is not deleted, and keeps no other class f
   expect(result.heals).toMatchObject({ pruned: 0, left: true, error: expect.stringContaining('disk_full') });
   expect(await count(database, 'unit_action')).toBe(1);
   expect(result.previews).toMatchObject({ pruned: 1 });
+});
+
+test('a row that cannot be archived keeps its page, and no row before or behind it', async () => {
+  const { database, dependencies } = await setUp();
+  await addDueRecoveries(database, 3_000);
+  await database.query(`UPDATE recovery SET reason = 'cursed' WHERE ctid = (SELECT ctid FROM recovery ORDER BY ctid OFFSET 1500 LIMIT 1)`);
+  await database.query(`ALTER TABLE archive ADD CONSTRAINT no_curse CHECK (record->>'reason' <> 'cursed')`);
+  const { recoveries } = await prune(dependencies);
+  expect(recoveries).toMatchObject({ left: true, error: expect.stringMatching(/^1 pages of recovery were passed over: .*no_curse/) });
+  const left = await database.query<{ reason: string; pages: number }>(
+    `SELECT bool_or(reason = 'cursed') AS cursed, count(DISTINCT (ctid::text::point)[0])::int AS pages, count(*)::int AS rows FROM recovery`,
+  );
+  expect(left).toEqual([{ cursed: true, pages: 1, rows: 3_000 - (recoveries?.pruned ?? 0) }]);
+  expect(await count(database, 'archive')).toBe(recoveries?.pruned);
+  const [event] = await database.query(
+    `SELECT outcome, detail->'classes'->'recoveries' AS told FROM audit WHERE action = 'retention_prune'`,
+  );
+  expect(event).toEqual({ outcome: 'partial', told: recoveries });
+});
+
+test('what no row brought about stops its class at once', async () => {
+  const { database, dependencies } = await setUp();
+  await addDueRecoveries(database, 3_000);
+  const [end] = await database.query<{ pages: number }>(`SELECT (pg_relation_size('recovery') / 8192)::int AS pages`);
+  expect(end?.pages).toBeGreaterThan(20);
+  await database.query(`ALTER TABLE archive ADD CONSTRAINT no_recoveries CHECK (class <> 'recoveries')`);
+  const { recoveries } = await prune(dependencies);
+  expect(recoveries).toEqual({ pruned: 0, archived: 0, left: true, error: expect.stringContaining('no_recoveries') });
+  expect(recoveries?.error).not.toContain('passed over');
+});
+
+test('large values make small batches', async () => {
+  const { database, dependencies } = await setUp();
+  // Half a megabyte each, that no compression makes small, some sixty to a page.
+  await database.query(
+    `INSERT INTO incident (class, fingerprint, summary, resolved_at, evidence)
+     SELECT 'poison_job', n::text, 's', now() - interval '1000 days', jsonb_build_object('big', (SELECT string_agg(md5(n || '-' || m), '') FROM generate_series(1, 16000) m))
+     FROM generate_series(1, 300) n`,
+  );
+  let most = 0;
+  const watched = {
+    ...database,
+    transaction: <T>(work: (tx: Sql) => Promise<T>) =>
+      database.transaction(async (tx) => {
+        const result = await work(tx);
+        const { pruned = 0 } = (result ?? {}) as { pruned?: number };
+        most = Math.max(most, pruned);
+        return result;
+      }),
+  };
+  expect((await prune({ ...dependencies, database: watched })).incidents).toEqual({ pruned: 300, archived: 300, left: false });
+  expect(most).toBeLessThanOrEqual(120);
+});
+
+test('a run that is told to stop ends after its batch, is recorded and audited, and the next one goes on', async () => {
+  const { database, dependencies } = await setUp();
+  await database.query(DUE_ACTIONS, [30_000]);
+  const stopping = new AbortController();
+  const clock = { ...systemClock, sleep: async () => stopping.abort() };
+  const stopped = await prune({ ...dependencies, clock }, { ...ORDER, signal: stopping.signal });
+  const gone = stopped.workflow_actions?.pruned ?? 0;
+  expect(gone).toBeLessThan(30_000);
+  expect(stopped.workflow_actions?.left).toBe(true);
+  expect(await database.query('SELECT ended_at IS NOT NULL AS ended, result FROM retention_run')).toEqual([
+    { ended: true, result: stopped },
+  ]);
+  expect(await database.query('SELECT actor, outcome FROM audit')).toEqual([{ actor: ORDER.actor, outcome: 'done' }]);
+  expect((await prune(dependencies)).workflow_actions).toEqual({ pruned: 30_000 - gone, archived: 0, left: false });
 });
 
 test('one run at a time: who comes meanwhile is told; a run that stood still for its lease gives way and does nothing more', async () => {
