@@ -244,11 +244,12 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
   }
 
   async function tidy(): Promise<void> {
-    const { archiveDirectory: directory, node, retainArchiveMs } = config;
-    if (directory === undefined || config.dryRun) return;
-    const { expired, abandoned } = await tidyArchive(database, { node, directory, keptSeconds: retainArchiveMs / 1000 });
+    if (config.dryRun) return;
+    const { expired, abandoned, forgotten } = await tidyArchive(context.pruneDependencies());
     if (expired.length > 0) log.info({ files: expired.length }, 'archived files past their period were removed');
     if (abandoned.length > 0) log.warn({ files: abandoned }, 'files of batches that never came to be were removed');
+    if (forgotten.length > 0)
+      log.warn({ files: forgotten }, 'archived files past their period that this node cannot reach are no longer registered');
   }
 
   async function sealTurn(): Promise<void> {

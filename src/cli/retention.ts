@@ -1,3 +1,4 @@
+import { ArchiveDamaged } from '../retention/archive-file.ts';
 import { type ClassResult, runArchivePrune } from '../retention/prune.ts';
 import { restoreFile } from '../retention/restore.ts';
 import { type ClassStatus, type RetentionStatus, retentionStatus } from '../retention/status.ts';
@@ -33,9 +34,7 @@ export async function prune(
       const { actor: other, node, startedAt } = run.underWay;
       return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`);
     }
-    const { archiveDirectory, node, retainArchiveMs } = context.config;
-    if (archiveDirectory !== undefined)
-      await tidyArchive(context.database, { node, directory: archiveDirectory, keptSeconds: retainArchiveMs / 1000 });
+    await tidyArchive(context.pruneDependencies());
     const entries = Object.entries(run.classes);
     if (json) printJson(surroundings, run.classes);
     else
@@ -57,7 +56,13 @@ export async function restore(surroundings: Surroundings, path: string, { actor,
     const wish = { actor, action: 'retention_restore', resource: { kind: 'fleet' }, target: 'retention' } as const;
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
-    const restored = await restoreFile(context.database, path, (tx, detail) => auditWish(tx, context, wish, detail));
+    const restored = await restoreFile(context.database, path, (tx, detail) => auditWish(tx, context, wish, detail)).catch(
+      async (error: unknown) => {
+        if (error instanceof ArchiveDamaged)
+          await auditWish(context.database, context, wish, { file: path, error: error.message }, 'failed');
+        throw error;
+      },
+    );
     if (json) printJson(surroundings, restored);
     else
       surroundings.out(

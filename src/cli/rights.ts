@@ -1,6 +1,7 @@
 import { appendAudit } from '../audit/append.ts';
 import type { Action, Resource } from '../authorization/action.ts';
 import type { Context } from '../context.ts';
+import type { Sql } from '../postgres/database.ts';
 
 export interface Wish {
   actor: string;
@@ -22,7 +23,13 @@ export async function whyDenied({ authorize, database, config }: Context, wish: 
 }
 
 /** What a person did to the settings, in the transaction that does it. */
-export function auditWish(tx: Parameters<typeof appendAudit>[0], { config }: Context, wish: Wish, detail: object = {}): Promise<void> {
+export function auditWish(
+  tx: Sql,
+  { config }: Context,
+  wish: Wish,
+  detail: object = {},
+  outcome: 'done' | 'failed' = 'done',
+): Promise<void> {
   const { actor, action, target, reason = null } = wish;
-  return appendAudit(tx, { actor, action, target, outcome: 'done', reason, node: config.node, detail });
+  return appendAudit(tx, { actor, action, target, outcome, reason, node: config.node, detail });
 }

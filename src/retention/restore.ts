@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import type { Database, Sql } from '../postgres/database.ts';
-import { readArchiveFile } from './archive-file.ts';
+import { ArchiveDamaged, readArchiveFile } from './archive-file.ts';
 
 export interface Restored {
   file: string;
@@ -14,7 +14,7 @@ const BATCH = 5_000;
 /**
  * Reads a file of the archive back, for an investigation, into the table `restored`: all of it, or nothing. Read again, it is there once.
  * @param record the audit of it, in the same transaction.
- * @throws ArchiveDamaged where the file is not what its manifest says.
+ * @throws ArchiveDamaged where the file is not what its manifest says, or not what the register says as long as it is there.
  */
 export async function restoreFile(
   database: Database,
@@ -24,6 +24,9 @@ export async function restoreFile(
   const { manifest, lines } = await readArchiveFile(path);
   const file = basename(path);
   const restored = { file, class: manifest.class, rows: lines.length };
+  const [registered] = await database.query<{ sha256: string }>('SELECT sha256 FROM archive_file WHERE name = $1', [file]);
+  if (registered && registered.sha256 !== manifest.sha256)
+    throw new ArchiveDamaged(`${path}: its hash is ${manifest.sha256}, ${registered.sha256} is registered`);
   await database.transaction(async (tx) => {
     await tx.query('DELETE FROM restored WHERE file = $1', [file]);
     for (let start = 0; start < lines.length; start += BATCH)

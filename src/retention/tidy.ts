@@ -2,13 +2,15 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Database, Sql } from '../postgres/database.ts';
 import { filesOf, runOfFile } from './archive.ts';
+import type { PruneDependencies } from './prune.ts';
 import { STAMP } from './runs.ts';
 
-export interface TidyOptions {
+export type TidyDependencies = Pick<PruneDependencies, 'database' | 'node' | 'archiveDirectory' | 'periods'>;
+
+/** This node's archive. */
+interface Shelf {
   node: string;
   directory: string;
-  /** How long the archive keeps its files; Infinity: for ever. */
-  keptSeconds: number;
 }
 
 export interface Tidied {
@@ -16,24 +18,34 @@ export interface Tidied {
   expired: string[];
   /** Files, and halves of files, of batches that never came to be: their rows are still in their tables. */
   abandoned: string[];
+  /** Registered files past their period that nobody is left to remove: of nodes that have left, and of directories given up. */
+  forgotten: string[];
 }
 
 /** Keeps this node's files to what the register says. Files of others, and of runs that this database knows nothing of, are left alone. */
-export async function tidyArchive(database: Database, options: TidyOptions): Promise<Tidied> {
-  const { directory } = options;
-  const files = await readdir(directory);
+export async function tidyArchive({ database, node, archiveDirectory: directory, periods }: TidyDependencies): Promise<Tidied> {
+  const keptSeconds = periods.archive;
+  const keepsAll = !Number.isFinite(keptSeconds);
+  const forgotten = keepsAll ? [] : await forgetOutOfReach(database, { node, directory, keptSeconds });
+  if (directory === undefined) return { expired: [], abandoned: [], forgotten };
+  const shelf = { node, directory };
+  const abandoned = await removeAllAbandoned(database, shelf);
+  return { abandoned, expired: keepsAll ? [] : await removeExpired(database, shelf, keptSeconds), forgotten };
+}
+
+async function removeAllAbandoned(database: Database, shelf: Shelf): Promise<string[]> {
   const runs = new Map<string, string>();
-  for (const file of files) {
+  for (const file of await readdir(shelf.directory)) {
     const run = runOfFile(file);
     if (run) runs.set(run.id, run.stamp);
   }
   const abandoned: string[] = [];
-  for (const [id, stamp] of runs) abandoned.push(...(await database.transaction((tx) => removeAbandoned(tx, { id, stamp, ...options }))));
-  return { abandoned, expired: Number.isFinite(options.keptSeconds) ? await removeExpired(database, options) : [] };
+  for (const [id, stamp] of runs) abandoned.push(...(await database.transaction((tx) => removeAbandoned(tx, { id, stamp, ...shelf }))));
+  return abandoned;
 }
 
 /** Nobody writes files of a run while its row is held, and the files are listed after that. */
-async function removeAbandoned(tx: Sql, { id, stamp, node, directory }: TidyOptions & { id: string; stamp: string }): Promise<string[]> {
+async function removeAbandoned(tx: Sql, { id, stamp, node, directory }: Shelf & { id: string; stamp: string }): Promise<string[]> {
   const held = await tx.query(`SELECT FROM retention_run WHERE id = $1 AND node = $2 AND ${STAMP} = $3 FOR UPDATE SKIP LOCKED`, [
     id,
     node,
@@ -50,12 +62,14 @@ async function removeAbandoned(tx: Sql, { id, stamp, node, directory }: TidyOpti
   return abandoned;
 }
 
+/** `$2` is the period in seconds; the database keeps units of the audit for 30 days, whatever the period. */
+const PAST_PERIOD = `archived_at < now() - make_interval(secs => greatest($2, CASE class WHEN 'audit' THEN 30 * 86400 ELSE 0 END))`;
+
 /** Only what is a file of an archive by its name, in the directory that we were given: the register is no order to remove anything else. */
-async function removeExpired(database: Database, { node, directory, keptSeconds }: TidyOptions): Promise<string[]> {
+async function removeExpired(database: Database, { node, directory }: Shelf, keptSeconds: number): Promise<string[]> {
   const registered = await database.query<{ id: string; runId: string; name: string }>(
     `SELECT id::text, run_id::text AS "runId", name FROM archive_file
-     WHERE node = $1 AND directory = $3 AND archived_at < now() - make_interval(secs => greatest($2, CASE class WHEN 'audit' THEN 30 * 86400 ELSE 0 END))
-     ORDER BY id LIMIT 1000`,
+     WHERE node = $1 AND directory = $3 AND ${PAST_PERIOD} ORDER BY id LIMIT 1000`,
     [node, keptSeconds, directory],
   );
   const expired = registered.filter(({ runId, name }) => runOfFile(name)?.id === runId);
@@ -64,4 +78,18 @@ async function removeExpired(database: Database, { node, directory, keptSeconds 
     await database.query('DELETE FROM archive_file WHERE id = $1', [id]);
   }
   return expired.map(({ name }) => name);
+}
+
+/** The files stay where they are, if they are there still: they are not ours to reach. */
+async function forgetOutOfReach(
+  database: Database,
+  { node, directory, keptSeconds }: { node: string; directory: string | undefined; keptSeconds: number },
+): Promise<string[]> {
+  const forgotten = await database.query<{ place: string }>(
+    `DELETE FROM archive_file f WHERE ${PAST_PERIOD}
+       AND CASE WHEN f.node = $1 THEN f.directory IS DISTINCT FROM $3 ELSE NOT EXISTS (SELECT FROM node n WHERE n.node = f.node) END
+     RETURNING f.node || ':' || f.directory || '/' || f.name AS place`,
+    [node, keptSeconds, directory ?? null],
+  );
+  return forgotten.map(({ place }) => place);
 }

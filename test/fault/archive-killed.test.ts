@@ -67,7 +67,12 @@ async function pruneUntilCommit(className: string) {
       await sealAudit(database);
       return 'classes' in run ? run.classes : undefined;
     },
-    tidy: () => tidyArchive(database, { node: 'test', directory, keptSeconds: Number.POSITIVE_INFINITY }),
+    tidy: () => tidyArchive(context.pruneDependencies()),
+    told: () =>
+      database.query(
+        `SELECT outcome, coalesce((detail->'classes'->$1->>'archived')::int, 0) AS archived FROM audit WHERE action = 'retention_prune' ORDER BY seq`,
+        [className],
+      ),
     archive: () => verifyArchive(database, createUnitReader(database, { directory, keptSeconds: Number.POSITIVE_INFINITY })),
     archivedRows: async () =>
       (
@@ -87,6 +92,10 @@ test('killed between the file and the removal of its rows: the rows are there, t
   expect((await run.tidy()).abandoned).toHaveLength(2);
   expect(await run.pruneAgain()).toMatchObject({ recoveries: { pruned: 20, archived: 20 } });
   expect(await run.archivedRows()).toBe(20);
+  expect(await run.told()).toEqual([
+    { outcome: 'unknown', archived: 0 },
+    { outcome: 'done', archived: 20 },
+  ]);
   expect((await filesIn(run.directory)).filter((file) => file.startsWith('recoveries') && file.endsWith('.gz'))).toHaveLength(1);
 });
 
@@ -98,6 +107,10 @@ test('killed when the removal goes through all the same: the file stays, and not
   expect((await run.tidy()).abandoned).toEqual([]);
   expect(await run.pruneAgain()).toMatchObject({ recoveries: { pruned: 0, archived: 0 } });
   expect(await run.archivedRows()).toBe(20);
+  expect(await run.told()).toEqual([
+    { outcome: 'unknown', archived: 20 },
+    { outcome: 'done', archived: 0 },
+  ]);
 });
 
 test('killed with a unit of the audit: the chain and its archive verify, whichever way the transaction went', async () => {

@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import * as command from '../../src/cli/retention.ts';
 import { type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
@@ -21,7 +22,12 @@ async function setUp(directory: string) {
     return run.classes;
   };
   const rows = async (table: string) => (await fleet.database.query(`SELECT FROM ${table}`)).length;
-  return { ...fleet, context, prune, rows };
+  /** Of a node that keeps its archive for a day. */
+  const tidy = (who: { node?: string; archiveDirectory?: string | undefined } = {}) => {
+    const dependencies = context.pruneDependencies();
+    return tidyArchive({ ...dependencies, ...who, periods: { ...dependencies.periods, archive: 86_400 } });
+  };
+  return { ...fleet, context, prune, rows, tidy };
 }
 
 test('what goes is in compressed JSON lines, with a manifest that says what is in them', async () => {
@@ -92,7 +98,17 @@ test('a file that was changed, cut or has lost its manifest is not restored, and
   await rm(join(directory, manifest));
   await expect(restore(path)).rejects.toThrow('ENOENT');
   await expect(restore(join(directory, 'x.json'))).rejects.toThrow('ends in .jsonl.gz');
+  // Another file, with a manifest of its own.
+  const other = gzipSync('{}\n');
+  await writeFile(path, other);
+  const sha256 = createHash('sha256').update(other).digest('hex');
+  await writeFile(join(directory, manifest), JSON.stringify({ ...JSON.parse(said), rows: 1, bytes: other.length, sha256 }));
+  await expect(restore(path)).rejects.toThrow('is registered');
   expect(await rows('restored')).toBe(0);
+  const events = await database.query(
+    `SELECT outcome, count(*)::int, bool_and(detail ? 'error') AS why FROM audit WHERE action = 'retention_restore' GROUP BY outcome`,
+  );
+  expect(events).toEqual([{ outcome: 'failed', count: 6, why: true }]);
 });
 
 test('a directory that is not there, or is none: nothing is removed, it is said why, and what is not archived goes all the same', async () => {
@@ -136,24 +152,43 @@ test.skipIf(process.getuid?.() !== 0)('a disk that fills up: what did not fit st
 
 test('files go after their period, those of this node only; what is not ours is left alone', async () => {
   const directory = await createArchiveDirectory();
-  const { database, prune, rows } = await setUp(directory);
+  const { database, prune, rows, tidy } = await setUp(directory);
   await addDueRecoveries(database, 5);
   await prune();
+  await database.query(`INSERT INTO node (node, daemon_id, host, pid, version) VALUES ('test', gen_random_uuid(), 'h', 1, '0')`);
   await writeFile(join(directory, 'notes.txt'), 'of a person');
   await writeFile(join(directory, 'recoveries-20200101T000000Z-1-0001.jsonl.gz'), 'of a run that this database never had');
-  const tidy = (node: string) => tidyArchive(database, { node, directory, keptSeconds: 86_400 });
-  expect(await tidy('test')).toEqual({ expired: [], abandoned: [] });
+  const nothing = { expired: [], abandoned: [], forgotten: [] };
+  expect(await tidy()).toEqual(nothing);
   await database.query(`UPDATE archive_file SET archived_at = now() - interval '2 days'`);
-  expect(await tidy('another')).toEqual({ expired: [], abandoned: [] });
-  expect((await tidy('test')).expired).toHaveLength(1);
+  expect(await tidy({ node: 'another' })).toEqual(nothing);
+  expect((await tidy()).expired).toHaveLength(1);
   expect(await filesIn(directory)).toEqual(['notes.txt', 'recoveries-20200101T000000Z-1-0001.jsonl.gz']);
   expect(await rows('archive_file')).toBe(0);
+});
+
+test.each([
+  ['of a node that has left the fleet', { node: 'another' }],
+  ['of a directory that this node has given up', { archiveDirectory: '/elsewhere' }],
+  ['of a node that keeps no files any more', { archiveDirectory: undefined }],
+])('the register forgets files past their period %s, and leaves them where they are', async (_, who) => {
+  const directory = await createArchiveDirectory();
+  const { database, prune, rows, tidy } = await setUp(directory);
+  await addDueRecoveries(database, 5);
+  await prune();
+  const files = await filesIn(directory);
+  const there = 'node' in who ? who : { ...who, archiveDirectory: who.archiveDirectory && (await createArchiveDirectory()) };
+  expect((await tidy(there)).forgotten).toEqual([]);
+  await database.query(`UPDATE archive_file SET archived_at = now() - interval '2 days'`);
+  expect((await tidy(there)).forgotten).toEqual([`test:${directory}/${files.find((file) => file.endsWith('.gz'))}`]);
+  expect(await rows('archive_file')).toBe(0);
+  expect(await filesIn(directory)).toEqual(files);
 });
 
 test('the register is no order to remove what is no file of an archive, or lies elsewhere', async () => {
   const directory = await createArchiveDirectory();
   const elsewhere = await createArchiveDirectory();
-  const { database } = await setUp(directory);
+  const { database, tidy } = await setUp(directory);
   const precious = 'recoveries-20200101T000000Z-7-0001.jsonl.gz';
   await writeFile(join(elsewhere, precious), '');
   await writeFile(join(directory, 'precious.conf'), '');
@@ -166,6 +201,6 @@ test('the register is no order to remove what is no file of an archive, or lies 
   await register(elsewhere, precious);
   await register(directory, 'precious.conf');
   await register(directory, `../${elsewhere.split('/').at(-1)}/${precious}`);
-  expect(await tidyArchive(database, { node: 'test', directory, keptSeconds: 86_400 })).toEqual({ expired: [], abandoned: [] });
+  expect(await tidy()).toMatchObject({ expired: [], abandoned: [] });
   expect([await filesIn(directory), await filesIn(elsewhere)]).toEqual([['precious.conf'], [precious]]);
 });
