@@ -87,7 +87,7 @@ async function checkPrivileges({ database, pgbossSchema }: Context): Promise<Che
     `SELECT what, granted FROM (VALUES
        ('change pg-boss''s jobs', has_table_privilege(format('%I.job', $1::text), 'SELECT, INSERT') AND has_table_privilege(format('%I.job', $1::text), 'UPDATE')
          AND has_table_privilege(format('%I.job', $1::text), 'DELETE')),
-       ('write the audit', has_table_privilege('audit', 'INSERT')),
+       ('write the audit', has_column_privilege('audit', 'detail', 'INSERT')),
        ('record recoveries', has_table_privilege('recovery', 'INSERT')),
        ('rotate ownership', has_table_privilege('attempt_a', 'TRUNCATE')),
        ('see other roles'' sessions', pg_has_role('pg_read_all_stats', 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))

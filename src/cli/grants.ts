@@ -13,7 +13,8 @@ export const OWN_TABLES: Readonly<Record<string, string | null>> = {
   attempt_a: 'SELECT, INSERT, TRUNCATE',
   attempt_b: 'SELECT, INSERT, TRUNCATE',
   attempt_turn: 'SELECT, UPDATE',
-  audit: 'SELECT, INSERT',
+  // Not its number, nor its time: those are the database's.
+  audit: 'SELECT, INSERT (actor, action, target, outcome, reason, node, detail)',
   // Written by prune_audit alone.
   audit_checkpoint: 'SELECT',
   audit_head: 'SELECT, UPDATE',
