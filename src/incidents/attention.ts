@@ -2,6 +2,7 @@ import { appendAudit } from '../audit/append.ts';
 import type { Action, Resource } from '../authorization/action.ts';
 import type { Authorize } from '../authorization/authorize.ts';
 import type { Database, Sql } from '../postgres/database.ts';
+import { isoTime } from '../postgres/iso-time.ts';
 import type { IncidentClass } from './class.ts';
 import { incidentTarget } from './listing.ts';
 import { executorsOf, type Stated, unitOf } from './targets.ts';
@@ -48,7 +49,7 @@ export async function snooze(
     const [row] = await tx.query<{ until: string }>(
       `UPDATE incident SET snoozed_until = now() + make_interval(secs => $4), snoozed_by = $2, snoozed_reason = $3
        WHERE id = $1 AND resolved_at IS NULL
-       RETURNING to_char(snoozed_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS until`,
+       RETURNING ${isoTime('snoozed_until')} AS until`,
       [request.incidentId, request.actor, request.reason.trim(), seconds],
     );
     return row?.until ?? null;

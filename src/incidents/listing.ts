@@ -1,4 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
+import { isoTime } from '../postgres/iso-time.ts';
 import { INCIDENT_CLASSES, type IncidentClass, type Severity, severityOf } from './class.ts';
 import { targetsOf } from './targets.ts';
 
@@ -44,20 +45,19 @@ export interface Incident {
 }
 
 /** ISO 8601 in UTC, as the database writes it. */
-const iso = (time: string) => `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 const secondsSince = (time: string) => `extract(epoch FROM now() - ${time})::float8`;
 const SNOOZED = 'coalesce(i.snoozed_until > now(), false)';
 
 const COLUMNS = `i.id::text, i.class, i.fingerprint, i.summary, i.evidence, i.affected, i.affected_most AS "affectedMost", i.node, i.stack,
-  i.env, i.queues, i.occurrences, i.openings, ${iso('i.first_seen_at')} AS "firstSeenAt", ${iso('i.opened_at')} AS "openedAt",
-  ${secondsSince('i.opened_at')} AS "openedSeconds", ${iso('i.last_seen_at')} AS "lastSeenAt",
-  ${secondsSince('i.last_seen_at')} AS "lastSeenSeconds", ${iso('i.resolved_at')} AS "resolvedAt",
+  i.env, i.queues, i.occurrences, i.openings, ${isoTime('i.first_seen_at')} AS "firstSeenAt", ${isoTime('i.opened_at')} AS "openedAt",
+  ${secondsSince('i.opened_at')} AS "openedSeconds", ${isoTime('i.last_seen_at')} AS "lastSeenAt",
+  ${secondsSince('i.last_seen_at')} AS "lastSeenSeconds", ${isoTime('i.resolved_at')} AS "resolvedAt",
   ${secondsSince('i.resolved_at')} AS "resolvedSeconds",
   CASE WHEN i.resolved_at IS NOT NULL THEN 'resolved' WHEN ${SNOOZED} THEN 'snoozed'
     WHEN i.acknowledged_at IS NOT NULL THEN 'acknowledged' ELSE 'open' END AS state,
-  CASE WHEN i.acknowledged_at IS NOT NULL THEN jsonb_build_object('at', ${iso('i.acknowledged_at')}, 'by', i.acknowledged_by,
+  CASE WHEN i.acknowledged_at IS NOT NULL THEN jsonb_build_object('at', ${isoTime('i.acknowledged_at')}, 'by', i.acknowledged_by,
     'reason', i.acknowledged_reason) END AS acknowledged,
-  CASE WHEN ${SNOOZED} THEN jsonb_build_object('until', ${iso('i.snoozed_until')}, 'by', i.snoozed_by,
+  CASE WHEN ${SNOOZED} THEN jsonb_build_object('until', ${isoTime('i.snoozed_until')}, 'by', i.snoozed_by,
     'reason', i.snoozed_reason) END AS snoozed`;
 
 const FILTER = `i.class = ANY($1) AND ($2::text IS NULL OR i.node = $2) AND ($3::text IS NULL OR $3 = ANY(i.queues))
@@ -184,7 +184,7 @@ export const incidentTarget = (id: string) => `incident/${id}`;
 
 function listOpenings(sql: Sql, id: string): Promise<Opening[]> {
   return sql.query<Opening>(
-    `SELECT opening, ${iso('opened_at')} AS "openedAt", ${iso('resolved_at')} AS "resolvedAt"
+    `SELECT opening, ${isoTime('opened_at')} AS "openedAt", ${isoTime('resolved_at')} AS "resolvedAt"
      FROM incident_opening WHERE incident_id = $1 ORDER BY opening`,
     [id],
   );
@@ -192,7 +192,7 @@ function listOpenings(sql: Sql, id: string): Promise<Opening[]> {
 
 function listOccurrences(sql: Sql, id: string): Promise<Occurrence[]> {
   return sql.query<Occurrence>(
-    `SELECT number, opening, ${iso('at')} AS at, node, summary, affected, evidence
+    `SELECT number, opening, ${isoTime('at')} AS at, node, summary, affected, evidence
      FROM incident_occurrence WHERE incident_id = $1 ORDER BY number`,
     [id],
   );
@@ -205,7 +205,7 @@ function listRescues(sql: Sql, { evidence, firstSeenAt }: Incident): Promise<Res
   const { queue, jobId, executor } = evidence;
   return sql
     .query<Rescue>(
-      `SELECT ${iso('max(r.recovered_at)')} AS at, r.node, r.outcome, r.policy, count(*)::int AS jobs
+      `SELECT ${isoTime('max(r.recovered_at)')} AS at, r.node, r.outcome, r.policy, count(*)::int AS jobs
      FROM recovery r
      WHERE (r.queue = $1 AND r.job_id = $2::uuid) OR (r.executor_id = $3 AND r.recovered_at > $4::timestamptz - interval '1 hour')
      GROUP BY date_trunc('second', r.recovered_at), r.node, r.outcome, r.policy
@@ -218,7 +218,7 @@ function listRescues(sql: Sql, { evidence, firstSeenAt }: Incident): Promise<Res
 function listAudit(sql: Sql, targets: readonly string[]): Promise<RelatedAudit[]> {
   return sql
     .query<RelatedAudit>(
-      `SELECT seq::text, ${iso('at')} AS at, actor, action, target, outcome, reason FROM audit
+      `SELECT seq::text, ${isoTime('at')} AS at, actor, action, target, outcome, reason FROM audit
        WHERE audit_names(target, detail) && $1 ORDER BY audit.seq DESC LIMIT ${RELATED_LIMIT}`,
       [targets],
     )

@@ -1,4 +1,5 @@
 import { createTask } from 'node-cron';
+import { isoTime } from '../postgres/iso-time.ts';
 import { isDue, RECORD_CLASSES, type RecordName } from './classes.ts';
 import type { ClassResult, PruneDependencies, PruneResult } from './prune.ts';
 
@@ -46,13 +47,11 @@ export interface Schedule {
 
 export type StatusDependencies = Pick<PruneDependencies, 'database' | 'periods'> & { schedule: Schedule };
 
-const iso = (time: string) => `to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
-
 /** What there is, how old it is and what is due. Counts whole tables: for a person, or once in a while. */
 export async function retentionStatus({ database, periods, schedule }: StatusDependencies): Promise<RetentionStatus> {
   const [lastRun] = await database.query<NonNullable<RetentionStatus['lastRun']>>(
     `SELECT node, actor, CASE WHEN ended_at <= lease_until THEN 'ended' WHEN ended_at IS NULL AND lease_until > now() THEN 'under way' ELSE 'broke off' END AS state,
-       ${iso('started_at')} AS "startedAt", ${iso('ended_at')} AS "endedAt", result
+       ${isoTime('started_at')} AS "startedAt", ${isoTime('ended_at')} AS "endedAt", result
      FROM retention_run ORDER BY id DESC LIMIT 1`,
   );
   const [lastEnded] = await database.query<{ result: PruneResult }>(
@@ -67,7 +66,7 @@ export async function retentionStatus({ database, periods, schedule }: StatusDep
       // OFFSET 0: whether a row is due, which may ask the open incidents, is asked once a row.
       `SELECT count(*)::float8 AS rows, (SELECT sum(pg_total_relation_size(part::regclass))::float8 FROM unnest($3::text[]) AS part) AS bytes,
          (count(*) FILTER (WHERE due))::float8 AS due,
-         ${iso('min(ended_at)')} AS "oldestAt", extract(epoch FROM now() - min(ended_at))::float8 AS "oldestSeconds",
+         ${isoTime('min(ended_at)')} AS "oldestAt", extract(epoch FROM now() - min(ended_at))::float8 AS "oldestSeconds",
          extract(epoch FROM now() - min(ended_at) FILTER (WHERE due))::float8 AS "oldestDueSeconds"
        FROM (SELECT ${endedAt} AS ended_at, NOT $2 AND ${isDue(recordClass)} AS due FROM ${table} r OFFSET 0) AS looked_at`,
       [forever ? 0 : seconds, forever, parts],

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { sealAudit } from '../../src/audit/chain.ts';
 import * as command from '../../src/cli/retention.ts';
+import { variablesTable } from '../../src/config.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { rotateOwnership } from '../../src/ownership/rotate.ts';
 import type { Database, Sql } from '../../src/postgres/database.ts';
@@ -368,8 +369,10 @@ test('the commands: status shows each class, prune wants a reason, and is audite
 });
 
 test("the README's table of records is the code's", () => {
-  const rows = RECORD_CLASSES.map(
-    ({ name, archived }) => `| ${name.replace('_', ' ')} | \`RECLAIMD_RETAIN_${name.toUpperCase()}\` | ${archived ? 'yes' : 'no'} |`,
-  );
+  const rows = RECORD_CLASSES.map(({ name, archived }) => {
+    const variable = `RECLAIMD_RETAIN_${name.toUpperCase()}`;
+    const [, usual, least] = new RegExp(`\`${variable}\` \\| \`(\\w+)\` .* at least (\\w+)`).exec(variablesTable()) ?? [];
+    return `| ${name.replace('_', ' ')} | \`${variable}\` | ${usual} | ${least} | ${archived ? 'yes' : 'no'} |`;
+  });
   expect(readFileSync(new URL('../../README.md', import.meta.url), 'utf8')).toContain(rows.join('\n'));
 });
