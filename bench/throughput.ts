@@ -1,7 +1,7 @@
 import { PgBoss } from 'pg-boss';
 import { installOwnership } from '../src/ownership/install.ts';
 import { dropTriggerSql } from '../src/ownership/trigger.ts';
-import { type Bench, median, TARGET, timed, withServer } from './support.ts';
+import { type Bench, TARGET, timed, withServer } from './support.ts';
 
 const CONSUMERS = 4;
 const QUEUES = ['with', 'without'] as const;

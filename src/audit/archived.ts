@@ -1,8 +1,9 @@
 import type { Sql } from '../postgres/database.ts';
+import { type ExpectedHead, REWRITTEN } from './chain.ts';
 import { type Checkpoint, listCheckpoints } from './checkpoint.ts';
 import { GENESIS } from './hash.ts';
 import type { AuditProblem } from './problem.ts';
-import { type ArchivedEvent, checkUnit } from './unit.ts';
+import { type ArchivedEvent, checkUnit, hashAt } from './unit.ts';
 
 export interface ArchiveVerification {
   intact: boolean;
@@ -22,8 +23,11 @@ export interface ArchiveReader {
 
 const PAGE = 100;
 
-/** Goes through the part of the chain that is in the archive, up to the checkpoint that the rest begins at. Reads only. */
-export async function verifyArchive(sql: Sql, archive: ArchiveReader): Promise<ArchiveVerification> {
+/**
+ * Goes through the part of the chain that is in the archive, up to the checkpoint that the rest begins at. Reads only.
+ * @param expected what was noted of the chain; compared where its position is in this part.
+ */
+export async function verifyArchive(sql: Sql, archive: ArchiveReader, expected?: ExpectedHead): Promise<ArchiveVerification> {
   const result: ArchiveVerification = { intact: true, checked: 0, begins: null, problems: [] };
   let before: Pick<Checkpoint, 'position' | 'chainHash'> = { position: 0, chainHash: GENESIS };
   for (;;) {
@@ -32,18 +36,29 @@ export async function verifyArchive(sql: Sql, archive: ArchiveReader): Promise<A
       const { firstPosition, position, beforeHash } = checkpoint;
       if (firstPosition !== before.position + 1 || !beforeHash.equals(before.chainHash))
         result.problems.push({ seq: null, position: firstPosition, what: `the checkpoint ${position} does not follow ${before.position}` });
-      await verifyUnit(archive, checkpoint, result);
+      await verifyUnit(archive, checkpoint, result, expected);
       before = checkpoint;
     }
     if (page.length < PAGE) return { ...result, intact: result.problems.length === 0 };
   }
 }
 
-async function verifyUnit(archive: ArchiveReader, checkpoint: Checkpoint, result: ArchiveVerification): Promise<void> {
+async function verifyUnit(
+  archive: ArchiveReader,
+  checkpoint: Checkpoint,
+  result: ArchiveVerification,
+  expected: ExpectedHead | undefined,
+): Promise<void> {
   const { firstPosition, position, archivedSeconds, archiveFile } = checkpoint;
   const told = (what: string) => result.problems.push({ seq: null, position: firstPosition, what });
+  const noted = expected && expected.position >= firstPosition && expected.position <= position ? expected : undefined;
+  if (noted?.position === position && noted.hash !== checkpoint.chainHash.toString('hex')) told(REWRITTEN);
   try {
     const events = await archive.read(checkpoint);
+    if (noted && noted.position < position) {
+      if (!events) told(`what was noted of position ${noted.position} cannot be compared: its events are gone from the archive`);
+      else if (hashAt(events, checkpoint, noted.position) !== noted.hash) told(REWRITTEN);
+    }
     if (events) {
       result.begins ??= firstPosition;
       result.checked += events.length;

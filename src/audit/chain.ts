@@ -89,8 +89,24 @@ export interface ExpectedHead {
   hash: string;
 }
 
-/** Goes through what is left of the chain and names every row that was changed, removed, inserted or reordered. Reads only. */
-export async function verifyAudit(sql: Sql, expected?: ExpectedHead): Promise<AuditVerification> {
+/**
+ * Goes through what is left of the chain and names every row that was changed, removed, inserted or reordered. Reads only, all of it as it was at
+ * the beginning, whatever is chained or archived meanwhile.
+ * @param expected what was noted of the chain; where its position is in the archive by now, that is a problem unless `archiveToo`: then verifyArchive
+ * is to compare it, afterwards.
+ */
+export function verifyAudit(
+  database: Database,
+  expected?: ExpectedHead,
+  { archiveToo = false }: { archiveToo?: boolean } = {},
+): Promise<AuditVerification> {
+  return database.transaction(async (tx) => {
+    await tx.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
+    return verifyAt(tx, expected, archiveToo);
+  });
+}
+
+async function verifyAt(sql: Sql, expected: ExpectedHead | undefined, archiveToo: boolean): Promise<AuditVerification> {
   const problems: AuditProblem[] = [];
   const report = (what: string, position: number | null = null, seq: string | null = null) => {
     if (problems.length < MOST_PROBLEMS) problems.push({ seq, position, what });
@@ -102,11 +118,11 @@ export async function verifyAudit(sql: Sql, expected?: ExpectedHead): Promise<Au
   for (const { position, seq } of await listSealed(sql, 0, 1))
     if (position <= walked.position)
       report(`the seal lies before the checkpoint ${walked.position}, where the chain begins`, position, seq);
+  if (expected && expected.position < walked.position && !archiveToo)
+    report(`what was noted lies in the archive: \`audit verify --archive\` compares it`, expected.position);
   if (expected?.position === walked.position && expected.hash !== walked.chainHash.toString('hex')) report(REWRITTEN, walked.position);
-  const before = await readHead(sql);
   await walk(sql, walked, expected, report);
-  const after = await readHead(sql);
-  checkEnd(walked, { before, after }, report);
+  checkEnd(walked, await readHead(sql), report);
   if (expected && expected.position > walked.position)
     report(`the chain ends before ${expected.position}, which was noted`, expected.position);
   const outside = await listOutside(sql, MOST_PROBLEMS);
@@ -121,20 +137,14 @@ export async function verifyAudit(sql: Sql, expected?: ExpectedHead): Promise<Au
   };
 }
 
-/** Sealing may go on while we read: what was the end before must be there, and the end after may be further on. */
-function checkEnd(
-  { position, chainHash }: Walk,
-  { before, after }: { before: ChainHead | undefined; after: ChainHead | undefined },
-  report: (what: string, position?: number) => void,
-): void {
-  if (!before || !after) report('the end of the chain was removed: the row of audit_head is gone');
-  else if (position < before.position)
-    report(`the chain ends at ${position}, not at ${before.position}: its end was cut off`, before.position);
-  else if (after.position < position) report(`the end of the chain was moved back to ${after.position}`, after.position);
-  else if (after.position === position && !after.chainHash.equals(chainHash)) report('the end of the chain was changed', position);
+function checkEnd({ position, chainHash }: Walk, head: ChainHead | undefined, report: (what: string, position?: number) => void): void {
+  if (!head) report('the end of the chain was removed: the row of audit_head is gone');
+  else if (position < head.position) report(`the chain ends at ${position}, not at ${head.position}: its end was cut off`, head.position);
+  else if (head.position < position) report(`the end of the chain was moved back to ${head.position}`, head.position);
+  else if (!head.chainHash.equals(chainHash)) report('the end of the chain was changed', position);
 }
 
-const REWRITTEN = 'the chain is not the one that was noted: it was written anew';
+export const REWRITTEN = 'the chain is not the one that was noted: it was written anew';
 
 /** How far a verification has come. */
 interface Walk {

@@ -9,6 +9,20 @@ export interface ArchivedEvent extends AuditText {
   rowHash: string;
 }
 
+/** The chain's hash at a position of a unit; undefined where that is not in it. */
+export function hashAt(
+  events: readonly ArchivedEvent[],
+  { beforeHash }: Pick<Checkpoint, 'beforeHash'>,
+  wanted: number,
+): string | undefined {
+  let hash = beforeHash;
+  for (const { position, rowHash } of events) {
+    hash = hashChain(hash, Buffer.from(rowHash, 'hex'));
+    if (position === wanted) return hash.toString('hex');
+  }
+  return undefined;
+}
+
 /** What a unit of the archive must fit. */
 export type UnitSeals = Pick<Checkpoint, 'position' | 'chainHash' | 'firstPosition' | 'beforeHash'>;
 

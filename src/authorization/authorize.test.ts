@@ -90,12 +90,12 @@ test('without a file, commands may what the database lets them, and a library no
   for (const action of ACTIONS) expect(await library('alice@ops-1', action, fleet)).toMatchObject({ allowed: false });
 });
 
-test.each(['', '  ', 'root@ops-1', 'postgres@db', 'reclaimd@node-1', 'two\nlines', 'x'.repeat(201)])(
-  'authorized, but %j is nobody: refused',
-  async (actor) => {
-    expect(await createAuthorizer({ trustsDatabaseRole: true })(actor, 'job_retry', queue('mail'))).toMatchObject({ allowed: false });
-  },
-);
+test.each([
+  ...['', '  ', '@', ' @ops-1', 'two\nlines', 'x'.repeat(201), ' ann@ops-1', 'ann@ops-1\u00a0', 'a\u200bnn@ops-1'],
+  ...['root@ops-1', 'Root@ops-1', 'root @ops-1', 'ｒｏｏｔ@ops-1', 'postgres@db', 'reclaimd@node-1', 'Reclaimd@node-1'],
+])('authorized, but %j is nobody: refused', async (actor) => {
+  expect(await createAuthorizer({ trustsDatabaseRole: true })(actor, 'job_retry', queue('mail'))).toMatchObject({ allowed: false });
+});
 
 test('a shared account may ask for what sets reclaimd up, and for nothing else', async () => {
   const authorize = createAuthorizer({ trustsDatabaseRole: true });

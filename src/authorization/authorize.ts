@@ -73,10 +73,15 @@ async function askSafely(ask: HostAuthorize, ...[actor, action, resource]: Param
 }
 
 function whyNobody(actor: string): string | undefined {
-  if (actor.trim() === '') return 'nobody is named: say who you are with --actor NAME@HOST';
-  if (actor.length > LONGEST_ACTOR || /\p{Cc}/u.test(actor)) return `an actor's name has at most ${LONGEST_ACTOR} characters, on one line`;
-  if (actor.startsWith('reclaimd@')) return `${actor} is the daemon's own name: say who you are with --actor NAME@HOST`;
+  if (nameOf(actor) === '') return 'nobody is named: say who you are with --actor NAME@HOST';
+  if (actor.length > LONGEST_ACTOR || actor !== actor.trim() || INVISIBLE.test(actor))
+    return `an actor's name has at most ${LONGEST_ACTOR} characters, on one line, none of them invisible, and no space around it`;
+  if (actor.includes('@') && nameOf(actor) === 'reclaimd')
+    return `${actor} is the daemon's own name: say who you are with --actor NAME@HOST`;
   return undefined;
 }
 
-const isShared = (actor: string): boolean => SHARED_ACCOUNTS.has(actor.split('@')[0] as string);
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
+/** Who it is, however it is written: `Root @ops-1` is no other account. */
+const nameOf = (actor: string): string => (actor.split('@')[0] ?? '').normalize('NFKC').trim().toLowerCase();
+const isShared = (actor: string): boolean => SHARED_ACCOUNTS.has(nameOf(actor));

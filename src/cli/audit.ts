@@ -67,10 +67,10 @@ export async function verify(surroundings: Surroundings, options: { expect?: str
   return withReadyContext(surroundings, async ({ database, config }) => {
     // What cannot be chained is found by the verification, which goes on.
     const notChained = await sealAudit(database).then(() => undefined, String);
-    const chain = await verifyAudit(database, expected);
+    const chain = await verifyAudit(database, expected, { archiveToo: options.archive === true });
     const directory = config.archiveDirectory;
     const archive = options.archive
-      ? await verifyArchive(database, createUnitReader(database, { directory, keptSeconds: config.retainArchiveMs / 1000 }))
+      ? await verifyArchive(database, createUnitReader(database, { directory, keptSeconds: config.retainArchiveMs / 1000 }), expected)
       : undefined;
     if (options.json) printJson(surroundings, { ...chain, notChained, archive });
     else

@@ -4,6 +4,7 @@ import { expect, test } from 'vitest';
 import { verifyArchive } from '../../src/audit/archived.ts';
 import { sealAudit, verifyAudit } from '../../src/audit/chain.ts';
 import { verify } from '../../src/cli/audit.ts';
+import type { Database } from '../../src/postgres/database.ts';
 import { runArchivePrune } from '../../src/retention/prune.ts';
 import { createUnitReader } from '../../src/retention/read-unit.ts';
 import { addEvents, createArchiveDirectory, filesIn } from '../support/archive.ts';
@@ -184,6 +185,56 @@ test('files of the audit: changed, gone, or on another node', async () => {
     intact: false,
     problems: [{ what: expect.stringContaining(`node test has written it into ${directory}`) }],
   });
+});
+
+test('what was noted of the chain is compared in the archive, too, and is never taken on trust', async () => {
+  const { url, database, prune } = await setUp();
+  await addEvents(database, 5, 200);
+  const { head: early } = await verifyAudit(database);
+  await addEvents(database, 5, 200);
+  const { head: last } = await verifyAudit(database);
+  await addEvents(database, 2, 1);
+  await prune();
+  const lines: string[] = [];
+  const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: new AbortController().signal };
+  const compare = async (expect: string, archive?: true) => {
+    lines.length = 0;
+    return verify(surroundings, { expect, ...(archive ? { archive } : {}) });
+  };
+  expect(await compare(`${early.position}:${early.hash}`)).toBe(1);
+  expect(lines.join('\n')).toContain('`audit verify --archive` compares it');
+  for (const { position, hash } of [early, last]) {
+    expect(await compare(`${position}:${hash}`, true)).toBe(0);
+    expect(await compare(`${position}:${'ab'.repeat(32)}`, true)).toBe(1);
+    expect(lines.join('\n')).toContain('it was written anew');
+  }
+  await database.query('ALTER TABLE archive DISABLE TRIGGER USER');
+  await database.query('DELETE FROM archive');
+  expect(await compare(`${early.position}:${early.hash}`, true)).toBe(1);
+  expect(lines.join('\n')).toContain('cannot be compared');
+});
+
+test('what is archived while the chain is verified is no fault of it', async () => {
+  const { database, prune } = await setUp();
+  await addEvents(database, 2_300, 200);
+  await addEvents(database, 3, 1);
+  let pages = 0;
+  const pruning: Database = {
+    ...database,
+    transaction: (work) =>
+      database.transaction((tx) =>
+        work({
+          ...tx,
+          query: async (text, values) => {
+            // Between two pages of the chain.
+            if (text.includes('FROM audit_seal s LEFT JOIN') && ++pages === 3) expect(await prune()).toMatchObject({ pruned: 2_300 });
+            return tx.query(text, values);
+          },
+        }),
+      ),
+  };
+  expect(await verifyAudit(pruning)).toMatchObject({ intact: true, begins: 1, checked: 2_303, problems: [] });
+  expect(await verifyAudit(database)).toMatchObject({ intact: true, begins: 2_301 });
 });
 
 test('the command verifies both, and says where each begins', async () => {

@@ -39,6 +39,18 @@ async function tamper(database: Database, ...statements: string[]): Promise<void
   });
 }
 
+/** A database with something that happens at the beginning of each transaction. */
+function beforeWork(database: Database, happens: (tx: Sql) => Promise<unknown>): Database {
+  return {
+    ...database,
+    transaction: (work) =>
+      database.transaction(async (tx) => {
+        await happens(tx);
+        return work(tx);
+      }),
+  };
+}
+
 test('an untouched audit is intact, over several pages, and in any time zone', async () => {
   const { database } = await createAudit(1_100);
   expect(await sealAudit(database)).toBe(1_100);
@@ -46,10 +58,8 @@ test('an untouched audit is intact, over several pages, and in any time zone', a
   await append(database, 3);
   expect(await verifyAudit(database)).toMatchObject({ intact: true, checked: 1_100, unsealed: 3, problems: [] });
   await sealAudit(database);
-  await database.transaction(async (tx) => {
-    await tx.query(`SET LOCAL TIME ZONE 'Asia/Tokyo'`);
-    expect(await verifyAudit(tx)).toMatchObject({ intact: true, checked: 1_103, unsealed: 0 });
-  });
+  const inTokyo = beforeWork(database, (tx) => tx.query(`SET LOCAL TIME ZONE 'Asia/Tokyo'`));
+  expect(await verifyAudit(inTokyo)).toMatchObject({ intact: true, checked: 1_103, unsealed: 0 });
 });
 
 test.each<[string, string[], object[]]>([
