@@ -59,7 +59,7 @@ export async function benchDetection(quick: boolean): Promise<void> {
     await bench.boss.createQueue('work', { retryLimit: 1000 });
     await installOwnership(bench.database, TARGET);
     const daemon = spawn(process.execPath, [MAIN, 'run'], {
-      env: { ...process.env, DATABASE_URL: bench.url, RECLAIMD_LISTEN: 'off', RECLAIMD_LOG_LEVEL: 'error' },
+      env: { ...process.env, DATABASE_URL: bench.url, RECLAIMD_LISTEN: 'off', RECLAIMD_LOG_LEVEL: 'error', RECLAIMD_PROCESSES: 'on' },
       stdio: 'inherit',
     });
     reclaimd = await measureKills(bench, 'work', quick ? 10 : 110, async (victim) => {

@@ -52,6 +52,7 @@ export interface Config {
   brakeMinimum: number;
   actorsFile: string | undefined;
   poolMax: number;
+  processes: 'auto' | 'on' | 'off';
   systemd: 'auto' | 'system' | 'user' | 'off';
   systemdBus: string | undefined;
   units: readonly string[];
@@ -239,6 +240,13 @@ const variables: Variables = {
     meaning: "JSON file that says who may do what with the commands; none: the database's privileges alone decide.",
   },
   poolMax: { name: 'RECLAIMD_POOL_MAX', default: '5', ...integer(2, 100), meaning: 'Database connections at most; one more listens.' },
+  processes: {
+    name: 'RECLAIMD_PROCESSES',
+    default: 'auto',
+    ...oneOf(['auto', 'on', 'off'] as const),
+    meaning:
+      "Whether this host's processes are looked at. `auto`: where the daemon sees the pids of a whole machine. `on` says that every worker under this host name is in the daemon's own pid namespace, or one below it. `off`: executors are judged by their beats.",
+  },
   systemd: {
     name: 'RECLAIMD_SYSTEMD',
     default: 'auto',

@@ -12,7 +12,7 @@ import { BEAT_INTERVAL_MS, createBeat } from './fleet/beat.ts';
 import { type NodeIdentity, saveNodeStop } from './fleet/queries.ts';
 import { createBlame } from './healing/blame.ts';
 import { readUnitOf } from './host/cgroup.ts';
-import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from './host/process.ts';
+import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot, seesWholeMachine } from './host/process.ts';
 import { startHttpServer } from './http/server.ts';
 import { createHungFence } from './hung-fence.ts';
 import { createMetrics, labelOfResult } from './metrics/metrics.ts';
@@ -138,6 +138,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       unitOf: (pid) => readUnitOf(pid, config.systemd === 'user' ? 'user' : 'system'),
       onCrash: (result) => metrics.unitCrashes.inc({ result: labelOfResult(result) }),
     });
+  const looksAtProcesses = config.processes === 'on' || (config.processes === 'auto' && seesWholeMachine());
   const adoption = createAdoption({
     onAdopted: (executorId, pid) => void blame?.learn(executorId, pid),
     onReleased: (executorId) => blame?.forget(executorId),
@@ -146,7 +147,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     log,
     registry: context.registry,
     processes: {
-      bootId: identity.bootId ?? undefined,
+      bootId: looksAtProcesses ? (identity.bootId ?? undefined) : undefined,
       pidNamespace: readPidNamespace(),
       secondsSinceBoot,
       open: openProcess,
@@ -341,6 +342,10 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
   });
   if (config.units.length > 0 && !dependencies)
     log.warn('RECLAIMD_UNITS names units, but there is no systemd to be asked: see RECLAIMD_SYSTEMD');
+  if (config.processes === 'auto' && !looksAtProcesses)
+    log.warn(
+      "this host's processes are not looked at, executors are judged by their beats: the daemon does not see the pids of a whole machine (RECLAIMD_PROCESSES)",
+    );
   log.info({ version, pgboss: context.pgboss.version, dryRun: config.dryRun, url: server?.url }, 'reclaimd runs');
 
   /** Waits for `work`, but no longer; a timer left behind would keep a process alive that has nothing more to do. @returns whether it ended. */

@@ -103,7 +103,14 @@ export async function demo(surroundings: Surroundings, options: DemoOptions): Pr
 }
 
 function demoConfig(url: string, node: string) {
-  const loaded = loadConfig({ DATABASE_URL: url, RECLAIMD_NODE: node, RECLAIMD_LISTEN: '127.0.0.1:0', RECLAIMD_SWEEP_INTERVAL: '1s' });
+  const loaded = loadConfig({
+    DATABASE_URL: url,
+    RECLAIMD_NODE: node,
+    RECLAIMD_LISTEN: '127.0.0.1:0',
+    RECLAIMD_SWEEP_INTERVAL: '1s',
+    // Its workers are its own children, in a container too.
+    RECLAIMD_PROCESSES: 'on',
+  });
   if ('problems' in loaded) throw new Error(JSON.stringify(loaded.problems));
   return loaded.config;
 }

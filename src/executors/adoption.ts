@@ -19,13 +19,14 @@ export interface ProcessHandle {
   pid: number;
   startTicks: number;
   ageSeconds: number;
+  ofKernel: boolean;
   isGone(): boolean;
   close(): void;
 }
 
 /** The processes of this host, as far as adoption needs them. */
 export interface ProcessTable {
-  /** Undefined where there is no Linux /proc: then nothing is adopted. */
+  /** Undefined where there is no Linux /proc, or its processes are not to be looked at: then nothing is adopted. */
   bootId: string | undefined;
   pidNamespace: string | undefined;
   secondsSinceBoot(): number;
@@ -115,6 +116,8 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     if (!row.beatFresh) return found.close();
     if (found.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS)
       return distrust(row.id, found, 'the pid belongs to a younger process (recycled, or of another pid namespace)');
+    if (found.ofKernel)
+      return distrust(row.id, found, "the pid belongs to a thread of the kernel (the executor's is of another pid namespace)");
     const ambiguous = processes.isPidAmbiguous(row.pid);
     if (ambiguous === true) return distrust(row.id, found, 'the pid is carried by several processes of this host');
     if (ambiguous === false) return hold(row, found, bootId);

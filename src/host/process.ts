@@ -6,6 +6,8 @@ export interface ProcessIdentity {
   /** Start time in clock ticks since boot, field 22 of /proc/PID/stat: a recycled pid has another. */
   startTicks: number;
   ageSeconds: number;
+  /** A thread of the kernel's own: nobody's program. */
+  ofKernel: boolean;
 }
 
 /** A process held in sight. Once it is gone it stays gone: the handle cannot drift to a successor of the pid. */
@@ -17,6 +19,8 @@ export interface ProcessHandle extends ProcessIdentity {
 /** USER_HZ, which Linux fixes at 100 for every architecture that Node runs on. */
 const TICKS_PER_SECOND = 100;
 const STAT_BUFFER = Buffer.alloc(1024);
+/** PF_KTHREAD of the kernel. */
+const KERNEL_THREAD = 0x0020_0000;
 
 /** Changes with every boot; undefined where there is no Linux /proc. */
 export function readBootId(): string | undefined {
@@ -33,6 +37,24 @@ export function readPidNamespace(): string | undefined {
     return readlinkSync('/proc/self/ns/pid');
   } catch {
     return undefined;
+  }
+}
+
+/** PROC_PID_INIT_INO of the kernel: the pid namespace that all others are below. */
+const INITIAL_NAMESPACE = 'pid:[4026531836]';
+/** What runs as pid 1 of a machine, or of a container that is one. */
+const MACHINE_INITS = new Set(['systemd', 'init']);
+
+/**
+ * Whether the pids that we see are all those of a machine. In an application's container they are not: others beside it may have the same host
+ * name (a pod's containers, host networking), and their pids mean other processes here.
+ */
+export function seesWholeMachine(): boolean {
+  try {
+    if (readlinkSync('/proc/self') !== String(process.pid)) return false;
+    return readPidNamespace() === INITIAL_NAMESPACE || MACHINE_INITS.has(readFileSync('/proc/1/comm', 'utf8').trim());
+  } catch {
+    return false;
   }
 }
 
@@ -63,6 +85,7 @@ export function openProcess(pid: number): ProcessHandle | 'gone' | 'unknown' {
     pid,
     startTicks: stat.startTicks,
     ageSeconds: secondsSinceBoot() - stat.startTicks / TICKS_PER_SECOND,
+    ofKernel: stat.ofKernel,
     isGone: () => {
       if (gone) return true;
       const now = readStat(descriptor);
@@ -126,7 +149,7 @@ function readNamespacePids(pid: string): number[] {
   }
 }
 
-function readStat(descriptor: number): { startTicks: number; ended: boolean } | 'gone' | 'unknown' {
+function readStat(descriptor: number): { startTicks: number; ended: boolean; ofKernel: boolean } | 'gone' | 'unknown' {
   let length: number;
   try {
     length = readSync(descriptor, STAT_BUFFER, 0, STAT_BUFFER.length, 0);
@@ -137,7 +160,8 @@ function readStat(descriptor: number): { startTicks: number; ended: boolean } | 
   const text = STAT_BUFFER.toString('latin1', 0, length);
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const state = fields[0];
-  return { startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X' };
+  const ofKernel = (Number(fields[6]) & KERNEL_THREAD) !== 0;
+  return { startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X', ofKernel };
 }
 
 /** No other error says that there is no such process. */

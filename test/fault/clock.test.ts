@@ -35,7 +35,7 @@ test.each([
   const deadElsewhere = await spawnWorker({ ...options, hostname: 'elsewhere' });
   const livingElsewhere = await spawnWorker({ ...options, hostname: 'elsewhere' });
   await Promise.all([dead, living, deadElsewhere, livingElsewhere].map((worker) => worker.started(1)));
-  const daemon = await spawnDaemon(url, { RECLAIMD_NODE: 'off' }, clockOff(off));
+  const daemon = await spawnDaemon(url, { RECLAIMD_NODE: 'off' }, { nodeArguments: clockOff(off) });
   const skew = Date.parse(daemon.log[0]?.time ?? '') - Date.now();
   expect(Math.abs(skew - off), 'the daemon really lives by that clock').toBeLessThan(MINUTES);
 

@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { expect, onTestFinished, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
+import { spawnDaemon } from '../support/daemon-process.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { fallSilent } from '../support/silence.ts';
 import { twoSweepsPass } from '../support/turns.ts';
@@ -68,6 +69,36 @@ test.skipIf(!isRoot)('a process that came later to the pid of a contained worker
   await once(late, 'exit');
   expect(await database.query('SELECT proof, witness_node FROM executor')).toEqual([{ proof: null, witness_node: null }]);
 });
+
+test.skipIf(!isRoot)('a daemon in a container takes no process of it for a worker of another: silence speaks', async () => {
+  const { url, database } = await createFleet();
+  // Each is pid 1 where it is, under one host name.
+  const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever', ownPids: true });
+  await worker.started(1);
+  const daemon = await spawnDaemon(url, { RECLAIMD_PROCESSES: 'auto' }, { contained: true });
+  expect(daemon.log.filter(({ msg }) => msg.includes('processes are not looked at'))).toHaveLength(1);
+  await waitFor('it to be known', async () => (await database.query('SELECT FROM executor')).length > 0);
+  await twoSweepsPass(database);
+  expect(await database.query('SELECT pid, verdict, proof, witness_node FROM executor')).toEqual([
+    { pid: 1, verdict: 'alive', proof: null, witness_node: null },
+  ]);
+  worker.kill('SIGKILL');
+  await worker.exited;
+  await fallSilent(database, 3600, [worker]);
+  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0, 40_000);
+});
+
+test.skipIf(!isRoot || readFileSync('/proc/2/comm', 'utf8').trim() !== 'kthreadd')(
+  'a thread of the kernel is nobody, whoever has registered under its number',
+  async () => {
+    const { url, database } = await createFleet();
+    const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever', ownPids: true });
+    await worker.started(1);
+    await database.query('UPDATE instance SET pid = 2');
+    await startDaemonUntilItSays(url, 'thread of the kernel');
+    expect(await database.query('SELECT proof, witness_node FROM executor')).toEqual([{ proof: null, witness_node: null }]);
+  },
+);
 
 test.skipIf(!isRoot)('the handle of a dead process stays gone when its pid is given to another', async () => {
   const main = fileURLToPath(new URL('../support/recycle-main.ts', import.meta.url));

@@ -14,16 +14,28 @@ export interface DaemonProcess {
   exited: Promise<void>;
 }
 
-/** A daemon as `reclaimd run` starts it, in a process of its own; gone at the end of the test. */
-export async function spawnDaemon(url: string, env: Record<string, string> = {}, nodeArguments: string[] = []): Promise<DaemonProcess> {
+const CONTAINER = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child'];
+
+/**
+ * A daemon as `reclaimd run` starts it, in a process of its own; gone at the end of the test.
+ * As root it may be `contained`: in a pid namespace and with a /proc of its own, but under this host's name.
+ */
+export async function spawnDaemon(
+  url: string,
+  env: Record<string, string> = {},
+  { nodeArguments = [], contained = false }: { nodeArguments?: string[]; contained?: boolean } = {},
+): Promise<DaemonProcess> {
   const { PATH = '' } = process.env;
-  const child = spawn(process.execPath, [...nodeArguments, MAIN, 'run'], {
+  const node = [process.execPath, ...nodeArguments, MAIN, 'run'];
+  const [command = '', ...args] = contained ? [...CONTAINER, ...node] : node;
+  const child = spawn(command, args, {
     env: {
       PATH,
       DATABASE_URL: url,
       RECLAIMD_NODE: 'test',
       RECLAIMD_LISTEN: 'off',
       RECLAIMD_SYSTEMD: 'off',
+      RECLAIMD_PROCESSES: 'on',
       RECLAIMD_STARTUP_DELAY: '0s',
       RECLAIMD_OUTAGE_GRACE: '0s',
       RECLAIMD_SWEEP_INTERVAL: '1s',

@@ -9,6 +9,7 @@ export function testConfig(url: string, env: Record<string, string> = {}): Confi
     RECLAIMD_NODE: 'test',
     RECLAIMD_LISTEN: 'off',
     RECLAIMD_SYSTEMD: 'off',
+    RECLAIMD_PROCESSES: 'on',
     RECLAIMD_STARTUP_DELAY: '0s',
     RECLAIMD_OUTAGE_GRACE: '0s',
     RECLAIMD_SWEEP_INTERVAL: '1s',
