@@ -29,22 +29,29 @@ export function duration(leastMs: number): ValueType<number> {
   };
 }
 
+/** A hundred years: with more the database's timestamps come to an end. */
+const LONGEST_PERIOD = '36500d';
+
 /** How long something is kept: a duration of at least `least`, or `never` for no end. */
 export function period(least: string): ValueType<number> {
+  const [leastMs, mostMs] = [parseDuration(least) ?? 0, parseDuration(LONGEST_PERIOD) ?? 0];
   return {
-    allowed: `a duration of at least ${least}, such as 12h or 30d, or \`never\` to keep it`,
+    allowed: `a duration of at least ${least} and at most ${LONGEST_PERIOD}, such as 12h or 30d, or \`never\` to keep it`,
     parse: (given) => {
       if (given === 'never') return Number.POSITIVE_INFINITY;
       const ms = parseDuration(given);
-      return ms !== undefined && ms >= (parseDuration(least) ?? 0) ? ms : undefined;
+      return ms !== undefined && ms >= leastMs && ms <= mostMs ? ms : undefined;
     },
   };
 }
 
-/** As node-cron reads it. */
+/** As node-cron reads it. One minute of the hour: the nodes of a fleet come within five minutes of each other. */
 export const cronSchedule: ValueType<string> = {
-  allowed: 'a cron expression of five fields, such as `17 3 * * *`',
-  parse: (given) => (given.trim().split(/\s+/).length === 5 && isCronExpression(given) ? given.trim() : undefined),
+  allowed: 'a cron expression of five fields with one minute, such as `17 3 * * *`: at most once an hour',
+  parse: (given) => {
+    const [minute = '', ...others] = given.trim().split(/\s+/);
+    return others.length === 4 && /^\d+$/.test(minute) && isCronExpression(given) ? given.trim() : undefined;
+  },
 };
 
 export const timeZone: ValueType<string> = {

@@ -71,8 +71,8 @@ const LIVES_INTERVAL_MS = 10_000;
 /** Counting what is due reads whole tables. */
 const RETENTION_LOOK_MS = 15 * 60_000;
 const RETENTION_LOOK_LIMIT_MS = 120_000;
-/** The schedules of a fleet come due within minutes of each other: one of them prunes. */
-const RETENTION_TURN_MS = 30 * 60_000;
+/** Another node's run, or one of ours that broke off, may still hold its lease. */
+const RETENTION_RETRY_MS = 30_000;
 const GAUGES_INTERVAL_MS = 10_000;
 /** Only what a failed sweep left; a death wakes the loop at once. */
 const NOTICE_FALLBACK_MS = 1_000;
@@ -291,12 +291,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     passLimitMs: config.retentionBudgetMs + RETENTION_LOOK_LIMIT_MS,
     // What is due is read beside pg-boss's jobs.
     pass: when(canSee, async () => {
-      if (retention.takeDue() && !config.dryRun)
-        return turn('retention', RETENTION_TURN_MS, () => passes.retentionTurn(stopping.signal))().catch((error: unknown) => {
-          retention.putBack();
-          throw error;
-        });
-      await passes.readRetention();
+      const dueForSeconds = config.dryRun ? undefined : retention.dueForSeconds();
+      const isOver = dueForSeconds === undefined || (await passes.retentionRun(dueForSeconds, stopping.signal));
+      if (!isOver) return { againInMs: RETENTION_RETRY_MS };
+      retention.settle();
+      if (!stopping.signal.aborted) await passes.readRetention();
       return undefined;
     }),
   });

@@ -22,7 +22,7 @@ import { type SweepOptions, type SweepReport, type SweptBatch, sweep } from './r
 import { projectBehind } from './retention/behind.ts';
 import { runArchivePrune } from './retention/prune.ts';
 import { retentionStatus } from './retention/status.ts';
-import { tidyArchive } from './retention/tidy.ts';
+import { forgetOutOfReach, tidyArchive } from './retention/tidy.ts';
 import type { Clock } from './runtime/clock.ts';
 import type { Logger } from './runtime/logger.ts';
 import type { PassResult } from './runtime/loop.ts';
@@ -213,16 +213,22 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     }
   }
 
-  async function retentionTurn(signal: AbortSignal): Promise<void> {
-    const run = await runArchivePrune(context.pruneDependencies(), { actor: `reclaimd@${config.node}`, reason: null, signal });
+  /** @returns whether the scheduled run is over, here or on another node. */
+  async function retentionRun(dueForSeconds: number, signal: AbortSignal): Promise<boolean> {
+    const run = await runArchivePrune(context.pruneDependencies(), {
+      actor: `reclaimd@${config.node}`,
+      reason: null,
+      dueForSeconds,
+      signal,
+    });
     if ('underWay' in run) log.info(run.underWay, 'retention: a run is under way already');
-    else
+    else if ('classes' in run)
       for (const [name, { pruned, archived, error }] of Object.entries(run.classes)) {
         metrics.pruned.inc({ class: name }, pruned);
         metrics.archived.inc({ class: name }, archived);
         if (error !== undefined) log.error({ class: name, error }, 'retention failed');
       }
-    if (!signal.aborted) await readRetention();
+    return !('underWay' in run);
   }
 
   async function readRetention(): Promise<void> {
@@ -240,12 +246,12 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     }
     if (nextRunAt !== null) metrics.retentionNextRun.set(Date.parse(nextRunAt) / 1000);
     note(await projectBehind(database, config.node, classes));
-    await tidy();
+    if (!config.dryRun) await tidy();
   }
 
   async function tidy(): Promise<void> {
-    if (config.dryRun) return;
-    const { expired, abandoned, forgotten } = await tidyArchive(context.pruneDependencies());
+    const forgotten = await forgetOutOfReach(context.pruneDependencies());
+    const { expired, abandoned } = await tidyArchive(context.pruneDependencies());
     if (expired.length > 0) log.info({ files: expired.length }, 'archived files past their period were removed');
     if (abandoned.length > 0) log.warn({ files: abandoned }, 'files of batches that never came to be were removed');
     if (forgotten.length > 0)
@@ -308,7 +314,7 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
     incidentsTurn,
     ownershipTurn,
     sealTurn,
-    retentionTurn,
+    retentionRun,
     readRetention,
     readGauges,
   };

@@ -1,5 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
-import { type ExpectedHead, REWRITTEN } from './chain.ts';
+import { type ExpectedHead, REWRITTEN, UNIT_KEPT_SECONDS } from './chain.ts';
 import { type Checkpoint, listCheckpoints } from './checkpoint.ts';
 import { GENESIS } from './hash.ts';
 import type { AuditProblem } from './problem.ts';
@@ -17,7 +17,7 @@ export interface ArchiveVerification {
 export interface ArchiveReader {
   /** The events of a unit; undefined where it is not there. @throws where it is there and cannot be read */
   read(checkpoint: Checkpoint): Promise<ArchivedEvent[] | undefined>;
-  /** How long the archive keeps what it has; Infinity: for ever. A unit that is older may be gone. */
+  /** How long the archive keeps what it has, but 30 days at least; Infinity: for ever. A unit that is older may be gone. */
   keptSeconds: number;
 }
 
@@ -63,7 +63,7 @@ async function verifyUnit(
       result.begins ??= firstPosition;
       result.checked += events.length;
       result.problems.push(...checkUnit(events, checkpoint));
-    } else if (archivedSeconds <= archive.keptSeconds || result.begins !== null)
+    } else if (archivedSeconds <= Math.max(archive.keptSeconds, UNIT_KEPT_SECONDS) || result.begins !== null)
       told(`the events ${firstPosition} to ${position} are not in the archive${archiveFile === null ? '' : `: ${archiveFile}`}`);
   } catch (error) {
     told(`the events ${firstPosition} to ${position} cannot be read: ${error instanceof Error ? error.message : String(error)}`);

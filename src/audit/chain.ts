@@ -18,7 +18,7 @@ import {
 /** Rows sealed in one transaction, and read at once when the chain is verified. */
 const PAGE = 1_000;
 /** So long the database keeps what it has moved to the archive, whatever the period. */
-const UNIT_KEPT_SECONDS = 30 * 86_400;
+export const UNIT_KEPT_SECONDS = 30 * 86_400;
 /** Named at most; their count is exact up to this. */
 const MOST_PROBLEMS = 100;
 

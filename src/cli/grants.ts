@@ -7,7 +7,8 @@ import { quoteIdentifier, type Sql } from '../postgres/database.ts';
  */
 export const OWN_TABLES: Readonly<Record<string, string | null>> = {
   archive: 'SELECT, INSERT, DELETE, UPDATE (id)',
-  archive_file: 'SELECT, INSERT, DELETE',
+  // Not when it was archived: for so long a unit of the audit stays.
+  archive_file: 'SELECT, INSERT (run_id, class, node, directory, name, rows, bytes, sha256), DELETE',
   attempt: 'SELECT',
   // Rotation empties the older half.
   attempt_a: 'SELECT, INSERT, TRUNCATE',

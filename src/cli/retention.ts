@@ -30,11 +30,10 @@ export async function prune(
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
     const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim(), signal: surroundings.signal });
-    if ('underWay' in run) {
-      const { actor: other, node, startedAt } = run.underWay;
+    if (!('classes' in run)) {
+      const { actor: other, node, startedAt } = 'underWay' in run ? run.underWay : run.done;
       return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`);
     }
-    await tidyArchive(context.pruneDependencies());
     const entries = Object.entries(run.classes);
     if (json) printJson(surroundings, run.classes);
     else
@@ -44,6 +43,7 @@ export async function prune(
           entries.map(([name, result]) => [name, String(result.pruned), String(result.archived), outcomeOf(result)]),
         ),
       );
+    await tidyArchive(context.pruneDependencies());
     return entries.some(([, { left, error }]) => left || error !== undefined) ? EXIT.failed : EXIT.done;
   });
 }

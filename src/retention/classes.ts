@@ -16,6 +16,8 @@ export interface RecordClass {
   removal: 'rows' | 'chain' | 'rotation';
   /** The tables behind a view. */
   parts?: readonly string[];
+  /** Rows that count with it, and go in another way. */
+  beside?: Pick<RecordClass, 'table' | 'endedAt' | 'unless'>;
 }
 
 export const RECORD_NAMES = [
@@ -46,6 +48,9 @@ const CITED = `SELECT cited #>> '{}' AS name FROM (
 
 /** Evidence behind an open incident stays. */
 const notCited = (name: string) => `NOT EXISTS (SELECT FROM (${CITED}) AS c WHERE c.name = ${name})`;
+
+/** The database keeps units of the audit for so long, whatever the period. */
+const UNITS_STAY = `(r.class <> 'audit' OR r.archived_at < now() - interval '30 days')`;
 
 export const RECORD_CLASSES: readonly RecordClass[] = [
   {
@@ -82,7 +87,9 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     table: 'incident',
     endedAt: 'r.resolved_at',
     archived: true,
-    record: `to_jsonb(gone) || jsonb_build_object('history', (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.number) FROM incident_occurrence o WHERE o.incident_id = gone.id))`,
+    record: `to_jsonb(gone) || jsonb_build_object(
+      'history', (SELECT jsonb_agg(to_jsonb(o) ORDER BY o.number) FROM incident_occurrence o WHERE o.incident_id = gone.id),
+      'opened', (SELECT jsonb_agg(to_jsonb(o) - 'incident_id' ORDER BY o.opening) FROM incident_opening o WHERE o.incident_id = gone.id))`,
     removal: 'rows',
   },
   { name: 'previews', table: 'repair_preview', endedAt: 'coalesce(r.ended_at, r.expires_at)', archived: false, removal: 'rows' },
@@ -128,13 +135,14 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     name: 'archive',
     table: 'archive',
     endedAt: 'r.archived_at',
-    // The database keeps units of the audit for so long, whatever the period.
-    unless: `(r.class <> 'audit' OR r.archived_at < now() - interval '30 days')`,
+    unless: UNITS_STAY,
     archived: false,
     removal: 'rows',
+    // Its files, which their nodes remove.
+    beside: { table: 'archive_file', endedAt: 'r.archived_at', unless: UNITS_STAY },
   },
 ];
 
 /** `$1` is the period in seconds. */
-export const isDue = ({ endedAt, unless }: RecordClass) =>
+export const isDue = ({ endedAt, unless }: Pick<RecordClass, 'endedAt' | 'unless'>) =>
   `${endedAt} < now() - make_interval(secs => $1)${unless ? ` AND ${unless}` : ''}`;

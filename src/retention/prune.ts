@@ -1,6 +1,6 @@
 import { appendAudit } from '../audit/append.ts';
 import type { Database, Sql } from '../postgres/database.ts';
-import { DatabaseError, LockNotAvailable } from '../postgres/errors.ts';
+import { DatabaseError, DatabaseUnreachable, LockNotAvailable } from '../postgres/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { type ArchiveTarget, openArchive } from './archive.ts';
 import { pruneChain } from './chain.ts';
@@ -27,6 +27,8 @@ export interface PruneOrder {
   reason: string | null;
   /** Aborted, the run ends after the batch that is under way. */
   signal?: AbortSignal;
+  /** For a schedule that came due so long ago: not again where another node has done it. */
+  dueForSeconds?: number;
 }
 
 export interface ClassResult {
@@ -41,6 +43,7 @@ export type PruneResult = Partial<Record<RecordName, ClassResult>>;
 
 /** So that others get at the database in between. */
 const PAUSE_MS = 5;
+const OUTAGE_PAUSE_MS = 1_000;
 /** A statement's time that batches are made for, and the pages of the first. */
 const AIM_MS = 100;
 const FIRST_PAGES = 64;
@@ -60,11 +63,11 @@ const MOST_SPOILT_PAGES = 10;
  */
 export async function runArchivePrune(
   dependencies: PruneDependencies,
-  { signal, ...order }: PruneOrder,
-): Promise<{ classes: PruneResult } | { underWay: RunUnderWay }> {
+  { signal, dueForSeconds, ...order }: PruneOrder,
+): Promise<{ classes: PruneResult } | { underWay: RunUnderWay } | { done: RunUnderWay }> {
   const { database, clock, node, budgetMs, archiveDirectory } = dependencies;
-  const begun = await beginRun(database, { node, ...order });
-  if ('underWay' in begun) return begun;
+  const begun = await beginRun(database, { node, dueForSeconds, ...order });
+  if (!('run' in begun)) return begun;
   const { run } = begun;
   const archive = openArchive(run, archiveDirectory, await readSchemaVersion(database));
   const deadline = clock.now() + budgetMs;
@@ -117,13 +120,22 @@ async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): 
   const isOver = () => signal?.aborted === true || clock.now() >= deadline;
   // Whoever is told to stop does not look through tables first.
   const endedEarly = async () => ({ ...result, left: signal?.aborted === true || (await isAnythingDue(database, recordClass, seconds)) });
-  const inBatch = (work: (tx: Sql) => Promise<Pruned>) =>
-    database.transaction(async (tx) => {
-      await holdRun(tx, run);
-      const went = await work(tx);
-      if (went.pruned > 0) await saveProgress(tx, run, { ...before, [recordClass.name]: sum(result, went) });
-      return went;
-    });
+  const inBatch: InBatch = async (work) => {
+    for (;;) {
+      try {
+        return await database.transaction(async (tx) => {
+          await holdRun(tx, run);
+          const went = await work(tx);
+          if (went.pruned > 0) await saveProgress(tx, run, { ...before, [recordClass.name]: sum(result, went) });
+          return went;
+        });
+      } catch (error) {
+        // A short outage is over within the lease.
+        if (!(error instanceof DatabaseUnreachable) || isOver()) throw error;
+        await clock.sleep(OUTAGE_PAUSE_MS, signal);
+      }
+    }
+  };
   const batches =
     recordClass.removal === 'chain' ? chainBatches(inBatch, seconds, archive) : rowBatches(dependencies, classRun, inBatch, seconds);
   try {

@@ -26,11 +26,17 @@ export class RunLost extends Error {
 const LEASE = `interval '2 minutes'`;
 export const STAMP = `to_char(started_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"')`;
 
-/** Begins a run, unless one is under way anywhere in the fleet. */
+/** How much sooner another node may have come for the same scheduled time: its own while, and its clock. */
+const SAME_TIME = `interval '10 minutes'`;
+
+/**
+ * Begins a run, unless one is under way anywhere in the fleet.
+ * @param order `dueForSeconds`: for a schedule that came due so long ago; `done` where a daemon's run for it is over already.
+ */
 export function beginRun(
   database: Database,
-  { node, actor, reason }: { node: string; actor: string; reason: string | null },
-): Promise<{ run: Run } | { underWay: RunUnderWay }> {
+  { node, actor, reason, dueForSeconds }: { node: string; actor: string; reason: string | null; dueForSeconds?: number | undefined },
+): Promise<{ run: Run } | { underWay: RunUnderWay } | { done: RunUnderWay }> {
   return database.transaction(async (tx) => {
     await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended('reclaimd.retention.' || current_schema(), 0))`);
     const [underWay] = await tx.query<RunUnderWay>(
@@ -38,6 +44,8 @@ export function beginRun(
     );
     if (underWay) return { underWay };
     await closeBroken(tx);
+    const done = dueForSeconds === undefined ? undefined : await findDone(tx, dueForSeconds);
+    if (done) return { done };
     const [run] = await tx.query<Run>(
       `INSERT INTO retention_run (node, actor, reason, lease_until) VALUES ($1, $2, $3, now() + ${LEASE}) RETURNING id::text, node, ${STAMP} AS stamp`,
       [node, actor, reason],
@@ -45,6 +53,16 @@ export function beginRun(
     if (!run) throw new Error('the run was not recorded');
     return { run };
   });
+}
+
+/** One that broke off, whose end was written after its lease, has not done it. */
+async function findDone(tx: Sql, dueForSeconds: number): Promise<RunUnderWay | undefined> {
+  const [done] = await tx.query<RunUnderWay>(
+    `SELECT node, actor, started_at::text AS "startedAt" FROM retention_run
+     WHERE actor LIKE 'reclaimd@%' AND ended_at <= lease_until AND started_at > now() - make_interval(secs => $1) - ${SAME_TIME} ORDER BY id DESC LIMIT 1`,
+    [dueForSeconds],
+  );
+  return done;
 }
 
 /** What a run did that broke off is in its row: it is audited by the next one. */

@@ -10,18 +10,18 @@ export interface ScheduleDependencies {
   onDue(): void;
 }
 
-/** Nodes of one schedule come one after another; the first takes the turn. */
+/** Nodes of one schedule come one after another; the first runs. */
 const SPREAD_MS = 5 * 60_000;
 
 /** Says when a run is due, by the wall clock; each node a while of its own after the time, always the same. */
 export function scheduleRetention({ config, clock, log, onDue }: ScheduleDependencies) {
   const stopping = new AbortController();
   const delayMs = createHash('sha256').update(config.node).digest().readUInt32BE(0) % SPREAD_MS;
-  let due = false;
+  let dueSince: number | undefined;
   const announce = async () => {
     await clock.sleep(delayMs, stopping.signal);
     if (stopping.signal.aborted) return;
-    due = true;
+    dueSince = clock.now();
     onDue();
   };
   let task: ReturnType<typeof schedule> | undefined;
@@ -31,15 +31,11 @@ export function scheduleRetention({ config, clock, log, onDue }: ScheduleDepende
   return {
     /** From now on it keeps the process alive, until `stop`. */
     start,
-    /** Whether a run is due, once. */
-    takeDue: (): boolean => {
-      const was = due;
-      due = false;
-      return was;
-    },
-    /** The run could not begin: it is due still. */
-    putBack: (): void => {
-      due = true;
+    /** For how many seconds a run has been due; undefined: none is. It stays due until `settle`. */
+    dueForSeconds: (): number | undefined => (dueSince === undefined ? undefined : (clock.now() - dueSince) / 1000),
+    /** The run is over, here or elsewhere. */
+    settle: (): void => {
+      dueSince = undefined;
     },
     stop: (): void => {
       stopping.abort();

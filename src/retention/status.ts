@@ -24,7 +24,7 @@ type Measured = Pick<ClassStatus, 'rows' | 'bytes' | 'due' | 'oldestAt' | 'oldes
 
 export interface RetentionStatus {
   classes: ClassStatus[];
-  /** The archive's files, of all nodes. */
+  /** The archive's files, of all nodes; each counts as a row of the class `archive` as well. */
   files: { count: number; rows: number; bytes: number };
   /** The latest, whether it has ended, is under way, or broke off. */
   lastRun: {
@@ -59,7 +59,7 @@ export async function retentionStatus({ database, periods, schedule }: StatusDep
   );
   const classes: ClassStatus[] = [];
   for (const recordClass of RECORD_CLASSES) {
-    const { name, table, archived, endedAt, parts = [table] } = recordClass;
+    const { name, table, archived, endedAt, parts = [table], beside } = recordClass;
     const seconds = periods[name];
     const forever = !Number.isFinite(seconds);
     const [row] = await database.query<Measured>(
@@ -68,7 +68,10 @@ export async function retentionStatus({ database, periods, schedule }: StatusDep
          (count(*) FILTER (WHERE due))::float8 AS due,
          ${isoTime('min(ended_at)')} AS "oldestAt", extract(epoch FROM now() - min(ended_at))::float8 AS "oldestSeconds",
          extract(epoch FROM now() - min(ended_at) FILTER (WHERE due))::float8 AS "oldestDueSeconds"
-       FROM (SELECT ${endedAt} AS ended_at, NOT $2 AND ${isDue(recordClass)} AS due FROM ${table} r OFFSET 0) AS looked_at`,
+       FROM (
+         (SELECT ${endedAt} AS ended_at, NOT $2 AND ${isDue(recordClass)} AS due FROM ${table} r OFFSET 0)
+         ${beside ? `UNION ALL SELECT ${beside.endedAt}, NOT $2 AND ${isDue(beside)} FROM ${beside.table} r` : ''}
+       ) AS looked_at`,
       [forever ? 0 : seconds, forever, parts],
     );
     const { rows = 0, bytes = 0, due = 0, oldestAt = null, oldestSeconds = null, oldestDueSeconds = null } = row ?? {};

@@ -18,19 +18,14 @@ export interface Tidied {
   expired: string[];
   /** Files, and halves of files, of batches that never came to be: their rows are still in their tables. */
   abandoned: string[];
-  /** Registered files past their period that nobody is left to remove: of nodes that have left, and of directories given up. */
-  forgotten: string[];
 }
 
 /** Keeps this node's files to what the register says. Files of others, and of runs that this database knows nothing of, are left alone. */
 export async function tidyArchive({ database, node, archiveDirectory: directory, periods }: TidyDependencies): Promise<Tidied> {
-  const keptSeconds = periods.archive;
-  const keepsAll = !Number.isFinite(keptSeconds);
-  const forgotten = keepsAll ? [] : await forgetOutOfReach(database, { node, directory, keptSeconds });
-  if (directory === undefined) return { expired: [], abandoned: [], forgotten };
+  if (directory === undefined) return { expired: [], abandoned: [] };
   const shelf = { node, directory };
   const abandoned = await removeAllAbandoned(database, shelf);
-  return { abandoned, expired: keepsAll ? [] : await removeExpired(database, shelf, keptSeconds), forgotten };
+  return { abandoned, expired: Number.isFinite(periods.archive) ? await removeExpired(database, shelf, periods.archive) : [] };
 }
 
 async function removeAllAbandoned(database: Database, shelf: Shelf): Promise<string[]> {
@@ -80,16 +75,17 @@ async function removeExpired(database: Database, { node, directory }: Shelf, kep
   return expired.map(({ name }) => name);
 }
 
-/** The files stay where they are, if they are there still: they are not ours to reach. */
-async function forgetOutOfReach(
-  database: Database,
-  { node, directory, keptSeconds }: { node: string; directory: string | undefined; keptSeconds: number },
-): Promise<string[]> {
+/**
+ * Registered files past their period that nobody is left to remove: of nodes that have left the fleet, and of directories that this node has given
+ * up. They stay where they are, if they are there still. @returns their places.
+ */
+export async function forgetOutOfReach({ database, node, archiveDirectory, periods }: TidyDependencies): Promise<string[]> {
+  if (!Number.isFinite(periods.archive)) return [];
   const forgotten = await database.query<{ place: string }>(
     `DELETE FROM archive_file f WHERE ${PAST_PERIOD}
        AND CASE WHEN f.node = $1 THEN f.directory IS DISTINCT FROM $3 ELSE NOT EXISTS (SELECT FROM node n WHERE n.node = f.node) END
      RETURNING f.node || ':' || f.directory || '/' || f.name AS place`,
-    [node, keptSeconds, directory ?? null],
+    [node, periods.archive, archiveDirectory ?? null],
   );
   return forgotten.map(({ place }) => place);
 }

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import * as command from '../../src/cli/retention.ts';
+import { projectBehind } from '../../src/retention/behind.ts';
 import { type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
 import { retentionStatus } from '../../src/retention/status.ts';
-import { tidyArchive } from '../../src/retention/tidy.ts';
+import { forgetOutOfReach, tidyArchive } from '../../src/retention/tidy.ts';
 import { addDueRecoveries, createArchiveDirectory, createSmallDisk, filesIn } from '../support/archive.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { openTestContext } from '../support/executor.ts';
@@ -18,16 +19,18 @@ async function setUp(directory: string) {
   const context = await openTestContext(fleet.url, { RECLAIMD_ARCHIVE_DIR: directory });
   const prune = async (): Promise<PruneResult> => {
     const run = await runArchivePrune(context.pruneDependencies(), ORDER);
-    if ('underWay' in run) throw new Error('another run is under way');
+    if (!('classes' in run)) throw new Error('another run is under way');
     return run.classes;
   };
   const rows = async (table: string) => (await fleet.database.query(`SELECT FROM ${table}`)).length;
   /** Of a node that keeps its archive for a day. */
-  const tidy = (who: { node?: string; archiveDirectory?: string | undefined } = {}) => {
+  const dependenciesOf = (who: { node?: string; archiveDirectory?: string | undefined }) => {
     const dependencies = context.pruneDependencies();
-    return tidyArchive({ ...dependencies, ...who, periods: { ...dependencies.periods, archive: 86_400 } });
+    return { ...dependencies, ...who, periods: { ...dependencies.periods, archive: 86_400 } };
   };
-  return { ...fleet, context, prune, rows, tidy };
+  const tidy = (who: Parameters<typeof dependenciesOf>[0] = {}) => tidyArchive(dependenciesOf(who));
+  const forget = (who: Parameters<typeof dependenciesOf>[0]) => forgetOutOfReach(dependenciesOf(who));
+  return { ...fleet, context, prune, rows, tidy, forget };
 }
 
 test('what goes is in compressed JSON lines, with a manifest that says what is in them', async () => {
@@ -134,6 +137,32 @@ test('a directory that is not there, or is none: nothing is removed, it is said 
   }
 });
 
+test('the command says what was pruned before it fails over a directory that is not there', async () => {
+  const directory = join(await createArchiveDirectory(), 'missing');
+  const { url, database } = await setUp(directory);
+  await database.query(
+    `INSERT INTO workflow_action (queue, job_id, action, acted_at) VALUES ('q', gen_random_uuid(), 'retry', now() - interval '1 year')`,
+  );
+  const lines: string[] = [];
+  const env = { DATABASE_URL: url, RECLAIMD_ARCHIVE_DIR: directory };
+  const surroundings = { env, out: (text: string) => lines.push(text), signal: new AbortController().signal };
+  await expect(command.prune(surroundings, ORDER)).rejects.toThrow('ENOENT');
+  expect(lines.join('\n')).toMatch(/workflow_actions +1 +0 +done/);
+});
+
+test('files of the archive are due, too, and behind where nobody removes them', async () => {
+  const directory = await createArchiveDirectory();
+  const { database, prune, context } = await setUp(directory);
+  await addDueRecoveries(database, 5);
+  await prune();
+  const archive = async () => (await retentionStatus(context.pruneDependencies())).classes.find(({ name }) => name === 'archive');
+  expect(await archive()).toMatchObject({ rows: 1, due: 0 });
+  await database.query(`UPDATE archive_file SET archived_at = now() - interval '3 years'`);
+  const status = await archive();
+  expect(status).toMatchObject({ rows: 1, due: 1, oldestSeconds: expect.closeTo(3 * 365.25 * 86_400, -6) });
+  expect((await projectBehind(database, 'test', status ? [status] : [])).opened).toEqual([{ class: 'retention_behind', count: 1 }]);
+});
+
 test.skipIf(process.getuid?.() !== 0)('a disk that fills up: what did not fit stays in its table, and no half file is left', async () => {
   const directory = await createSmallDisk(256);
   const { database, prune, rows } = await setUp(directory);
@@ -158,7 +187,7 @@ test('files go after their period, those of this node only; what is not ours is 
   await database.query(`INSERT INTO node (node, daemon_id, host, pid, version) VALUES ('test', gen_random_uuid(), 'h', 1, '0')`);
   await writeFile(join(directory, 'notes.txt'), 'of a person');
   await writeFile(join(directory, 'recoveries-20200101T000000Z-1-0001.jsonl.gz'), 'of a run that this database never had');
-  const nothing = { expired: [], abandoned: [], forgotten: [] };
+  const nothing = { expired: [], abandoned: [] };
   expect(await tidy()).toEqual(nothing);
   await database.query(`UPDATE archive_file SET archived_at = now() - interval '2 days'`);
   expect(await tidy({ node: 'another' })).toEqual(nothing);
@@ -173,14 +202,14 @@ test.each([
   ['of a node that keeps no files any more', { archiveDirectory: undefined }],
 ])('the register forgets files past their period %s, and leaves them where they are', async (_, who) => {
   const directory = await createArchiveDirectory();
-  const { database, prune, rows, tidy } = await setUp(directory);
+  const { database, prune, rows, forget } = await setUp(directory);
   await addDueRecoveries(database, 5);
   await prune();
   const files = await filesIn(directory);
-  const there = 'node' in who ? who : { ...who, archiveDirectory: who.archiveDirectory && (await createArchiveDirectory()) };
-  expect((await tidy(there)).forgotten).toEqual([]);
+  expect(await forget(who)).toEqual([]);
   await database.query(`UPDATE archive_file SET archived_at = now() - interval '2 days'`);
-  expect((await tidy(there)).forgotten).toEqual([`test:${directory}/${files.find((file) => file.endsWith('.gz'))}`]);
+  expect(await forget({})).toEqual([]);
+  expect(await forget(who)).toEqual([`test:${directory}/${files.find((file) => file.endsWith('.gz'))}`]);
   expect(await rows('archive_file')).toBe(0);
   expect(await filesIn(directory)).toEqual(files);
 });
