@@ -134,7 +134,7 @@ export function openContext(options: ContextOptions) {
   /** `sql`: the transaction of whoever asks within one, who must not wait for a second connection. */
   async function policies(sql: Sql = database): Promise<PolicyResolver> {
     return createPolicyResolver({
-      named: new Map((await listNamedPolicies(sql)).map(({ executor, policy }) => [executor, policy])),
+      named: new Map((await listNamedPolicies(sql)).map((named) => [named.attempt, named])),
       resolvePolicy: options.resolvePolicy,
       configured: config.policies,
       table: await listPolicies(sql),

@@ -1,7 +1,7 @@
 import { appendAudit } from '../audit/append.ts';
 import type { Sql } from '../postgres/database.ts';
 import { DatabaseError, UniqueViolation } from '../postgres/errors.ts';
-import type { Attempt, JobStore } from './job-store.ts';
+import { type Attempt, type JobStore, nameAttempt } from './job-store.ts';
 import { type Nomination, rescueAttempts } from './rescue.ts';
 
 /** Who wants it, and why: what the audit says. */
@@ -101,7 +101,7 @@ export function createRepairDoor(jobs: JobStore, node: string): RepairDoor {
     if (nominations.length > 0) {
       const { recovered } = await rescueAttempts({ jobs, node }, tx, queue, nominations);
       return recovered.map(({ executorId, policy, outcome, ...orphan }) => ({
-        job: attemptOf(orphan),
+        job: nameAttempt(orphan),
         executor: executorId,
         policy,
         outcome,
@@ -113,7 +113,7 @@ export function createRepairDoor(jobs: JobStore, node: string): RepairDoor {
       if (some.length === 0) continue;
       await jobs[kind](tx, queue, some);
       if (kind !== 'cancel') await jobs.wake(tx, queue);
-      effects.push(...some.map((job) => ({ job: attemptOf(job), outcome: kind })));
+      effects.push(...some.map((job) => ({ job: nameAttempt(job), outcome: kind })));
     }
     return effects;
   }
@@ -145,4 +145,3 @@ function whyOfTheJob(error: unknown): string | undefined {
 
 const jobOf = (change: JobChange) => (change.kind === 'rescue' ? change.nomination : change.job);
 const targetOf = (change: JobChange) => `${jobOf(change).queue}/${jobOf(change).jobId}`;
-const attemptOf = ({ queue, jobId, retryCount }: { queue: string; jobId: string; retryCount: number }) => `${queue}/${jobId}:${retryCount}`;

@@ -8,6 +8,9 @@ export interface Attempt {
   startedOn: string;
 }
 
+/** `QUEUE/JOB-ID:RETRY-COUNT`. */
+export const nameAttempt = ({ queue, jobId, retryCount }: Omit<Attempt, 'startedOn'>) => `${queue}/${jobId}:${retryCount}`;
+
 /** A job as a repair has to see it. */
 export interface JobRow {
   queue: string;

@@ -24,11 +24,17 @@ export interface CommandRequest {
   audited: { action: string; target: string; detail: object } | null;
   /** Of a stop: the executor whose attempts must be back before it is done. */
   executor: string | null;
-  /** By which policy; null: each job's own. */
-  policy: Policy | null;
+  /** By which policy these of them come back; null: each by its job's own. */
+  named: NamedPolicy | null;
 }
 
-export interface CommandRow extends CommandRequest {
+/** A policy that a person named, and the attempts that they were shown, as `QUEUE/JOB-ID:RETRY-COUNT`. */
+export interface NamedPolicy {
+  policy: Policy;
+  attempts: readonly string[];
+}
+
+export interface CommandRow extends Omit<CommandRequest, 'named'> {
   id: string;
   outcome: CommandOutcome | null;
   /** Why, where it did not go as asked; else what there is to say of it. */
@@ -39,17 +45,17 @@ export interface CommandRow extends CommandRequest {
 }
 
 const OVERDUE = `c.outcome IS NULL AND clock_timestamp() >= CASE WHEN c.daemon_id IS NULL THEN c.take_by ELSE c.lease_until END`;
-const COLUMNS = `c.id::text, c.node, c.action, c.unit, c.actor, c.reason, c.expected, c.audited, c.executor, c.policy, c.outcome, c.error,
+const COLUMNS = `c.id::text, c.node, c.action, c.unit, c.actor, c.reason, c.expected, c.audited, c.executor, c.outcome, c.error,
   c.answer, ${OVERDUE} AS overdue`;
 
 /** The payload that tells a node's daemon of a command, on the channel that it listens to anyway. */
 export const COMMAND_NOTICE = 'command ';
 
 export async function saveCommand(tx: Sql, request: CommandRequest, takeWithinSeconds: number): Promise<string> {
-  const { node, action, unit, actor, reason, expected, audited, executor, policy } = request;
+  const { node, action, unit, actor, reason, expected, audited, executor, named } = request;
   const [row] = await tx.query<{ id: string }>(
-    `INSERT INTO node_command (node, action, unit, actor, reason, expected, audited, executor, policy, take_by)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10)) RETURNING id::text`,
+    `INSERT INTO node_command (node, action, unit, actor, reason, expected, audited, executor, policy, attempts, take_by)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + make_interval(secs => $11)) RETURNING id::text`,
     [
       node,
       action,
@@ -59,7 +65,8 @@ export async function saveCommand(tx: Sql, request: CommandRequest, takeWithinSe
       expected && JSON.stringify(expected),
       audited && JSON.stringify(audited),
       executor,
-      policy,
+      named?.policy,
+      named?.attempts,
       takeWithinSeconds,
     ],
   );
@@ -167,10 +174,14 @@ export async function readNodeSilence(sql: Sql, node: string): Promise<{ seconds
   return row;
 }
 
-/** The policies that people named for executors that they had stopped a while ago: their attempts are given back by these. */
-export function listNamedPolicies(sql: Sql): Promise<{ executor: string; policy: Policy }[]> {
+/**
+ * The policies that people named when they had executors stopped a while ago, for each attempt that they were shown. A stop that came to
+ * nothing leaves none behind: its executor may live on, and what becomes of it later nobody has decided.
+ */
+export function listNamedPolicies(sql: Sql): Promise<{ attempt: string; executor: string; policy: Policy }[]> {
   return sql.query(
-    `SELECT DISTINCT ON (executor) executor, policy FROM node_command
-     WHERE policy IS NOT NULL AND begun_at > now() - interval '1 hour' ORDER BY executor, id DESC`,
+    `SELECT DISTINCT ON (attempt) attempt, executor, policy FROM node_command, unnest(attempts) AS a(attempt)
+     WHERE policy IS NOT NULL AND begun_at > now() - interval '1 hour' AND (outcome IS NULL OR outcome NOT IN ('failed', 'refused', 'drifted'))
+     ORDER BY attempt, id DESC`,
   );
 }

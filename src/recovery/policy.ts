@@ -1,3 +1,4 @@
+import { nameAttempt } from '../actions/job-store.ts';
 import { POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
 
@@ -53,8 +54,8 @@ export interface PolicyResolver {
 }
 
 export interface PolicySources {
-  /** By executor: what a person named when they had it stopped. */
-  named?: ReadonlyMap<string, Policy>;
+  /** By attempt: what a person who was shown it named when they had its executor stopped. */
+  named?: ReadonlyMap<string, { executor: string; policy: Policy }>;
   resolvePolicy: ResolvePolicy | undefined;
   configured: readonly PolicyRule[];
   table: readonly PolicyRule[];
@@ -67,8 +68,9 @@ export function createPolicyResolver({ named, resolvePolicy, configured, table, 
   return {
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
     resolve: async (attempt) => {
-      const policy = attempt.executorId === null ? undefined : named?.get(attempt.executorId);
-      if (policy !== undefined) return { policy, source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' };
+      const shown = named?.get(nameAttempt(attempt));
+      if (shown?.executor === attempt.executorId)
+        return { policy: shown.policy, source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' };
       const listed = resolveFromLists(attempt.queue, configured, table, defaults);
       if (!resolvePolicy) return listed;
       try {

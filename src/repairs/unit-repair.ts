@@ -1,3 +1,4 @@
+import { nameAttempt } from '../actions/job-store.ts';
 import { awaitCommand } from '../commands/caller.ts';
 import { readNodeSilence, type SeenUnit, saveCommand } from '../commands/queries.ts';
 import { type ExecutorHealth, listExecutorHealth } from '../executors/health.ts';
@@ -17,7 +18,7 @@ export interface UnitRepairDependencies {
 export const TAKE_WITHIN_SECONDS = 10;
 const SILENT_AFTER_SECONDS = 10;
 /** A command that speaks for itself. */
-export const PLAIN = { reason: null, expected: null, audited: null, executor: null, policy: null } as const;
+export const PLAIN = { reason: null, expected: null, audited: null, executor: null, named: null } as const;
 
 /** `NODE:UNIT`, or `UNIT` of this node; `.service` may be left out. A unit's own name may hold a colon, too. */
 export async function parseUnitTarget(sql: Sql, target: string, own: string): Promise<{ node: string; unit: string }> {
@@ -77,14 +78,18 @@ const listIn = async (sql: Sql, node: string, unit: string): Promise<ExecutorHea
   (await listExecutorHealth(sql)).filter((executor) => executor.witnessNode === node && executor.unit === unit);
 
 /** Leaves the command in the transaction that uses up the token: from its commit on it is the node's to carry out. */
-export function sendPlanned(tx: Sql, { unit, executor, policy }: RepairPlan, event: UnitEvent): Promise<string> {
+export function sendPlanned(tx: Sql, { unit, executor, jobs, policy }: RepairPlan, event: UnitEvent): Promise<string> {
   if (!unit) throw new Error('the plan is for no unit');
   const { node, unit: name, command, before } = unit;
   const { actor, reason, action, target, detail } = event;
   const { activeState, invocation } = before;
   const request = { node, action: command, unit: name, actor, reason, expected: { activeState, invocation } };
   const audited = { action, target, detail };
-  return saveCommand(tx, { ...request, audited, executor: executor?.id ?? null, policy }, TAKE_WITHIN_SECONDS);
+  const named = policy && {
+    policy,
+    attempts: jobs.map(({ queue, jobId, before: { retryCount } }) => nameAttempt({ queue, jobId, retryCount })),
+  };
+  return saveCommand(tx, { ...request, audited, executor: executor?.id ?? null, named }, TAKE_WITHIN_SECONDS);
 }
 
 /** Who repairs, and what the audit record of it says. */

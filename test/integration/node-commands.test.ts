@@ -11,7 +11,7 @@ import { previewRepair, type RepairPreview, type RepairRefused } from '../../src
 import { systemClock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
-import { createExecutor, openTestContext } from '../support/executor.ts';
+import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
 import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -27,7 +27,7 @@ const HEAL: CommandRequest = {
   expected: null,
   audited: null,
   executor: null,
-  policy: null,
+  named: null,
 };
 
 /** A person at a desk, and a daemon far away with units that do what the test says. */
@@ -398,6 +398,32 @@ describe('executor_stop_and_rescue', () => {
     expect(shown).toMatchObject({ plan: { jobs: [{ policy: 'discard', after: 'failed' }] } });
     expect(await execute(tokenOf(shown))).toMatchObject({ partial: false });
     expect(await state()).toBe('failed');
+  });
+
+  test('names the policy for what it showed alone: what the executor takes before it stops goes by its own', async () => {
+    const { preview, execute, state, boss, executor, units } = await setUpExecutor();
+    const token = tokenOf(await preview('executor_stop_and_rescue', 'worker', 'discard'));
+    const later = (await boss.send('mail', {})) ?? '';
+    const { stop } = units.manager;
+    units.manager.stop = async (unit) => {
+      await executor.fetch('mail');
+      return stop(unit);
+    };
+    expect(await execute(token)).toMatchObject({ partial: false });
+    expect(await state()).toBe('failed');
+    expect((await boss.findJobs('mail', { id: later }))[0]?.state).toBe('retry');
+  });
+
+  test('that failed leaves no policy behind: what becomes of its executor later, nobody was shown', async () => {
+    const { url, preview, execute, state, executor, units } = await setUpExecutor();
+    units.manager.stop = async () => {
+      throw new Error('access denied');
+    };
+    const token = tokenOf(await preview('executor_stop_and_rescue', 'worker', 'discard'));
+    expect(await execute(token)).toMatchObject({ targets: [{ outcome: 'failed', error: expect.stringContaining('access denied') }] });
+    await executor.die();
+    await sweepOnce(url);
+    expect(await state()).toBe('retry');
   });
 
   test('of one that has begun something else by now is refused; what it has finished is no drift', async () => {
