@@ -44,8 +44,12 @@ export interface JobStore {
     limit: number,
     after?: Pick<Attempt, 'queue' | 'jobId'>,
   ): Promise<(Attempt & { applicationName: string })[]>;
-  /** How many attempts are active under those names, beside the given jobs. */
-  countActive(sql: Sql, applicationNames: readonly string[], beside: readonly Pick<Attempt, 'queue' | 'jobId'>[]): Promise<number>;
+  /** How many attempts are active under those names, beside the given jobs, and of which queues. */
+  tallyActive(
+    sql: Sql,
+    applicationNames: readonly string[],
+    beside: readonly Pick<Attempt, 'queue' | 'jobId'>[],
+  ): Promise<{ count: number; queues: string[] }>;
   /** Attempts whose job beats every `beatSeconds`, but has not for so long. */
   listStale(
     sql: Sql,

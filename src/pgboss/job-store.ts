@@ -3,7 +3,6 @@ import type { Sql } from '../postgres/database.ts';
 import { asPgBossDb } from './client.ts';
 import {
   type AttemptRow,
-  countActiveAttempts,
   exhaustRetries,
   importInstances,
   listActiveAttempts,
@@ -16,6 +15,7 @@ import {
   readJobStates,
   readJobs,
   requeueAttempts,
+  tallyActiveAttempts,
 } from './queries.ts';
 
 /**
@@ -33,7 +33,7 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string, asser
 
   return {
     listActive: listActiveAttempts,
-    countActive: countActiveAttempts,
+    tallyActive: tallyActiveAttempts,
     listStale: listStaleAttempts,
     listStillActive,
     readStates: readJobStates,

@@ -122,20 +122,22 @@ export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string
   );
 }
 
-/** How many attempts are still active under those names, beside the given jobs. */
-export async function countActiveAttempts(
+/** How many attempts are still active under those names, beside the given jobs, and of which queues. */
+export async function tallyActiveAttempts(
   sql: Sql,
   applicationNames: readonly string[],
   beside: readonly { queue: string; jobId: string }[],
-): Promise<number> {
+): Promise<{ count: number; queues: string[] }> {
   // Rotation may have left one attempt in both tables.
-  const [row] = await sql.query<{ count: number }>(
-    `SELECT count(DISTINCT (a.queue, a.job_id))::int AS count FROM attempt a JOIN job j ON j.name = a.queue AND j.id = a.job_id
+  const [row] = await sql.query<{ count: number; queues: string[] }>(
+    `SELECT count(DISTINCT (a.queue, a.job_id))::int AS count, coalesce(array_agg(DISTINCT a.queue), '{}') AS queues
+     FROM attempt a JOIN job j ON j.name = a.queue AND j.id = a.job_id
      WHERE a.application_name = ANY($1) AND j.state = 'active' AND j.retry_count = a.retry_count AND j.started_on = a.started_on
        AND NOT EXISTS (SELECT FROM unnest($2::text[], $3::uuid[]) AS b(queue, id) WHERE b.queue = a.queue AND b.id = a.job_id)`,
     [applicationNames, beside.map((job) => job.queue), beside.map((job) => job.jobId)],
   );
-  return row?.count ?? 0;
+  if (!row) throw new Error('a tally returned no row');
+  return row;
 }
 
 /** Attempts of one queue whose job beats, but has not for so long. Found by job_i14. */

@@ -192,7 +192,7 @@ const outcomeOf = (target: string, end: JobEnd): TargetOutcome =>
 async function countLeft({ jobs }: RepairDependencies, tx: Sql, executorId: string, plan: RepairPlan): Promise<number> {
   const [executor] = await findExecutorHealth(tx, { ids: [executorId] });
   const named = [...plan.jobs, ...plan.leftOut.map(({ target }) => parseJobTarget(target) as JobName)];
-  return executor?.applicationName ? jobs.countActive(tx, [executor.applicationName], named) : 0;
+  return executor?.applicationName ? (await jobs.tallyActive(tx, [executor.applicationName], named)).count : 0;
 }
 
 /** Locked before it is compared, so that what is done is what was shown; the door looks again. */

@@ -12,6 +12,11 @@ export interface JobName {
   jobId: string;
 }
 
+/** Rotation may have left one attempt in both tables. */
+export const eachOnce = <Job extends JobName>(attempts: readonly Job[]): Job[] => [
+  ...new Map(attempts.map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt])).values(),
+];
+
 /** Which policy applies to an orphan by its queue's rules. */
 export type ResolveOrphan = (orphan: {
   queue: string;

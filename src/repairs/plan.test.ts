@@ -29,6 +29,7 @@ const planOf = (change: JobPlan['change'], before: JobBefore): RepairPlan => ({
   unit: null,
   flow: null,
   left: 0,
+  leftQueues: [],
   leftOut: [],
 });
 

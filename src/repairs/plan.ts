@@ -23,6 +23,8 @@ export interface RepairPlan extends RepairRequest {
   flow: FlowPlan | null;
   /** Attempts that the executor holds beyond these: one repair takes so many. */
   left: number;
+  /** Of which queues those are. */
+  leftQueues: string[];
   /** Targets that the action is not for, and why. */
   leftOut: { target: string; why: string }[];
 }

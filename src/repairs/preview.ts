@@ -6,7 +6,7 @@ import type { Authorize } from '../authorization/authorize.ts';
 import { type ExecutorHealth, findExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { type FactsDependencies, type JobName, type ResolveOrphan, readFacts, refreshLiveness } from './facts.ts';
+import { eachOnce, type FactsDependencies, type JobName, type ResolveOrphan, readFacts, refreshLiveness } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
 import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
@@ -149,7 +149,7 @@ const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && 
 async function planRepair(dependencies: RepairDependencies, request: RepairRequest, actor: string): Promise<RepairPlan | RepairRefused> {
   const { database } = dependencies;
   const { action } = request;
-  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, flow: null, left: 0, leftOut: [] };
+  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, flow: null, left: 0, leftQueues: [], leftOut: [] };
   if (isFlowAction(action)) {
     const planned = await planFlow(dependencies, database, action, parseJobTarget(request.targets[0] as string) as JobName);
     return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, flow: planned.plan };
@@ -174,7 +174,7 @@ async function planRepair(dependencies: RepairDependencies, request: RepairReque
     const planned = await planStopOf(dependencies, executor, actor);
     if ('refusal' in planned) return refuse('impossible', planned.refusal);
     const held = await database.transaction((tx) => planHeld(dependencies, tx, id, request.policy));
-    return { ...frame, unit: planned.plan, ...held };
+    return 'refusal' in held ? refuse('impossible', held.refusal) : { ...frame, unit: planned.plan, ...held };
   }
   return database.transaction((tx) => planRescueOf(dependencies, tx, frame, executor));
 }
@@ -193,9 +193,9 @@ async function planRescueOf(
   const names = applicationName === null ? [] : [applicationName];
   const attempts = await jobs.listActive(tx, names, MOST_TARGETS);
   if (attempts.length === 0) return refuse('impossible', `${id} holds no attempt any more: there is nothing to give back`);
-  // Rotation may have left one attempt in both tables.
-  const named = [...new Map(attempts.map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt])).values()];
-  return planJobs(dependencies, tx, { ...frame, left: await jobs.countActive(tx, names, named) }, named);
+  const named = eachOnce(attempts);
+  const { count: left, queues: leftQueues } = await jobs.tallyActive(tx, names, named);
+  return planJobs(dependencies, tx, { ...frame, left, leftQueues }, named);
 }
 
 /** Where nothing can be done, the reason is the answer. */
@@ -260,9 +260,11 @@ export async function findDenial(authorize: Authorize, actor: string, plan: Repa
 
 const queuesOf = (targets: readonly string[]) => [...new Set(targets.map((target) => (parseJobTarget(target) as JobName).queue))];
 
-function resourcesOf({ executor, jobs, leftOut, unit, flow }: RepairPlan): Resource[] {
+function resourcesOf({ executor, jobs, leftOut, leftQueues, unit, flow }: RepairPlan): Resource[] {
   if (flow) return queuesOf([flow.target, ...flow.jobs]).map((name): Resource => ({ kind: 'queue', name }));
-  const queues = executor ? queuesOf([...jobs, ...leftOut].map(({ target }) => target)) : [...new Set(jobs.map(({ queue }) => queue))];
+  const queues = executor
+    ? [...new Set([...queuesOf([...jobs, ...leftOut].map(({ target }) => target)), ...leftQueues])]
+    : [...new Set(jobs.map(({ queue }) => queue))];
   // A unit's own right is not one on the queues whose attempts end with it.
   if (unit)
     return [

@@ -1,7 +1,7 @@
 import type { Policy } from '../actions/limits.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
-import { type FactsDependencies, type ResolveOrphan, readFacts } from './facts.ts';
+import { eachOnce, type FactsDependencies, type ResolveOrphan, readFacts } from './facts.ts';
 import { type JobFacts, type JobPlanned, planJob } from './job-plan.ts';
 import { driftOf, type RepairPlan } from './plan.ts';
 
@@ -9,8 +9,10 @@ export interface StopDependencies extends Omit<FactsDependencies, 'resolve'> {
   policies(sql: Sql): Promise<ResolveOrphan>;
 }
 
-/** One plan, as of other repairs. */
+/** One plan, as of other repairs: but a stop ends everything that its executor holds, so it is shown whole or not at all. */
 const MOST_ATTEMPTS = 1_000;
+
+type Held = Pick<RepairPlan, 'jobs' | 'leftOut'>;
 
 /** What a living executor holds, as it will be given back once its unit is stopped. */
 export async function planHeld(
@@ -18,12 +20,19 @@ export async function planHeld(
   sql: Sql,
   id: string,
   policy: Policy | null,
-): Promise<Pick<RepairPlan, 'jobs' | 'leftOut'>> {
-  const held: Pick<RepairPlan, 'jobs' | 'leftOut'> = { jobs: [], leftOut: [] };
+): Promise<Held | { refusal: string }> {
+  const held: Held = { jobs: [], leftOut: [] };
   const [executor] = await findExecutorHealth(sql, { ids: [id] });
   const name = executor?.applicationName ?? null;
-  const attempts = name === null ? [] : await dependencies.jobs.listActive(sql, [name], MOST_ATTEMPTS);
-  if (attempts.length === 0) return held;
+  if (name === null) return held;
+  // An attempt is there twice at most: one more than twice as many is too many.
+  const attempts = eachOnce(await dependencies.jobs.listActive(sql, [name], 2 * MOST_ATTEMPTS + 1));
+  if (attempts.length > MOST_ATTEMPTS) {
+    const { count } = await dependencies.jobs.tallyActive(sql, [name], []);
+    return {
+      refusal: `${id} holds ${count} attempts, more than the ${MOST_ATTEMPTS} that one plan can show: unit_restart ends it too, and gives each back by its queue's policy`,
+    };
+  }
   const resolve = await dependencies.policies(sql);
   for (const facts of await readFacts({ ...dependencies, resolve }, sql, attempts, { policy, lock: false })) {
     const planned = planOnceStopped(id, facts);
@@ -46,6 +55,7 @@ function planOnceStopped(id: string, facts: JobFacts): JobPlanned {
 /** What the executor holds by now that was not shown, or would fare otherwise. What it has finished meanwhile is no drift. */
 export async function findUnshown(dependencies: StopDependencies, tx: Sql, plan: RepairPlan, id: string): Promise<string | undefined> {
   const now = await planHeld(dependencies, tx, id, plan.policy);
+  if ('refusal' in now) return now.refusal;
   const shown = new Map(plan.jobs.map((job) => [job.target, job]));
   const leftOut = new Set(plan.leftOut.map(({ target }) => target));
   const moved = now.jobs.flatMap((job): string[] => {

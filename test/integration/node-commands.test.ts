@@ -11,7 +11,7 @@ import { previewRepair, type RepairPreview, type RepairRefused } from '../../src
 import { systemClock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
-import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { createExecutor, openTestContext } from '../support/executor.ts';
 import { createScriptedUnits, FAILED } from '../support/scripted-units.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -415,14 +415,14 @@ describe('executor_stop_and_rescue', () => {
   });
 
   test('that failed leaves no policy behind: what becomes of its executor later, nobody was shown', async () => {
-    const { url, preview, execute, state, executor, units } = await setUpExecutor();
+    const { preview, execute, state, executor, units } = await setUpExecutor();
     units.manager.stop = async () => {
       throw new Error('access denied');
     };
     const token = tokenOf(await preview('executor_stop_and_rescue', 'worker', 'discard'));
     expect(await execute(token)).toMatchObject({ targets: [{ outcome: 'failed', error: expect.stringContaining('access denied') }] });
     await executor.die();
-    await sweepOnce(url);
+    await waitFor('its sweep', async () => (await state()) !== 'active');
     expect(await state()).toBe('retry');
   });
 
@@ -439,6 +439,24 @@ describe('executor_stop_and_rescue', () => {
     const again = tokenOf(await preview('executor_stop_and_rescue', 'worker'));
     await executor.boss.complete('pay', { id, retryCount: 0 });
     expect(await execute(again)).toMatchObject({ done: true, partial: false });
+  });
+
+  test('of more attempts than can be shown is refused', async () => {
+    const { preview, execute, boss, executor, units } = await setUpExecutor();
+    await boss.insert(
+      'mail',
+      Array.from({ length: 1000 }, () => ({})),
+    );
+    await executor.fetch('mail', 999);
+    const shown = await preview('executor_stop_and_rescue', 'worker', 'discard');
+    await executor.fetch('mail');
+    const refusal = 'worker holds 1001 attempts, more than the 1000 that one plan can show';
+    expect(await execute(tokenOf(shown))).toMatchObject({ refused: 'drifted', message: expect.stringContaining(refusal) });
+    expect(await preview('executor_stop_and_rescue', 'worker', 'discard')).toMatchObject({
+      refused: 'impossible',
+      message: expect.stringContaining(refusal),
+    });
+    expect(units.calls).toEqual([]);
   });
 
   test('wants the right on the unit and on the queues of what the executor holds', async () => {

@@ -152,3 +152,15 @@ test('executor_rescue takes 1,000 attempts, and says how many are left', async (
   expect(await execute(rest.token)).toMatchObject({ done: true, partial: false, left: 0 });
   expect(await audit()).toMatchObject([{ outcome: 'partial', detail: { left: 3 } }, { outcome: 'done' }]);
 });
+
+test('executor_rescue wants the right on the queues of those, too', async () => {
+  const queues = [{ name: 'mail' }, { name: 'pay' }];
+  const { begin, executor, preview } = await createDesk(
+    { queues },
+    (_, __, resource) => resource.kind === 'executor' && resource.queues.join() === 'mail',
+  );
+  await begin(1000);
+  await begin(1, 'pay');
+  await executor.die();
+  expect(await preview('executor_rescue', 'worker')).toMatchObject({ token: null, plan: { left: 1 } });
+});

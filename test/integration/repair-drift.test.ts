@@ -237,6 +237,7 @@ describe('a beat that nobody has taken over yet', () => {
         unit: { node: 'far', unit: 'app.service', command: 'unit_stop', before: seen, after: 'inactive', warnings: [] },
         flow: null,
         left: 0,
+        leftQueues: [],
         leftOut: [],
       },
       planHash: 'any',
