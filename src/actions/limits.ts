@@ -9,6 +9,14 @@ export interface ResolvedPolicy {
   poison: PoisonPolicy;
 }
 
+/** A person who names a policy has seen how often the job came back: no limit of its queue overrides them. */
+export const operatorsPolicy = (policy: Policy): ResolvedPolicy => ({
+  policy,
+  source: 'operator',
+  maxRecoveries: Number.POSITIVE_INFINITY,
+  poison: 'hold',
+});
+
 /** Past the limit a job that keeps killing its workers is poison: it goes no further, by its poison policy. */
 export function applyPoisonLimit(resolved: ResolvedPolicy, recoveriesSoFar: number): { policy: Policy; poison: boolean } {
   const givesBack = resolved.policy === 'restart' || resolved.policy === 'fail';

@@ -1,5 +1,5 @@
 import { nameAttempt } from '../actions/job-store.ts';
-import { POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import { operatorsPolicy, POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
 
 /** One entry of a list of policies; `queue` may hold `*` for any run of characters. */
@@ -69,8 +69,7 @@ export function createPolicyResolver({ named, resolvePolicy, configured, table, 
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
     resolve: async (attempt) => {
       const shown = named?.get(nameAttempt(attempt));
-      if (shown?.executor === attempt.executorId)
-        return { policy: shown.policy, source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' };
+      if (shown?.executor === attempt.executorId) return operatorsPolicy(shown.policy);
       const listed = resolveFromLists(attempt.queue, configured, table, defaults);
       if (!resolvePolicy) return listed;
       try {

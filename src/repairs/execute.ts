@@ -1,4 +1,5 @@
 import type { JobChange, JobEnd } from '../actions/job-repair.ts';
+import { operatorsPolicy } from '../actions/limits.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { type AuditEvent, appendAudit } from '../audit/append.ts';
 import { awaitCommand } from '../commands/caller.ts';
@@ -283,7 +284,7 @@ function changeOf(job: JobPlan, { executor }: RepairPlan): JobChange {
     proof: before.proof,
     reason: executor?.reason ?? `its executor is ${before.verdict}`,
     lastAliveAt: null,
-    resolved: { policy: policy ?? 'fail', source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' },
+    resolved: operatorsPolicy(policy ?? 'fail'),
   };
   return { kind: 'rescue', after, nomination };
 }

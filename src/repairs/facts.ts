@@ -1,5 +1,5 @@
 import type { JobStore } from '../actions/job-store.ts';
-import type { Policy, ResolvedPolicy } from '../actions/limits.ts';
+import { operatorsPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import { readHistory } from '../actions/queries.ts';
 import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth } from '../executors/health.ts';
 import { ownersOf } from '../executors/owners.ts';
@@ -52,9 +52,12 @@ export async function readFacts(
   if (names.length > 0) await refreshLiveness({ registry }, tx);
   const executors = names.length === 0 ? [] : await findExecutorHealth(tx, { names });
   const recoveries = new Map<string, number>();
+  const held = new Set<string>();
   for (const [queue, some] of Map.groupBy(rows, (row) => row.queue)) {
     const attempts = some.map(({ jobId, retryCount }) => ({ queue, jobId, retryCount, startedOn: '' }));
-    for (const [jobId, count] of (await readHistory(tx, queue, attempts)).counts) recoveries.set(`${queue}/${jobId}`, count);
+    const history = await readHistory(tx, queue, attempts);
+    for (const [jobId, count] of history.counts) recoveries.set(`${queue}/${jobId}`, count);
+    for (const jobId of history.held) held.add(`${queue}/${jobId}`);
   }
   const facts: JobFacts[] = [];
   for (const { queue, jobId } of named) {
@@ -67,12 +70,21 @@ export async function readFacts(
       verdict: owner?.verdict ?? 'unknown',
       executorId: owner?.executorId ?? null,
     };
-    const resolved: ResolvedPolicy =
-      policy === null ? await resolve(orphan) : { policy, source: 'operator', maxRecoveries: Number.POSITIVE_INFINITY, poison: 'hold' };
-    facts.push({ queue, jobId, row, owner, resolved, recoveries: recoveries.get(`${queue}/${jobId}`) ?? 0 });
+    const resolved = policy === null ? await resolve(orphan) : operatorsPolicy(policy);
+    facts.push({
+      queue,
+      jobId,
+      row,
+      owner,
+      resolved: held.has(`${queue}/${jobId}`) ? asHeld(resolved) : resolved,
+      recoveries: recoveries.get(`${queue}/${jobId}`) ?? 0,
+    });
   }
   return facts;
 }
+
+/** The sweep that held it may go by other rules than whoever asks here: it stays held until a person names a policy. */
+const asHeld = (resolved: ResolvedPolicy): ResolvedPolicy => (resolved.source === 'operator' ? resolved : { ...resolved, policy: 'hold' });
 
 /** Of several that carry the name, one that may be at work speaks for all. */
 function ownerAmong(owners: readonly ExecutorHealth[]): Owner | null {

@@ -85,6 +85,7 @@ test('executors that fell silent together', async () => {
     `UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now() - interval '1 hour', session_at = NULL, application_name = 'elsewhere'`,
   );
   for (const table of ['attempt_a', 'attempt_b']) await fleet.database.query(`UPDATE ${table} SET application_name = 'elsewhere'`);
+  await fleet.database.query('DELETE FROM recovery');
   await raise(fleet.database, 'n', {
     class: 'mass_staleness',
     fingerprint: 'mass_staleness',

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { HostAuthorize } from '../../src/authorization/authorize.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import type { RepairDependencies } from '../../src/repairs/preview.ts';
+import { sweepOnce } from '../support/executor.ts';
 import { ANN, createDesk, failAt, previewed, REASON } from '../support/repairs.ts';
 
 describe('each action does what its preview showed, and is audited once', () => {
@@ -39,6 +40,20 @@ describe('each action does what its preview showed, and is audited once', () => 
       { policy_source: 'operator', proof: 'process_gone' },
       { policy_source: 'operator', proof: 'process_gone' },
     ]);
+  });
+
+  test('what a sweep holds wants a policy by name, whatever the rules of the desk say', async () => {
+    const { url, begin, executor, preview, execute, state } = await createDesk();
+    const [id = ''] = await begin();
+    await executor.die();
+    await sweepOnce(url, { RECLAIMD_POLICIES: 'mail=hold' });
+    for (const [action, target] of [
+      ['job_rescue', `mail/${id}`],
+      ['executor_rescue', 'worker'],
+    ] as const)
+      expect(await preview(action, target)).toMatchObject({ refused: 'impossible', message: expect.stringContaining('name another') });
+    expect(await execute(previewed(await preview('job_rescue', `mail/${id}`, { policy: 'restart' })).token)).toMatchObject({ done: true });
+    expect(await state(id)).toBe('retry');
   });
 
   test('job_discard, job_retry and job_cancel; a cancelled job can be brought back', async () => {
