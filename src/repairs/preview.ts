@@ -12,7 +12,7 @@ import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, t
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
 import { planHeld } from './stop-plan.ts';
-import { parseJobTarget } from './targets.ts';
+import { parseJobTarget, respellJobTarget } from './targets.ts';
 import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
 import { planStopOf, planUnitRepair } from './unit-repair.ts';
 
@@ -121,12 +121,13 @@ export const refuse = (refused: RepairRefused['refused'], message: string, targe
 function readRequest({ action, targets: given, policy: named }: PreviewRequest): RepairRequest | RepairRefused {
   const policy = named ?? null;
   if (!isRepairAction(action)) return refuse('unsupported', `there is no repair ${action}: ${REPAIR_ACTIONS.join(', ')}`);
-  const targets = [...new Set(given)];
+  const isOfJobs = isJobAction(action) || isFlowAction(action);
+  const targets = [...new Set(isOfJobs ? given.map(respellJobTarget) : given)];
   if (targets.length === 0) return refuse('target', `${action} needs a target`);
   if (targets.length > MOST_TARGETS)
     return refuse('target', `${targets.length} targets are too many for one repair: ${MOST_TARGETS} at most`);
   if (!isJobAction(action) && targets.length > 1) return refuse('target', `${action} takes one target at a time`);
-  if (isJobAction(action) || isFlowAction(action)) {
+  if (isOfJobs) {
     const wrong = targets.find((target) => !parseJobTarget(target));
     if (wrong !== undefined) return refuse('target', `${action} is for jobs: ${wrong} is no QUEUE/JOB-ID`);
   }

@@ -9,4 +9,10 @@ export function parseJobTarget(target: string): JobName | undefined {
   return slash > 0 && UUID.test(jobId) ? { queue, jobId: jobId.toLowerCase() } : undefined;
 }
 
+/** As plans and audit spell it, so that one job is one target; what names no job is left as it is. */
+export function respellJobTarget(target: string): string {
+  const job = parseJobTarget(target);
+  return job ? `${job.queue}/${job.jobId}` : target;
+}
+
 export const isToken = (text: string): boolean => UUID.test(text);

@@ -129,6 +129,17 @@ describe('each action does what its preview showed, and is audited once', () => 
     });
   });
 
+  test('a job that is named twice, in whatever letters, is repaired once', async () => {
+    const { begin, executor, preview, execute, audit, database } = await createDesk();
+    const [id = ''] = await begin();
+    await executor.die();
+    const twice = [`mail/${id.toUpperCase()}`, `mail/${id}`];
+    const { token } = previewed(await preview('job_rescue', twice));
+    expect(await execute(token)).toMatchObject({ partial: false, targets: [{ target: `mail/${id}` }] });
+    expect(await database.query('SELECT FROM recovery')).toHaveLength(1);
+    expect(await audit()).toMatchObject([{ target: `mail/${id}`, detail: { effects: [{ job: `mail/${id}:0` }] } }]);
+  });
+
   test('several jobs, of which some cannot: those are named and left out', async () => {
     const { boss, begin, executor, preview, execute } = await createDesk();
     const [id = ''] = await begin();
