@@ -31,3 +31,7 @@ export function ownersOf(executors: readonly ExecutorHealth[], applicationName: 
   if (!carriers.every(isGone) || carriers.every(hasOwnName)) return carriers;
   return carriers.length > 1 || carriers.some(({ nameInUse }) => nameInUse) ? [] : carriers;
 }
+
+/** Somebody is known by the name, but for others who carry it too nobody can tell whose that attempt is. */
+export const isNameShared = (...recorded: Parameters<typeof ownersOf>): boolean =>
+  carriersOf(...recorded).length > 0 && ownersOf(...recorded).length === 0;

@@ -14,6 +14,12 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
     null,
     ['reclaimd preview executor_rescue e1 --policy fail', 'reclaimd preview executor_rescue e1 --policy restart'],
   ],
+  [
+    'dead_executor',
+    { executor: 'e1', nameShared: true, attempts: [{ queue: 'pay', jobId: JOB, retryCount: 0 }] },
+    null,
+    [`reclaimd preview job_cancel pay/${JOB}`],
+  ],
   ['hung_executor', { executor: 'e1' }, null, ['reclaimd preview executor_stop_and_rescue e1']],
   [
     'held_orphan',
@@ -25,6 +31,8 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
       `reclaimd preview job_discard pay/${JOB}`,
     ],
   ],
+  ['held_orphan', { queue: 'pay', jobId: JOB, executorId: null }, null, [`reclaimd preview job_cancel pay/${JOB}`]],
+  ['poison_job', { queue: 'pay', jobId: JOB, executorId: null, outcome: 'held' }, null, [`reclaimd preview job_cancel pay/${JOB}`]],
   ['poison_job', { queue: 'pay', jobId: JOB, outcome: 'discarded' }, null, [`reclaimd preview job_retry pay/${JOB}`]],
   [
     'poison_job',

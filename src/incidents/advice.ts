@@ -1,7 +1,7 @@
 import type { Policy } from '../actions/limits.ts';
 import { quoteForShell } from '../runtime/shell.ts';
 import type { Stated } from './targets.ts';
-import { executorsOf, jobOf, unitOf, workflowOf } from './targets.ts';
+import { attemptsOf, executorsOf, jobOf, unitOf, workflowOf } from './targets.ts';
 
 export interface Advice {
   /** What reclaimd does about it by itself. */
@@ -29,6 +29,11 @@ export function adviseOn(stated: Stated): Advice {
   const { parent, children } = workflowOf(stated);
   switch (stated.class) {
     case 'dead_executor':
+      if (evidence['nameShared'] === true)
+        return {
+          underWay: 'nothing: its attempts may be the work of another who carries its application_name; pg-boss expires them in time',
+          repairs: attemptsOf(stated).slice(0, MOST_TARGETS).map(cancelOf),
+        };
       return {
         underWay:
           evidence['verdict'] === 'missing'
@@ -44,16 +49,20 @@ export function adviseOn(stated: Stated): Advice {
     case 'held_orphan':
       return {
         underWay: 'nothing: the policy of its queue holds it for a person',
-        repairs: job.flatMap((target) => [...rescuesOf('job_rescue', target, 'it'), discardOf(target)]),
+        repairs: isNobodys(evidence)
+          ? job.map(cancelOf)
+          : job.flatMap((target) => [...rescuesOf('job_rescue', target, 'it'), discardOf(target)]),
       };
     case 'poison_job':
       return evidence['outcome'] === 'held'
         ? {
             underWay: 'nothing: it killed too many workers and is held for a person',
-            repairs: job.flatMap((target) => [
-              discardOf(target),
-              preview('job_rescue', target, 'runs it once more: only when its cause is mended', 'restart'),
-            ]),
+            repairs: isNobodys(evidence)
+              ? job.map(cancelOf)
+              : job.flatMap((target) => [
+                  discardOf(target),
+                  preview('job_rescue', target, 'runs it once more: only when its cause is mended', 'restart'),
+                ]),
           }
         : {
             underWay: 'it was ended, and is in the dead letter queue where there is one',
@@ -167,5 +176,11 @@ const rescuesOf = (action: string, target: string, what: string): Repair[] => [
   preview(action, target, `fails ${what}: the retries of its queue decide`, 'fail'),
   preview(action, target, `runs ${what} again without spending a retry`, 'restart'),
 ];
+
+/** Taken for its own silence: whose it was is not known, and such an attempt no rescue takes. */
+const isNobodys = ({ executorId }: Stated['evidence']) => executorId === null;
+
+const cancelOf = (target: string): Repair =>
+  preview('job_cancel', target, 'ends it, whoever may be at it, and ignores their result; job_retry runs it again');
 
 const discardOf = (target: string): Repair => preview('job_discard', target, 'ends it; the dead letter queue gets it, where there is one');

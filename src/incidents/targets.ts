@@ -17,7 +17,8 @@ export function jobOf({ evidence }: Stated): string | undefined {
   return queue && jobId ? `${queue}/${jobId}` : undefined;
 }
 
-function attemptsOf({ class: incidentClass, node, evidence: { attempts } }: Stated): string[] {
+/** The attempts that the evidence lists, likewise. */
+export function attemptsOf({ class: incidentClass, node, evidence: { attempts } }: Stated): string[] {
   const jobs = Array.isArray(attempts) ? (attempts as Record<string, unknown>[]) : [];
   return jobs.map((evidence) => jobOf({ class: incidentClass, node, evidence })).filter((job) => job !== undefined);
 }

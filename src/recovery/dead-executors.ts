@@ -1,6 +1,6 @@
 import type { JobStore } from '../actions/job-store.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
-import { carriersOf, isGone } from '../executors/owners.ts';
+import { carriersOf, hasOwnName, isGone, isNameShared } from '../executors/owners.ts';
 import type { FleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
@@ -40,7 +40,7 @@ export async function projectDeadExecutors(sql: Sql, node: string, look: Look): 
     executor.verdict === 'missing' && (braked.has(executor.id) || isInGrace(executor, fleet, brakes.outageGraceSeconds));
   const gone = executors.filter((executor) => isGone(executor) && !isExcused(executor));
   const findings: Finding[] = [];
-  for (const [executor, attempts] of await groupOrphans(sql, jobs, gone, executors)) findings.push(describe(executor, attempts));
+  for (const [executor, held] of await groupOrphans(sql, jobs, gone, executors)) findings.push(describe(executor, held));
   const found = new Set(findings.map(({ fingerprint }) => fingerprint));
   const unknown = executors.filter(isExcused).map(({ id }) => fingerprintOf(id));
   const open = await listOpenEvidence<DeadExecutorEvidence>(sql, 'dead_executor');
@@ -50,15 +50,31 @@ export async function projectDeadExecutors(sql: Sql, node: string, look: Look): 
   return project(sql, node, { class: 'dead_executor', unknown }, findings);
 }
 
-/** By executor, how many attempts it still holds and the first of them. */
-async function groupOrphans(sql: Sql, jobs: JobStore, gone: readonly ExecutorHealth[], all: readonly ExecutorHealth[]) {
-  const groups = new Map<ExecutorHealth, { count: number; named: NamedAttempt[] }>();
+/** What an executor that is gone still holds. */
+interface Held {
+  count: number;
+  /** The first of them. */
+  named: NamedAttempt[];
+  /** Some of them are left alone, for they may be the work of another who carries its name. */
+  nameShared: boolean;
+}
+
+async function groupOrphans(
+  sql: Sql,
+  jobs: JobStore,
+  gone: readonly ExecutorHealth[],
+  all: readonly ExecutorHealth[],
+): Promise<Map<ExecutorHealth, Held>> {
+  const groups = new Map<ExecutorHealth, Held>();
+  const byName = Map.groupBy(all, ({ applicationName }) => applicationName);
   // What nobody may give back, because its name may be another's, is not back either.
   for await (const page of listOrphansOf(sql, jobs, { named: gone, gone, all }, carriersOf)) {
-    for (const { executor, queue, jobId, retryCount } of page) {
+    for (const { executor, queue, jobId, retryCount, startedOn } of page) {
       if (!executor) continue;
-      const group = groups.get(executor) ?? { count: 0, named: [] };
+      const { applicationName: name } = executor;
+      const group = groups.get(executor) ?? { count: 0, named: [], nameShared: false };
       group.count += 1;
+      group.nameShared ||= name !== null && !hasOwnName(executor) && isNameShared(byName.get(name) ?? [], name, startedOn);
       if (group.named.length < NAMED_ATTEMPTS) group.named.push({ queue, jobId, retryCount });
       groups.set(executor, group);
     }
@@ -66,15 +82,16 @@ async function groupOrphans(sql: Sql, jobs: JobStore, gone: readonly ExecutorHea
   return groups;
 }
 
-function describe(executor: ExecutorHealth, { count, named }: { count: number; named: NamedAttempt[] }): Finding {
+function describe(executor: ExecutorHealth, { count, named, nameShared }: Held): Finding {
   const { id, name, host, pid, verdict, reason, applicationName, nameInUse, queues, stack, env, witnessNode } = executor;
   const attempts = count === 1 ? 'one attempt is' : `${count} attempts are`;
-  const held = nameInUse ? `; left alone, for some session carries its application_name "${applicationName}"` : '';
+  const others = nameInUse ? 'some session carries' : 'others have carried';
+  const held = nameShared ? `; left alone, for ${others} its application_name "${applicationName}"` : '';
   return {
     class: 'dead_executor',
     fingerprint: fingerprintOf(id),
     summary: `${name ?? id}${host ? ` on ${host}` : ''} is ${verdict} (${reason}): ${attempts} not back yet${held}`,
-    evidence: { executor: id, applicationName, host, pid, verdict, reason, attempts: named },
+    evidence: { executor: id, applicationName, host, pid, verdict, reason, nameShared, attempts: named },
     affected: count,
     node: witnessNode ?? host,
     stack,

@@ -2,7 +2,7 @@ import type { JobStore } from '../actions/job-store.ts';
 import { operatorsPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import { readHistory } from '../actions/queries.ts';
 import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth } from '../executors/health.ts';
-import { ownersOf } from '../executors/owners.ts';
+import { isNameShared, ownersOf } from '../executors/owners.ts';
 import { importSessions } from '../executors/queries.ts';
 import type { Sql } from '../postgres/database.ts';
 import { type JobFacts, type Owner, whyNotGone } from './job-plan.ts';
@@ -62,7 +62,9 @@ export async function readFacts(
   const facts: JobFacts[] = [];
   for (const { queue, jobId } of named) {
     const row = byTarget.get(`${queue}/${jobId}`);
-    const owner = row?.applicationName && row.startedOn ? ownerAmong(ownersOf(executors, row.applicationName, row.startedOn)) : null;
+    const { applicationName: name = null, startedOn = null } = row ?? {};
+    const owner = name && startedOn ? ownerAmong(ownersOf(executors, name, startedOn)) : null;
+    const sharedName = name && startedOn && isNameShared(executors, name, startedOn) ? name : null;
     const orphan = {
       queue,
       jobId,
@@ -76,6 +78,7 @@ export async function readFacts(
       jobId,
       row,
       owner,
+      sharedName,
       resolved: held.has(`${queue}/${jobId}`) ? asHeld(resolved) : resolved,
       recoveries: recoveries.get(`${queue}/${jobId}`) ?? 0,
     });

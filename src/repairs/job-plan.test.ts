@@ -33,6 +33,7 @@ function plan(action: JobAction, row: Partial<JobRow> | null, facts: Partial<Job
     jobId: '1',
     row: full,
     owner: ownerIs('dead'),
+    sharedName: null,
     resolved: policyOf('fail'),
     recoveries: 0,
     ...facts,
@@ -81,6 +82,9 @@ test.each([
 
 test('nor is one of which nobody knows who runs it', () => {
   expect(plan('job_rescue', {}, { owner: null })).toEqual({ refusal: expect.stringContaining('nobody was recorded') });
+  expect(plan('job_rescue', {}, { owner: null, sharedName: 'billing' })).toEqual({
+    refusal: expect.stringMatching(/^it was recorded under the application_name "billing", .* job_cancel/),
+  });
 });
 
 test('what is held, by policy or as poison, wants a policy by name', () => {

@@ -57,8 +57,10 @@ export interface JobFacts {
   queue: string;
   jobId: string;
   row: JobRow | undefined;
-  /** Of an active job; null where nobody was recorded. */
+  /** Of an active job; null where nobody is known to run it. */
   owner: Owner | null;
+  /** Where that is so because of the name under which it was recorded, which is not one executor's alone. */
+  sharedName: string | null;
   /** What would apply to it as an orphan; `source` is operator where the request named the policy. */
   resolved: ResolvedPolicy;
   recoveries: number;
@@ -125,7 +127,7 @@ function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: 
     const instead = hasEnded(row) ? (row.state === 'completed' ? '' : '; job_retry runs it again') : '; job_cancel ends it';
     return { refusal: `it is ${row.state}: ${action} is for active jobs whose executor is gone${instead}` };
   }
-  const alive = whyNotGone(facts.owner);
+  const alive = facts.owner ? whyNotGone(facts.owner) : whyNobody(facts);
   if (alive) return { refusal: alive };
   const policy = row.policy ?? 'hold';
   if (policy === 'hold') return { refusal: 'its policy is to hold it: name another with --policy restart, fail or discard' };
@@ -133,13 +135,18 @@ function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: 
 }
 
 /** Only proof, or silence past its limit, makes an attempt free to take. */
-export function whyNotGone(owner: Pick<Owner, 'executorId' | 'verdict' | 'reason'> | null): string | undefined {
-  if (!owner)
-    return 'nobody was recorded as its executor, so nobody can tell whether it runs: job_cancel ends it, pg-boss expires it in time';
-  const { executorId, verdict, reason } = owner;
+export function whyNotGone({ executorId, verdict, reason }: Pick<Owner, 'executorId' | 'verdict' | 'reason'>): string | undefined {
   if (verdict === 'dead' || verdict === 'stopped' || verdict === 'missing') return undefined;
   if (verdict === 'hung') return `${executorId} is hung (${reason}): executor_stop_and_rescue makes sure that it has stopped first`;
   return `${executorId} is ${verdict} (${reason}): it may be at work on it`;
+}
+
+function whyNobody({ sharedName }: JobFacts): string {
+  const why =
+    sharedName === null
+      ? 'nobody was recorded as its executor'
+      : `it was recorded under the application_name "${sharedName}", which others carry or have carried, too`;
+  return `${why}, so nobody can tell whether it runs: job_cancel ends it, pg-boss expires it in time`;
 }
 
 function afterRescue(policy: Policy, { retryCount, retryLimit, siblingInRetry }: JobBefore): string {

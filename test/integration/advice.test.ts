@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { createProgram } from '../../src/cli/program.ts';
+import { refreshHeartbeats } from '../../src/executors/health.ts';
 import { adviseOn } from '../../src/incidents/advice.ts';
 import type { IncidentClass } from '../../src/incidents/class.ts';
 import { raise } from '../../src/incidents/incident.ts';
@@ -68,6 +69,39 @@ test('held orphans, and the executor that left them', async () => {
   const fleet = await createDeadWorker(env, 2);
   expectPlans(await paste(fleet, await openOf(fleet, 'held_orphan'), env), 6);
   expectPlans(await paste(fleet, await openOf(fleet, 'dead_executor'), env), 2);
+});
+
+test('a held attempt of which nobody knows whose it is', async () => {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail', heartbeatSeconds: 10 }] });
+  await fleet.boss.send('mail', {});
+  await fleet.boss.fetch('mail');
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  // Silence counts once the server has run for as long as the beat.
+  await fleet.database.query(`UPDATE job SET heartbeat_seconds = 1, heartbeat_on = now() - interval '1 hour'`);
+  await waitFor('the hold', async () => (await sweepOnce(fleet.url, { RECLAIMD_POLICIES: 'mail=hold:stale=30s' })).held === 1);
+  expectPlans(await paste(fleet, await openOf(fleet, 'held_orphan')), 1);
+});
+
+test.each([
+  ['some session carries', 'pgboss:first', ['life-1']],
+  ['others have carried', 'billing', ['life-1', 'life-2']],
+])('a dead executor whose application_name %s', async (whose, name, ids) => {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const executor = await createExecutor(fleet.url, fleet.database, 'first');
+  await fleet.boss.send('mail', {});
+  await executor.fetch('mail');
+  await refreshHeartbeats(
+    fleet.database,
+    ids.map((id) => ({ executorId: id, applicationName: name, beatSeconds: 0.1 })),
+  );
+  await fleet.database.query(`DELETE FROM executor WHERE id = 'first'`);
+  for (const table of ['attempt_a', 'attempt_b']) await fleet.database.query(`UPDATE ${table} SET application_name = $1`, [name]);
+  await fleet.database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now(), last_alive_at = now()`);
+  await projectIncidents(await openTestContext(fleet.url));
+  const open = await openOf(fleet, 'dead_executor');
+  expect(open).toMatchObject([{ summary: expect.stringContaining(`left alone, for ${whose} its application_name`) }]);
+  expectPlans(await paste(fleet, open), 1);
 });
 
 test.each([
