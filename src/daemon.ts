@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createRequire } from 'node:module';
 import { hostname } from 'node:os';
+import { endAllAbandoned } from './actions/unit-record.ts';
 import { inTurn } from './claims/run-turn.ts';
 import { COMMAND_NOTICE } from './commands/queries.ts';
 import { createCommandServer } from './commands/server.ts';
@@ -64,7 +65,7 @@ const OWNERSHIP_INTERVAL_MS = 10_000;
 const SUPERVISE_INTERVAL_MS = 5_000;
 /** How long an audit event may stand outside of the chain. */
 const SEAL_INTERVAL_MS = 5_000;
-/** Only what no notice told of. */
+/** Only what no notice told of, and what nobody came back to tell of. */
 const COMMANDS_INTERVAL_MS = 5_000;
 /** Only what could not be learned of the executors' units when it happened. */
 const LIVES_INTERVAL_MS = 10_000;
@@ -311,7 +312,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
         ? { outcome: 'refused', error: 'RECLAIMD_DRY_RUN is set there' }
         : runUnitCommand(dependencies, command, { emit, hold, awaitGivenBack: (executorId) => awaitGivenBack(context, executorId) }),
   });
-  definitions.push({ name: 'commands', intervalMs: COMMANDS_INTERVAL_MS, pass: when(isReady, commands.serve) });
+  const commandsPass = async () => {
+    await commands.serve();
+    await endAllAbandoned(database, config.node);
+  };
+  definitions.push({ name: 'commands', intervalMs: COMMANDS_INTERVAL_MS, pass: when(isReady, commandsPass) });
 
   const firstSetup = Promise.withResolvers<void>();
   const firstPass = Promise.withResolvers<void>();

@@ -121,13 +121,13 @@ async function startDaemon(env: Record<string, string> = {}) {
   return { child, log, ended, url: /"url":"(http:[^"]+)"/.exec(log)?.[1] };
 }
 
-test('the daemon starts without its database, says so, and a signal ends it: exit 0', async () => {
+test.each(['SIGTERM', 'SIGHUP'] as const)('the daemon starts without its database, says so, and %s ends it: exit 0', async (signal) => {
   const { child, log, ended, url } = await startDaemon();
   expect((await fetch(`${url}/livez`)).status).toBe(200);
   const ready = await fetch(`${url}/readyz`);
   expect([ready.status, await ready.json()]).toEqual([503, expect.objectContaining({ database: 'down' })]);
   const signalledAt = performance.now();
-  child.kill('SIGTERM');
+  child.kill(signal);
   expect(await ended).toBe(0);
   expect(performance.now() - signalledAt).toBeLessThan(3_000);
   expect(log).toContain('ECONNREFUSED');

@@ -20,12 +20,13 @@ const LINGER_MS = 1_000;
 const stopping = new AbortController();
 
 async function main(): Promise<number> {
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopping.abort());
-  // A reader that has seen enough (`| head`) ends us as a signal does, not with a crash that leaves things running.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    stopping.abort();
-  });
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => stopping.abort());
+  // A reader that has seen enough (`| head`), or a terminal that is closed, ends us as a signal does, not with a crash that leaves things running.
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
+      stopping.abort();
+    });
   let exitCode: number = EXIT.done;
   const surroundings = { env: process.env, out: (text: string) => process.stdout.write(`${text}\n`), signal: stopping.signal };
   const program = createProgram(surroundings, version, (code) => {

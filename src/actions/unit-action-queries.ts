@@ -36,12 +36,25 @@ export async function lockUnit(tx: Sql, host: string, unit: string): Promise<voi
   await tx.query(`SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.unit.' || $1 || '/' || $2, 0))`, [host, unit]);
 }
 
-/** Ends what nobody holds any more. @returns what was abandoned. */
-export function abandonExpired(tx: Sql, host: string, unit: string): Promise<UnitActionRow[]> {
+const EXPIRED = 'outcome IS NULL AND lease_until < clock_timestamp()';
+
+export async function isAnyExpired(sql: Sql): Promise<boolean> {
+  return (await sql.query(`SELECT FROM unit_action WHERE ${EXPIRED} LIMIT 1`)).length > 0;
+}
+
+/**
+ * Ends what nobody holds any more, of one unit or of all; locked in one order, for several may do it at once.
+ * @returns what was abandoned.
+ */
+export function abandonExpired(tx: Sql, of: { host: string; unit: string } | null): Promise<UnitActionRow[]> {
   return tx.query<UnitActionRow>(
-    `UPDATE unit_action SET outcome = 'unknown', ended_at = clock_timestamp(), error = 'its healer did not come back to tell'
-     WHERE host = $1 AND unit = $2 AND outcome IS NULL AND lease_until < clock_timestamp() RETURNING ${COLUMNS}`,
-    [host, unit],
+    `WITH expired AS (
+       SELECT a.id AS expired_id FROM unit_action a
+       WHERE ${EXPIRED} AND ($1::text IS NULL OR host = $1) AND ($2::text IS NULL OR unit = $2) ORDER BY a.id FOR UPDATE
+     )
+     UPDATE unit_action SET outcome = 'unknown', ended_at = clock_timestamp(), error = 'its healer did not come back to tell'
+     FROM expired WHERE id = expired_id RETURNING ${COLUMNS}`,
+    [of?.host ?? null, of?.unit ?? null],
   );
 }
 

@@ -1,8 +1,6 @@
-import { appendAudit } from '../audit/append.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import {
-  abandonExpired,
   findUnderWay,
   lockUnit,
   readUnitAction,
@@ -10,10 +8,10 @@ import {
   saveIntent,
   saveResult,
   type UnitActionIntent,
-  type UnitActionOutcome,
   type UnitActionResult,
   type UnitActionRow,
 } from './unit-action-queries.ts';
+import { auditUnitAction, endAbandoned } from './unit-record.ts';
 
 /** Why nothing was begun: values, for being refused is no fault. */
 export type UnitRefusal =
@@ -85,8 +83,7 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
   async function begin(tx: Sql, intent: UnitActionIntent): Promise<string | UnitRefusal> {
     const { unit } = intent;
     await lockUnit(tx, host, unit);
-    for (const abandoned of await abandonExpired(tx, host, unit))
-      if (abandoned.commandId === null) await audit(tx, abandoned, 'unknown', abandoned.id);
+    await endAbandoned(tx, node, { host, unit });
     const other = await findUnderWay(tx, host, unit);
     if (other) return { refused: 'busy', message: `${other.actor} is at it`, id: other.id, actor: other.actor };
     if (intent.automatic) {
@@ -115,7 +112,13 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
           if (!(await saveResult(tx, id, result))) return false;
           const { outcome, error, condition, invocation, phases } = result;
           if (outcome !== 'not_needed' && !intent.command)
-            await audit(tx, { ...intent, node, host }, outcome, id, { error, condition, invocation, result: result.result, phases });
+            await auditUnitAction(tx, node, { ...intent, id, node, host }, outcome, {
+              error,
+              condition,
+              invocation,
+              result: result.result,
+              phases,
+            });
           return true;
         });
       } catch (error) {
@@ -123,25 +126,6 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
         await clock.sleep(TELL_PAUSE_MS);
       }
     }
-  }
-
-  function audit(
-    tx: Sql,
-    row: Omit<UnitActionRow, 'id' | 'commandId' | 'outcome' | 'error'>,
-    outcome: Exclude<UnitActionOutcome, 'not_needed'>,
-    id: string,
-    detail: object = {},
-  ): Promise<void> {
-    const { actor, action, reason, unit } = row;
-    return appendAudit(tx, {
-      actor,
-      action,
-      target: `${row.node}:${unit}`,
-      outcome,
-      reason,
-      node,
-      detail: { unitAction: id, host, ...detail },
-    });
   }
 
   /** Waits for what another has under way. @returns its row with the outcome; `unknown` when its lease ran out. */

@@ -5,7 +5,13 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
 /** JSON lines on standard output, ISO times, each with the node it speaks of. */
 export function createLogger(level: LogLevel, node: string): Logger {
-  return pino({ level, base: { node }, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (label) => ({ level: label }) } });
+  const output = pino.destination(1);
+  // A reader or a terminal that is gone takes the log with it, not what is to be brought to its end.
+  output.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
+  });
+  const { isoTime: timestamp } = pino.stdTimeFunctions;
+  return pino({ level, base: { node }, timestamp, formatters: { level: (label) => ({ level: label }) } }, output);
 }
 
 /** What a log line may say of an error: its class, code and message; never a query's values. */

@@ -1,4 +1,6 @@
-import { expect, test } from 'vitest';
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -6,6 +8,7 @@ import { createExecutor } from '../support/executor.ts';
 import { createScriptedUnits } from '../support/scripted-units.ts';
 import { waitFor } from '../support/wait.ts';
 
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
 
 async function createOrphan() {
@@ -76,6 +79,20 @@ test('a stop says goodbye to the fleet and leaves no connection', async () => {
     async () => (await database.query(`SELECT FROM pg_stat_activity WHERE application_name LIKE 'reclaimd:%leaver'`)).length === 0,
   );
   await expect(fetch(`${daemon.url}/livez`)).rejects.toThrow();
+});
+
+test('the end of the terminal that it runs in is a stop, too: it says goodbye, though there is nothing left to write to', async () => {
+  const { url, database } = await createFleetDatabase();
+  const { PATH = '' } = process.env;
+  const env = { PATH, DATABASE_URL: url, RECLAIMD_NODE: 'test', RECLAIMD_LISTEN: 'off', RECLAIMD_SYSTEMD: 'off' };
+  const terminal = spawn('script', ['-qc', `exec ${process.execPath} ${MAIN} run`, '/dev/null'], {
+    env,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  onTestFinished(() => void terminal.kill('SIGKILL'));
+  await waitFor('its first beat', async () => (await database.query('SELECT FROM node')).length === 1, 30_000);
+  terminal.kill('SIGKILL');
+  await waitFor('its goodbye', async () => (await database.query('SELECT FROM node WHERE stopped_at IS NOT NULL')).length === 1);
 });
 
 test('a stop does not wait for ever for what is under way: it says goodbye, and closes', async () => {

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
+import { endAllAbandoned } from '../../src/actions/unit-record.ts';
 import type { Context } from '../../src/context.ts';
 import { type HealDependencies, type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
 import type { Database } from '../../src/postgres/database.ts';
@@ -188,6 +189,44 @@ test('an intent whose healer died is taken over once its lease is over, and audi
     { target: 'dead:a.service', outcome: 'unknown' },
     { target: 'test:a.service', outcome: 'done' },
   ]);
+});
+
+test("an intent whose healer died is ended by some daemon, though nobody acts on that unit again: audited once, as its beginner's", async () => {
+  const { url, database } = await setUp();
+  const [command] = await database.query<{ id: string }>(
+    `INSERT INTO node_command (node, action, unit, actor, take_by, daemon_id, lease_until, begun_at)
+     VALUES ('gone', 'unit_heal', 'c.service', 'eve@desk', now(), gen_random_uuid(), now() + interval '1 hour', now()) RETURNING id::text`,
+  );
+  const insert = (unit: string, actor: string, lease: string, commandId: string | null = null) =>
+    database.query(
+      `INSERT INTO unit_action (host, node, unit, action, actor, automatic, reason, command_id, lease_until)
+       VALUES ('elsewhere', 'gone', $1, 'unit_heal', $2, false, 'it should run', $3, now() + $4::interval)`,
+      [unit, actor, commandId, lease],
+    );
+  await insert('a.service', 'ann@desk', '-1 second');
+  await insert('b.service', 'bob@desk', '1 hour');
+  await insert('c.service', 'eve@desk', '-1 second', command?.id);
+  await Promise.all(['x', 'y', 'z'].map((name) => startTestDaemon(url, { RECLAIMD_NODE: name })));
+  await waitFor('its end', async () => (await actions(database)).filter(({ outcome }) => outcome === 'unknown').length === 2);
+  const audit = () => database.query('SELECT actor, action, target, outcome, reason FROM audit');
+  const told = [{ actor: 'ann@desk', action: 'unit_heal', target: 'gone:a.service', outcome: 'unknown', reason: 'it should run' }];
+  expect(await audit()).toEqual(told);
+  expect((await actions(database)).map(({ unit, outcome }) => [unit, outcome])).toEqual([
+    ['a.service', 'unknown'],
+    ['b.service', null],
+    ['c.service', 'unknown'],
+  ]);
+});
+
+test('ten that end the same abandoned intents at once record each of them once', async () => {
+  const { database } = await setUp();
+  await database.query(
+    `INSERT INTO unit_action (host, node, unit, action, actor, automatic, lease_until)
+     SELECT 'elsewhere', 'gone', n || '.service', 'unit_heal', 'ann@desk', false, now() FROM generate_series(1, 50) AS n`,
+  );
+  await Promise.all(Array.from({ length: 10 }, (_, n) => endAllAbandoned(database, `n${n}`)));
+  const [audited] = await database.query(`SELECT count(*)::int AS count, count(DISTINCT target)::int AS units FROM audit`);
+  expect(audited).toEqual({ count: 50, units: 50 });
 });
 
 test('one that fails, hangs or is refused keeps no other from its heal', async () => {
