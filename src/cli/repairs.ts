@@ -1,7 +1,8 @@
 import { createInterface } from 'node:readline/promises';
 import type { HealEvent } from '../healing/heal.ts';
-import { executeRepair, LEAST_REASON, type RepairExecuted, type TargetOutcome } from '../repairs/execute.ts';
+import { executeRepair, LEAST_REASON } from '../repairs/execute.ts';
 import type { FlowPlan } from '../repairs/flow-plan.ts';
+import type { RepairExecuted, TargetOutcome } from '../repairs/outcome.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../repairs/preview.ts';
 import type { UnitPlan } from '../repairs/unit-plan.ts';

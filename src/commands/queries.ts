@@ -153,6 +153,15 @@ export async function readCommand(sql: Sql, id: string): Promise<CommandRow | un
   return (await sql.query<CommandRow>(`SELECT ${COLUMNS} FROM node_command c WHERE c.id = $1`, [id]))[0];
 }
 
+/** The last command whose audit record will hold these details. */
+export async function findCommandWith(sql: Sql, detail: object): Promise<string | undefined> {
+  const [row] = await sql.query<{ id: string }>(
+    `SELECT c.id::text FROM node_command c WHERE c.audited->'detail' @> $1 ORDER BY c.id DESC LIMIT 1`,
+    [JSON.stringify(detail)],
+  );
+  return row?.id;
+}
+
 export async function saveEvent(sql: Sql, id: string, number: number, event: object): Promise<void> {
   await sql.query('INSERT INTO node_command_event (command_id, number, event) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING', [
     id,

@@ -1,14 +1,15 @@
 import type { JobChange, JobEnd } from '../actions/job-repair.ts';
 import { operatorsPolicy } from '../actions/limits.ts';
 import type { Nomination } from '../actions/rescue.ts';
-import { type AuditEvent, appendAudit } from '../audit/append.ts';
+import { appendAudit } from '../audit/append.ts';
 import { awaitCommand } from '../commands/caller.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
-import { LockNotAvailable } from '../postgres/errors.ts';
+import { type Executed, type RepairEvent, type SentToNode, settleFault } from './doubt.ts';
 import { type JobName, refreshLiveness } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
+import type { RepairExecuted, TargetOutcome } from './outcome.ts';
 import { commonTarget, driftOf, isAsGood, type RepairPlan } from './plan.ts';
 import {
   type Examined,
@@ -37,26 +38,9 @@ export interface ExecuteRequest {
   signal?: AbortSignal;
 }
 
-/** `drifted`: it was not any more what the preview showed, and was left alone. */
-export type TargetOutcome =
-  | { target: string; outcome: 'done'; state: string }
-  | { target: string; outcome: 'drifted'; drift: string }
-  | { target: string; outcome: 'failed' | 'unknown'; error: string };
-
-export interface RepairExecuted {
-  done: true;
-  action: string;
-  /** Some targets had moved, or it failed there, or the executor holds attempts beyond them. */
-  partial: boolean;
-  /** Of an executor's rescue: the attempts that it holds beyond the targets; another preview takes them. */
-  left?: number;
-  targets: TargetOutcome[];
-}
-
 export const LEAST_REASON = 8;
 
 const UNKNOWN = 'there is no such token: `reclaimd preview ACTION TARGET` makes one';
-const BUSY = 'somebody else holds the locks of these jobs, so nothing was done: try again, the token is still good';
 
 /**
  * Carries out what a preview showed, once, in one transaction: uses up the token, locks the targets, reads everything
@@ -83,48 +67,45 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   if (denial !== null) return deny('denied', denial);
   const observing = await findObserving(dependencies, preview.action);
   if (observing !== undefined) return refuse('observing', observing);
-  try {
-    if (preview.plan.unit) return await executeOnNode(dependencies, preview, preview.plan.unit, event, request);
-    return await database.transaction((tx) => execute(dependencies, tx, preview, event));
-  } catch (error) {
-    const busy = error instanceof LockNotAvailable;
-    const message = busy ? BUSY : error instanceof Error ? error.message : String(error);
-    await database
-      .transaction((tx) => appendAudit(tx, { ...event, outcome: 'failed', detail: { ...event.detail, error: message } }))
-      .catch(() => undefined);
-    if (busy) return refuse('busy', BUSY);
-    throw error;
-  }
+  const { unit } = preview.plan;
+  const executed = await database
+    .transaction<Executed>((tx) => (unit ? sendToNode(dependencies, tx, preview, unit, event) : execute(dependencies, tx, preview, event)))
+    .catch((error: unknown) => settleFault(dependencies, preview, event, error));
+  return 'sent' in executed ? followCommand(dependencies, preview, executed, request) : executed;
 }
 
-type Event = Omit<AuditEvent, 'outcome' | 'reason'> & { reason: string };
-
 /** Whoever may read the audit must not find a token in it that is still good: it names the preview by its number. */
-function eventOf({ action, plan, number, planHash }: PreviewRow, actor: string, reason: string, node: string): Event {
+function eventOf({ action, plan, number, planHash }: PreviewRow, actor: string, reason: string, node: string): RepairEvent {
   return { actor, action, target: commonTarget(plan), reason, node, detail: { preview: number, planHash } };
 }
 
 /** Uses up the token and leaves the command in one transaction; the node carries it out, under its own limits, and its end is audited. */
-async function executeOnNode(
+async function sendToNode(
+  dependencies: RepairDependencies,
+  tx: Sql,
+  { token, plan }: PreviewRow,
+  unit: UnitPlan,
+  event: RepairEvent,
+): Promise<SentToNode | RepairRefused> {
+  if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
+  if (plan.executor) await refreshLiveness(dependencies, tx);
+  const moved =
+    (await executorDrift(tx, plan)) ?? (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id) : undefined);
+  if (moved === undefined) return { sent: await sendPlanned(tx, plan, event), unit };
+  const drifted = [{ target: commonTarget(plan), drift: moved }];
+  await endPreview(tx, token, 'drifted');
+  await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted } });
+  return refuse('drifted', `${moved}: make a new preview`);
+}
+
+/** Waits for the node to carry it out; by then it is the command's end that is audited. */
+async function followCommand(
   dependencies: RepairDependencies,
   { token, plan, action }: PreviewRow,
-  unit: UnitPlan,
-  event: Event,
+  { sent, unit }: SentToNode,
   { onEvent, signal }: Pick<ExecuteRequest, 'onEvent' | 'signal'>,
 ): Promise<RepairExecuted | RepairRefused> {
-  const { database } = dependencies;
   const target = commonTarget(plan);
-  const sent = await database.transaction(async (tx) => {
-    if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
-    if (plan.executor) await refreshLiveness(dependencies, tx);
-    const moved =
-      (await executorDrift(tx, plan)) ?? (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id) : undefined);
-    if (moved === undefined) return sendPlanned(tx, plan, event);
-    await endPreview(tx, token, 'drifted');
-    await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted: [{ target, drift: moved }] } });
-    return refuse('drifted', `${moved}: make a new preview`);
-  });
-  if (typeof sent !== 'string') return sent;
   const ended = await awaitCommand(dependencies, sent, { onEvent, signal }).catch((cause: unknown) => ({
     outcome: null,
     error: String(cause),
@@ -140,7 +121,7 @@ async function executeOnNode(
     case 'not_needed':
       return tell({ target, outcome: 'done', state: ended.error ?? unit.after });
     case 'drifted':
-      await endPreview(database, token, 'drifted');
+      await endPreview(dependencies.database, token, 'drifted');
       return refuse('drifted', `${why}: make a new preview`);
     case 'refused':
       return refuse('denied', why);
@@ -155,7 +136,7 @@ async function execute(
   dependencies: RepairDependencies,
   tx: Sql,
   preview: PreviewRow,
-  event: Event,
+  event: RepairEvent,
 ): Promise<RepairExecuted | RepairRefused> {
   const { token, plan, action } = preview;
   if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
@@ -203,7 +184,7 @@ async function executeFlow(
   { token }: PreviewRow,
   planned: FlowPlan,
   action: FlowAction,
-  event: Event,
+  event: RepairEvent,
 ): Promise<RepairExecuted | RepairRefused> {
   const { target } = planned;
   const named = parseJobTarget(target) as JobName;
@@ -226,7 +207,7 @@ async function executeFlow(
 }
 
 /** Read again under the lock: somebody may have used it a moment ago. */
-async function explainUnusable(tx: Sql, token: string, event: Event): Promise<RepairRefused> {
+async function explainUnusable(tx: Sql, token: string, event: RepairEvent): Promise<RepairRefused> {
   const now = await readPreview(tx, token);
   const deny = async (refused: 'used' | 'drifted', message: string) => {
     await appendAudit(tx, { ...event, outcome: 'denied', detail: { ...event.detail, denial: message } });

@@ -46,6 +46,12 @@ export async function readPreview(sql: Sql, token: string): Promise<PreviewRow |
   return (await sql.query<PreviewRow>(`SELECT ${COLUMNS} FROM repair_preview WHERE token = $1`, [token]))[0];
 }
 
+/** Its status once nobody else is at it, which then stays so until the transaction ends; undefined where it is gone. */
+export async function lockPreview(tx: Sql, token: string): Promise<PreviewStatus | undefined> {
+  const [row] = await tx.query<{ status: PreviewStatus }>('SELECT status FROM repair_preview WHERE token = $1 FOR UPDATE', [token]);
+  return row?.status;
+}
+
 /** Uses the token up, once: whoever comes second waits, and finds it used. */
 export async function consumePreview(tx: Sql, token: string): Promise<boolean> {
   const rows = await tx.query(

@@ -6,6 +6,7 @@ import { execute as executeCommand } from '../../src/cli/repairs.ts';
 import { awaitCommand } from '../../src/commands/caller.ts';
 import { type CommandRequest, holdCommand, saveCommand, takeCommand } from '../../src/commands/queries.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
+import { DatabaseUnreachable } from '../../src/postgres/errors.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
@@ -312,6 +313,23 @@ test('interrupted, execute says that it goes on, and fails', async () => {
   expect(await audit()).toEqual([]);
   expect(lines.join('\n')).toContain('it goes on at far: `reclaimd audit list` will say what it did');
   await waitFor('the record', async () => (await audit()).length === 1);
+});
+
+test('a command whose sending has lost its answer is waited for all the same', async () => {
+  const { startDaemon, preview, dependencies, audit } = await setUp();
+  await startDaemon();
+  const token = tokenOf(await preview('unit_heal', 'far:app'));
+  const { database } = dependencies;
+  let sent = false;
+  const transaction: typeof database.transaction = async (work) => {
+    const result = await database.transaction(work);
+    if (sent) return result;
+    sent = true;
+    throw new DatabaseUnreachable('the line was cut', undefined, undefined);
+  };
+  const result = await executeRepair({ ...dependencies, database: { ...database, transaction } }, { token, actor: ANN, reason: REASON });
+  expect(result).toMatchObject({ done: true, partial: false, targets: [{ target: `far:${UNIT}`, outcome: 'done', state: 'active' }] });
+  expect(await audit()).toMatchObject([HEALED]);
 });
 
 test('a fault while it waits is no failure of the heal', async () => {

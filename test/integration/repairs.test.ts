@@ -1,9 +1,11 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import type { HostAuthorize } from '../../src/authorization/authorize.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import type { RepairDependencies } from '../../src/repairs/preview.ts';
-import { sweepOnce } from '../support/executor.ts';
+import { createBreakingProxy } from '../support/breaking-proxy.ts';
+import { openTestContext, sweepOnce } from '../support/executor.ts';
 import { ANN, createDesk, failAt, previewed, REASON } from '../support/repairs.ts';
+import { waitFor } from '../support/wait.ts';
 
 describe('each action does what its preview showed, and is audited once', () => {
   test('job_rescue by the policy of the queue, or by the one that is named', async () => {
@@ -276,6 +278,54 @@ describe('a token', () => {
     expect(statements).toBeGreaterThan(7);
     expect(await states()).toEqual([becomes]);
     expect(await execute(token)).toMatchObject({ refused: 'used' });
+  });
+
+  test('the connection breaks after some statement of an execution, its COMMIT too: one record, and the answer, say what was done', {
+    timeout: 180_000,
+  }, async () => {
+    const { url, boss, begin, preview, state, audit } = await createDesk();
+    const proxy = await createBreakingProxy(url);
+    const dependencies = (await openTestContext(proxy.url)).repairDependencies();
+    let wasBroken = true;
+    const answers: string[] = [];
+    const mending = setInterval(() => {
+      if (!proxy.isBroken()) return;
+      wasBroken = true;
+      proxy.mend();
+    }, 20);
+    onTestFinished(() => clearInterval(mending));
+    for (let statement = 1; wasBroken; statement++) {
+      await boss.deleteAllJobs('mail');
+      const [id = ''] = await begin();
+      const { token } = previewed(await preview('job_cancel', `mail/${id}`));
+      const before = (await audit()).length;
+      await waitFor('a connection', () =>
+        dependencies.database.query('SELECT 1').then(
+          () => true,
+          () => false,
+        ),
+      );
+      wasBroken = false;
+      proxy.breakAt(statement, 'after');
+      const answer = await executeRepair(dependencies, { token, actor: ANN, reason: REASON }).catch(() => 'a fault');
+      wasBroken ||= proxy.isBroken();
+      proxy.mend();
+      const said = (await audit()).slice(before).map(({ outcome }) => outcome);
+      if (answer === 'a fault') {
+        expect(await state(id), `statement ${statement}`).toBe('active');
+        expect(['', 'failed'], `statement ${statement}`).toContain(said.join());
+      } else {
+        expect(answer, `statement ${statement}`).toMatchObject({
+          done: true,
+          partial: false,
+          targets: [{ outcome: 'done', state: 'cancelled' }],
+        });
+        expect(await state(id), `statement ${statement}`).toBe('cancelled');
+        expect(said, `statement ${statement}`).toEqual(['done']);
+      }
+      answers.push(`${wasBroken ? 'broken' : 'whole'}: ${answer === 'a fault' ? answer : 'done'}`);
+    }
+    expect(new Set(answers)).toEqual(new Set(['broken: a fault', 'broken: done', 'whole: done']));
   });
 
   test('is in no audit record, whatever became of it; the number that is leads to the preview', async () => {
