@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
 import pg from 'pg';
-import { expect, test } from 'vitest';
+import { PgBoss } from 'pg-boss';
+import { expect, onTestFinished, test } from 'vitest';
 import { listExecutorHealth, refreshHeartbeats } from '../../src/executors/health.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -62,9 +64,65 @@ test('a beat does not touch a pg-boss instance', async () => {
   expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'alive', applicationName: 'app' }]);
 });
 
-test('nonsense in a beat is refused by the database', async () => {
+test.each(['beat_seconds', 'late_after_seconds', 'missing_after_seconds'])(
+  'nonsense in a beat is refused by the database: %s',
+  async (name) => {
+    const { database } = await createFleetDatabase();
+    for (const seconds of [-1, 86_401, 'infinity', 'NaN'])
+      await expect(database.query(`SELECT heartbeat('e', ${name} => $1)`, [seconds])).rejects.toThrow(`${name}_at_most_a_day`);
+    await database.query(`SELECT heartbeat('e', ${name} => 86400)`);
+    await expect(database.query(`SELECT heartbeat('e', ${name} => 'infinity')`)).rejects.toThrow(`${name}_at_most_a_day`);
+  },
+);
+
+test('beats without bounds of an earlier schema are bounded by the migration', async () => {
   const { database } = await createFleetDatabase();
-  await expect(refreshHeartbeats(database, [{ executorId: 'e', beatSeconds: 0 }])).rejects.toThrow(/beat_seconds/);
+  const bounds = ['beat_seconds', 'late_after_seconds', 'missing_after_seconds'];
+  await database.query(`ALTER TABLE executor ${bounds.map((name) => `DROP CONSTRAINT executor_${name}_at_most_a_day`).join(', ')},
+    ADD CONSTRAINT executor_beat_seconds_check CHECK (beat_seconds > 0)`);
+  await database.query(`INSERT INTO executor (id, kind, beat_seconds, late_after_seconds, missing_after_seconds) VALUES
+    ('endless', 'own', 'infinity', '-infinity', 'NaN'), ('sane', 'own', 15, NULL, 120)`);
+  await database.query(readFileSync(new URL('../../src/postgres/migrations/0026_beat_bounds.sql', import.meta.url), 'utf8'));
+  expect(await listExecutorHealth(database)).toMatchObject([
+    { id: 'endless', beatSeconds: 86_400, lateAfterSeconds: 0, missingAfterSeconds: 86_400 },
+    { id: 'sane', beatSeconds: 15, lateAfterSeconds: null, missingAfterSeconds: 120 },
+  ]);
+});
+
+test('a beat that does not say who the executor is leaves that as it was; its process may be told later, once', async () => {
+  const { database } = await createFleetDatabase();
+  await refreshHeartbeats(database, [{ executorId: 'e', applicationName: 'app', env: 'prod', stack: 'blue' }]);
+  await refreshHeartbeats(database, [{ executorId: 'e', host: 'h', pid: 1 }]);
+  const who = { applicationName: 'app', env: 'prod', stack: 'blue', host: 'h', pid: 1 };
+  expect(await listExecutorHealth(database)).toMatchObject([who]);
+  await refreshHeartbeats(database, [{ executorId: 'e', host: 'other', pid: 2, env: 'test' }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ ...who, env: 'test' }]);
+});
+
+test("the README's two beats, from a session of another name, lose no job", async () => {
+  const { url, boss, database, connect } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+  const [first, goodbye] = readme.match(/^SELECT reclaimd\.heartbeat\([^;]*;/gm) ?? [];
+  const elsewhere = connect({ url });
+  await elsewhere.query(first ?? '');
+  const billing = new PgBoss({
+    connectionString: url,
+    application_name: 'billing-7f3a',
+    supervise: false,
+    schedule: false,
+    registerInstance: false,
+  });
+  onTestFinished(() => billing.stop({ graceful: false }));
+  await billing.start();
+  await boss.send('work', {});
+  expect(await billing.fetch('work')).toHaveLength(1);
+  await billing.stop({ graceful: false });
+  await elsewhere.query(goodbye ?? '');
+  expect(await sweepOnce(url, { RECLAIMD_ENV: 'prod' })).toMatchObject({
+    failed: 1,
+    recovered: [{ executorId: 'billing-7f3a', verdict: 'stopped' }],
+  });
 });
 
 test('the jobs of an own executor that fell silent come back', async () => {
