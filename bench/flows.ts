@@ -58,7 +58,7 @@ async function report({ database }: Bench, what: string): Promise<void> {
       times.push(
         await timed(async () => {
           const walk = await walkBlocked(database, flows, from, LOOKED_AT_A_TURN);
-          found += walk.found.length;
+          found += walk.children.length;
           from = walk.next;
         }),
       );

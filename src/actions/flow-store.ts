@@ -57,8 +57,8 @@ export interface FlowStore {
     after: Pick<WalkPosition, 'startAfter' | 'jobId'> | null,
     limit: number,
   ): Promise<Pick<WalkPosition, 'queue' | 'jobId' | 'startAfter'>[]>;
-  /** Those of the jobs that are blocked by a parent that failed, was cancelled or is gone; a row for each such parent. */
-  listStuck(sql: Sql, jobs: readonly JobRef[]): Promise<StuckChild[]>;
+  /** Those of the jobs that are blocked by a parent that failed, was cancelled or is gone; a row for each such parent, up to the limits. */
+  listStuck(sql: Sql, jobs: readonly JobRef[], limits?: { ofEach?: number; inAll?: number }): Promise<StuckChild[]>;
   /** Blocked jobs that wait for these parents, at most so many of each; of parents that are gone those that were seen before. */
   listChildren(sql: Sql, parents: readonly JobRef[], mostOfEach: number): Promise<JobRef[]>;
   /** Those of the given jobs that are blocked, and every blocked job behind them. */

@@ -93,7 +93,7 @@ export function createWorkflowDoor({ jobs, flows, node }: { jobs: JobStore; flow
       // The parents first, as pg-boss's resolver does. One that came back to life would count the child down once more.
       await flows.lockEndedParents(tx, [child]);
       const [row] = await jobs.readJobs(tx, [child], { lock: true });
-      const [stuck] = await flows.listStuck(tx, [child]);
+      const [stuck] = await flows.listStuck(tx, [child], { ofEach: 1 });
       if (!row || !stuck || row.retryCount !== child.retryCount)
         return { done: false, moved: `${target} does not wait in vain any more: it is ${row?.state ?? 'gone'}` };
       if (await flows.release(tx, child)) await jobs.wake(tx, child.queue);
@@ -124,7 +124,7 @@ export function createWorkflowDoor({ jobs, flows, node }: { jobs: JobStore; flow
   /** One more than may be cancelled says that there are too many. */
   async function listBelow(tx: Sql, children: readonly JobRef[]) {
     const still = new Set<string>();
-    for (const batch of batchesOf(children)) for (const child of await flows.listStuck(tx, batch)) still.add(nameOf(child));
+    for (const batch of batchesOf(children)) for (const child of await flows.listStuck(tx, batch, { ofEach: 1 })) still.add(nameOf(child));
     const roots = children.filter((child) => still.has(nameOf(child))).map((child) => ({ ...child, root: 0 }));
     return flows.listDescendants(tx, roots, MOST_CANCELLED + 1);
   }

@@ -11,16 +11,6 @@ export async function listLeaves(sql: Sql): Promise<string[][]> {
   return rows.map(({ names }) => names);
 }
 
-export interface StuckChildRow extends JobRef {
-  retryCount: number;
-  reason: 'parent_failed' | 'parent_cancelled' | 'parent_gone';
-  parentQueue: string | null;
-  parentId: string | null;
-  parentRetryCount: number | null;
-  deadLetter: string | null;
-  since: string;
-}
-
 interface WaitingRow {
   queue: string;
   state: string;
@@ -92,7 +82,11 @@ export interface StuckChildRow extends JobRef {
  * it went is not counted any more in pending_dependencies; one that went unresolved is, and nothing will ever count it
  * down. pg-boss deletes the dependencies of a deleted parent too: who it was is then known from stuck_job alone, if at all.
  */
-export function listStuckChildren(sql: Sql, jobs: readonly JobRef[]): Promise<StuckChildRow[]> {
+export function listStuckChildren(
+  sql: Sql,
+  jobs: readonly JobRef[],
+  { ofEach = null, inAll = null }: { ofEach?: number | null; inAll?: number | null } = {},
+): Promise<StuckChildRow[]> {
   return sql.query<StuckChildRow>(
     `WITH stuck AS MATERIALIZED (
        SELECT c.name, c.id, c.retry_count, c.created_on, c.pending_dependencies > u.unresolved AS lost
@@ -124,9 +118,9 @@ export function listStuckChildren(sql: Sql, jobs: readonly JobRef[]): Promise<St
        ) d LEFT JOIN LATERAL (
          SELECT j.id, j.state, j.blocking, j.retry_count, j.completed_on, j.dead_letter FROM job j WHERE j.name = d.queue AND j.id = d.id OFFSET 0
        ) j ON true
-       WHERE (d.recorded AND j.blocking AND j.state IN ('failed', 'cancelled')) OR (j.id IS NULL AND s.lost)
-     ) p ON true`,
-    [jobs.map(({ queue }) => queue), jobs.map(({ jobId }) => jobId)],
+       WHERE (d.recorded AND j.blocking AND j.state IN ('failed', 'cancelled')) OR (j.id IS NULL AND s.lost) LIMIT $3
+     ) p ON true LIMIT $4`,
+    [jobs.map(({ queue }) => queue), jobs.map(({ jobId }) => jobId), ofEach, inAll],
   );
 }
 

@@ -48,7 +48,7 @@ export async function planFlow(
   const target = nameOf(named);
   const [row] = await jobs.readJobs(sql, [named], { lock: false });
   if (action === 'workflow_unblock') {
-    const [stuck] = await flows.listStuck(sql, [named]);
+    const [stuck] = await flows.listStuck(sql, [named], { ofEach: 1 });
     if (!row || !stuck) return { refusal: `${target} is ${row ? 'not waiting in vain' : 'gone'}: \`reclaimd workflows\` shows what is` };
     const warnings = ['it runs although what it waits for never completed: it must cope without'];
     return { plan: { target, state: row.state, retryCount: row.retryCount, jobs: [target], children: [], after: 'free', warnings } };

@@ -1,8 +1,17 @@
 import type { StuckReason } from '../actions/flow-store.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
+import { lockClass } from '../incidents/queries.ts';
 import type { Database, Sql } from '../postgres/database.ts';
-import { FLOW_PREFIX, fingerprintOf, MOST_OF_FLOW, nameOf, type StuckFlow } from './find-stuck.ts';
-import { forgetResolved, type LossRow, listLosses, noteLosses, rememberJobs, type StuckJobRecord } from './stuck-queries.ts';
+import { FLOW_PREFIX, fingerprintOf, nameOf, type StuckFlow } from './find-stuck.ts';
+import {
+  forgetResolved,
+  type LossRow,
+  listLosses,
+  listOthersOpen,
+  noteLosses,
+  rememberJobs,
+  type StuckJobRecord,
+} from './stuck-queries.ts';
 
 /** What the evidence names; the counts are exact. */
 const NAMED_PARENTS = 20;
@@ -26,8 +35,9 @@ export async function listOpenFlows(sql: Sql): Promise<OpenFlow[]> {
 
 /**
  * Opens, brings up to date and resolves the incidents of flows. Jobs that vanished while they waited in vain never ran: their
- * incident stays until somebody has acknowledged it who could know of that.
- * @param open those that this look judged, or did not get to (`unseen`).
+ * incident stays until somebody has acknowledged it who could know of that. What another look has opened since is not this
+ * one's to resolve.
+ * @param open those that were open before this look, which judged them or did not get to them (`unseen`).
  */
 export function projectStuckFlows(
   database: Database,
@@ -39,11 +49,10 @@ export function projectStuckFlows(
   return database.transaction(async (tx) => {
     const passedOver = new Set(unseen);
     const judged = open.filter(({ fingerprint }) => !passedOver.has(fingerprint));
-    if (judged.length > 0)
-      await noteLosses(
-        tx,
-        judged.map(({ fingerprint }) => fingerprint),
-      );
+    const names = judged.map(({ fingerprint }) => fingerprint);
+    // Nobody opens another before this is over.
+    await lockClass(tx, 'workflow_stuck');
+    if (names.length > 0) await noteLosses(tx, names);
     const losses = new Map((open.length > 0 ? await listLosses(tx, NAMED_LOST) : []).map((loss) => [loss.fingerprint, loss]));
     const findings = flows.map((flow) => describe(flow, losses.get(fingerprintOf(flow))));
     const found = new Set(findings.map(({ fingerprint }) => fingerprint));
@@ -51,7 +60,8 @@ export function projectStuckFlows(
       const loss = losses.get(incident.fingerprint);
       if (loss && !loss.acknowledged && !found.has(incident.fingerprint)) findings.push(describeLoss(incident, loss));
     }
-    const changes = await project(tx, node, { class: 'workflow_stuck', prefix: FLOW_PREFIX, unknown: unseen }, findings);
+    const unknown = await listOthersOpen(tx, FLOW_PREFIX, names);
+    const changes = await project(tx, node, { class: 'workflow_stuck', prefix: FLOW_PREFIX, unknown }, findings);
     await rememberJobs(tx, flows.flatMap(recordsOf));
     if (changes.resolved.length > 0) await forgetResolved(tx);
     return changes;
@@ -99,7 +109,7 @@ function describe(flow: StuckFlow, loss: LossRow | undefined): Finding {
       deadLetter,
       since,
       deletedAt,
-      ...(more ? { counted: MOST_OF_FLOW } : {}),
+      ...(more ? { counted: chain.length } : {}),
       children: children.slice(0, NAMED_CHILDREN).map(nameOf),
       chain: chain.slice(0, NAMED_CHAIN).map(({ queue, jobId, state, waitsForQueue, waitsForId, deletedAt: deleted }) => ({
         job: `${queue}/${jobId}`,

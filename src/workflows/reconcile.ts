@@ -1,9 +1,11 @@
 import type { FlowStore } from '../actions/flow-store.ts';
 import { appendAudit } from '../audit/append.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
+import { lockClass } from '../incidents/queries.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import {
   type EndedStepRow,
+  type ExhaustedStepRow,
   listExhausted,
   lockUnmoved,
   markExhausted,
@@ -14,6 +16,7 @@ import {
   readRunningSteps,
   type Scope,
 } from './queries.ts';
+import { listOthersOpen } from './stuck-queries.ts';
 import { REPLAY_EVENT, type ReplayedEvent, replayChannel } from './tracking.ts';
 
 export interface ReconcileDependencies {
@@ -179,21 +182,32 @@ async function tryPublish(
   }
 }
 
-/** Steps that the engine did not move on, however often their event was told. Of every scope: any node may say so. */
+/**
+ * Steps that the engine did not move on, however often their event was told. Of every scope: any node may say so, and
+ * resolves only what was open before it looked.
+ */
 export async function projectExhaustedSteps(database: Database, node: string): Promise<IncidentChanges> {
+  const open = (await listOpenEvidence(database, 'workflow_stuck')).filter(({ fingerprint }) => fingerprint.startsWith(PREFIX));
   const steps = await listExhausted(database, MOST_EXHAUSTED);
-  const findings = steps.map(({ instanceId, workflow, step, job, replays, since, stack, env }): Finding => {
-    const name = `${instanceId}/${step}`;
-    return {
-      class: 'workflow_stuck',
-      fingerprint: `${PREFIX}${name}`,
-      summary: `step ${name} was told of its job's end ${replays} times, and its engine did not move it on`,
-      evidence: { instance: instanceId, workflow, step, job, replays, since },
-      stack,
-      env,
-    };
+  const findings = steps.map(describe);
+  const judged = findings.length < MOST_EXHAUSTED ? open.map(({ fingerprint }) => fingerprint) : [];
+  if (findings.length + judged.length === 0) return { opened: [], resolved: [] };
+  return database.transaction(async (tx) => {
+    // Nobody opens another before this is over.
+    await lockClass(tx, 'workflow_stuck');
+    const unknown = await listOthersOpen(tx, PREFIX, judged);
+    return project(tx, node, { class: 'workflow_stuck', prefix: PREFIX, unknown }, findings);
   });
-  const unknown =
-    findings.length < MOST_EXHAUSTED ? [] : (await listOpenEvidence(database, 'workflow_stuck')).map((open) => open.fingerprint);
-  return project(database, node, { class: 'workflow_stuck', prefix: PREFIX, unknown }, findings);
+}
+
+function describe({ instanceId, workflow, step, job, replays, since, stack, env }: ExhaustedStepRow): Finding {
+  const name = `${instanceId}/${step}`;
+  return {
+    class: 'workflow_stuck',
+    fingerprint: `${PREFIX}${name}`,
+    summary: `step ${name} was told of its job's end ${replays} times, and its engine did not move it on`,
+    evidence: { instance: instanceId, workflow, step, job, replays, since },
+    stack,
+    env,
+  };
 }

@@ -2,17 +2,7 @@ import type { FlowStore, JobRef } from '../actions/flow-store.ts';
 import type { WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { IncidentChanges } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
-import {
-  addChains,
-  FLOW_PREFIX,
-  fingerprintOf,
-  judge,
-  nameOf,
-  parentsOf,
-  type StuckFlow,
-  type StuckLook,
-  walkBlocked,
-} from './find-stuck.ts';
+import { addChains, FLOW_PREFIX, fingerprintOf, judge, nameOf, type StuckFlow, type StuckLook, walkBlocked } from './find-stuck.ts';
 import { listOpenFlows, type OpenFlow, projectStuckFlows } from './flow-incidents.ts';
 import { type FlowPolicyRule, flowPolicyOf } from './policy.ts';
 import { countActions, saveAction } from './queries.ts';
@@ -70,26 +60,24 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
 
   const walk = dryRun ? 'dry run' : 'act';
   const from = await readPosition(database, walk);
-  const { found, next } = await walkBlocked(database, flows, from, LOOKED_AT_A_TURN);
-  // In any order, so that of more than one look judges each has its turn.
-  const open = (await listOpenFlows(database))
-    .map((incident) => ({ incident, order: Math.random() }))
-    .sort((a, b) => a.order - b.order)
-    .map(({ incident }) => incident);
-  const look = () => lookAgain(database, flows, open, [...open.flatMap(knownParent), ...parentsOf(found)], found);
+  const { children, parents, next } = await walkBlocked(database, flows, from, LOOKED_AT_A_TURN);
+  const open = await listOpenFlows(database);
+  const look = () => lookAgain(database, flows, open, [...open.flatMap(knownParent), ...parents], children);
   let { stuck, unseen } = await look();
   if (dryRun) {
     await addChains(database, flows, stuck);
     await foretell(dependencies, stuck, report);
   } else {
-    for (const flow of stuck) await attempt(() => applyPolicy(dependencies, flow, report));
+    const ended = new Set<string>();
+    for (const flow of stuck) await attempt(() => applyPolicy(dependencies, flow, report, ended));
     if (report.retried + report.cancelled > 0) ({ stuck, unseen } = await look());
   }
   const told = withIncidents(stuck, open);
   if (!dryRun) await addChains(database, flows, told);
   const incidents = dryRun ? { opened: [], resolved: [] } : await projectStuckFlows(database, node, told, open, unseen);
   await savePosition(database, walk, next);
-  const complete = from === null && next === null && unseen.length === 0 && told.length === stuck.length;
+  const isWhole = told.length === stuck.length && !told.some(({ more }) => more);
+  const complete = from === null && next === null && unseen.length === 0 && isWhole;
   return { flows: told, complete, unresolved, ...report, incidents, failures };
 }
 
@@ -107,11 +95,18 @@ function knownParent({ fingerprint }: OpenFlow): JobRef[] {
   return parent ? [{ queue: parent.queue, jobId: parent.jobId }] : [];
 }
 
+/** So that of more than one look judges each has its turn. */
+const inAnyOrder = (jobs: readonly JobRef[]) =>
+  jobs
+    .map((job) => ({ job, order: Math.random() }))
+    .sort((a, b) => a.order - b.order)
+    .map(({ job }) => job);
+
 /** @returns `unseen`: fingerprints of the open incidents whose flows this look did not get to. */
 async function lookAgain(sql: Sql, flows: FlowStore, open: readonly OpenFlow[], parents: readonly JobRef[], found: readonly JobRef[]) {
   const nameless = open.filter((incident) => knownParent(incident).length === 0).map(({ fingerprint }) => fingerprint);
   const remembered = nameless.length === 0 ? [] : await listRemembered(sql, nameless, MOST_REMEMBERED);
-  const asked = [...new Map(parents.map((parent) => [nameOf(parent), parent])).values()];
+  const asked = inAnyOrder([...new Map(parents.map((parent) => [nameOf(parent), parent])).values()]);
   const { stuck, unseen } = await judge(sql, flows, asked, [...found, ...remembered]);
   const passedOver = new Set(unseen.map((parent) => `${FLOW_PREFIX}${nameOf(parent)}`));
   return {
@@ -136,11 +131,20 @@ const policyOf = ({ rules }: FlowDependencies, { parents, children }: StuckFlow)
     (parents.length > 0 ? parents : children.slice(0, 1)).map(({ queue }) => queue),
   );
 
-async function applyPolicy(dependencies: FlowDependencies, flow: StuckFlow, report: { retried: number; cancelled: number }): Promise<void> {
+/** @param ended jobs that were cancelled in this turn: those that flows have in common are so once. */
+async function applyPolicy(
+  dependencies: FlowDependencies,
+  flow: StuckFlow,
+  report: { retried: number; cancelled: number },
+  ended: Set<string>,
+): Promise<void> {
   const { database, door, actor } = dependencies;
   const { policy, max } = policyOf(dependencies, flow);
   const order = { actor, reason: null, detail: { policy } };
-  if (policy === 'cancel-children') report.cancelled += await cancelAll(dependencies, order, flow, flow.children);
+  if (policy === 'cancel-children') {
+    const children = flow.children.filter((child) => !ended.has(nameOf(child)));
+    if (children.length > 0) report.cancelled += await cancelAll(dependencies, order, flow, children, ended);
+  }
   if (policy !== 'retry-parent') return;
   const retried = await database.transaction(async (tx) => {
     const parent = await retryable(dependencies, tx, flow, max);
@@ -166,16 +170,20 @@ async function cancelAll(
   order: WorkflowOrder,
   flow: StuckFlow,
   children: readonly JobRef[],
+  ended: Set<string>,
 ): Promise<number> {
   const { database, door } = dependencies;
   const target = flow.parent ?? nameOf(children[0] as JobRef);
   const change = await database.transaction((tx) => door.cancelDescendants(tx, order, target, children));
-  if (change.done) return change.jobs.length;
+  if (change.done) {
+    for (const job of change.jobs) ended.add(job);
+    return change.jobs.length;
+  }
   if (!change.tooMany) return 0;
   if (children.length === 1) throw new Error(change.moved);
   const half = Math.ceil(children.length / 2);
   let cancelled = 0;
-  for (const part of [children.slice(0, half), children.slice(half)]) cancelled += await cancelAll(dependencies, order, flow, part);
+  for (const part of [children.slice(0, half), children.slice(half)]) cancelled += await cancelAll(dependencies, order, flow, part, ended);
   return cancelled;
 }
 

@@ -91,6 +91,16 @@ export function listLosses(tx: Sql, named: number): Promise<LossRow[]> {
   );
 }
 
+/** Incidents under the prefix that are open now, without these. */
+export async function listOthersOpen(tx: Sql, prefix: string, fingerprints: readonly string[]): Promise<string[]> {
+  const others = await tx.query<{ fingerprint: string }>(
+    `SELECT i.fingerprint FROM incident i WHERE i.class = 'workflow_stuck' AND i.resolved_at IS NULL AND starts_with(i.fingerprint, $1)
+       AND NOT EXISTS (SELECT FROM unnest($2::text[]) AS s(fingerprint) WHERE s.fingerprint = i.fingerprint)`,
+    [prefix, fingerprints],
+  );
+  return others.map(({ fingerprint }) => fingerprint);
+}
+
 /** What was remembered for the sake of an incident goes with it. */
 export async function forgetResolved(tx: Sql): Promise<void> {
   await tx.query(

@@ -199,6 +199,29 @@ test('with growing pauses, up to the limit, then an incident until the engine mo
   expect((await reconcile()).events).toMatchObject([{ replay: 1 }]);
 });
 
+test('a step that is exhausted while another look is under way keeps its incident', async () => {
+  const { database, missed } = await createSteps();
+  await missed('i1');
+  await missed('i2');
+  const exhaust = (instance: string) => database.query('UPDATE workflow_step SET exhausted_at = now() WHERE instance_id = $1', [instance]);
+  await exhaust('i1');
+  let looked = false;
+  const slow: Database = {
+    ...database,
+    query: async <Row extends object>(text: string, values?: readonly unknown[]) => {
+      const rows = await database.query<Row>(text, values);
+      if (!looked && text.includes('workflow_step')) {
+        looked = true;
+        await exhaust('i2');
+        await projectExhaustedSteps(database, 'another');
+      }
+      return rows;
+    },
+  };
+  expect((await projectExhaustedSteps(slow, 'test')).resolved).toEqual([]);
+  expect((await listIncidents(database, { class: 'workflow_stuck' })).incidents).toHaveLength(2);
+});
+
 test("steps of another env, or of another's stack, are not touched", async () => {
   const { reconcile, missed } = await createSteps();
   await missed('a', 'completed', { env: 'staging' });

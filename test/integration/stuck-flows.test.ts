@@ -10,7 +10,7 @@ import { settleFlows } from '../../src/workflows/stuck-flows.ts';
 import { completeAttempt } from '../support/complete.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { openTestContext } from '../support/executor.ts';
-import { addWideFlow, chainOfThree, createFlows, type End } from '../support/flows.ts';
+import { addAllToAll, addWideFlow, chainOfThree, createFlows, type End } from '../support/flows.ts';
 import { passesOf } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -273,7 +273,7 @@ test('the walk sees every blocked job once, a part at a time: in any queue and t
   let parts = 0;
   do {
     const walk: Walk = await walkBlocked(database, context.flows, from, 4);
-    seen.push(...walk.found.map(nameOf));
+    seen.push(...walk.children.map(nameOf));
     from = walk.next;
     parts += 1;
   } while (from);
@@ -402,6 +402,58 @@ test('wide, deep and in tables of their own: every job of the chain is counted, 
   const cancelling = await openTestContext(url, { RECLAIMD_WORKFLOW_POLICIES: 'parent=cancel-children' });
   expect(await settleFlows(cancelling.flowDependencies(false))).toMatchObject({ cancelled: 2_000, flows: [] });
   expect(await stuckIncidents(database)).toEqual([]);
+});
+
+test('a thousand children that each wait for two hundred failed parents: every parent has its incident, with all of them', async () => {
+  const { boss, database, url, context, run } = await createFlows();
+  await chainOfThree(boss);
+  await run('parent', 'fail');
+  await addAllToAll(database, 200, 1_000);
+  const dependencies = context.flowDependencies(false);
+  const rows: number[] = [];
+  const listStuck: typeof dependencies.flows.listStuck = async (...question) => {
+    const found = await dependencies.flows.listStuck(...question);
+    rows.push(found.length);
+    return found;
+  };
+  for (const opened of [[{ class: 'workflow_stuck', count: 201 }], []]) {
+    const report = await settleFlows({ ...dependencies, flows: { ...dependencies.flows, listStuck } });
+    expect(report).toMatchObject({ complete: true, incidents: { opened, resolved: [] } });
+  }
+  expect(Math.max(...rows)).toBeLessThan(25_000);
+  const counts = await database.query('SELECT affected, count(*)::int AS incidents FROM incident GROUP BY 1 ORDER BY 1');
+  expect(counts).toEqual([
+    { affected: 2, incidents: 1 },
+    { affected: 1_000, incidents: 200 },
+  ]);
+  const cancelling = await openTestContext(url, { RECLAIMD_WORKFLOW_POLICIES: 'parent=cancel-children' });
+  expect(await settleFlows(cancelling.flowDependencies(false))).toMatchObject({ cancelled: 1_002, flows: [], failures: [] });
+  expect(await database.query('SELECT FROM stuck_job')).toEqual([]);
+}, 180_000);
+
+test('a flow that another look finds while this one is under way keeps its incident, and what is remembered of it', async () => {
+  const { boss, database, context, settle, run } = await createFlows();
+  await chainOfThree(boss);
+  await run('parent', 'fail');
+  await settle();
+  const dependencies = context.flowDependencies(false);
+  let looked = false;
+  const slow: typeof database = {
+    ...dependencies.database,
+    transaction: async (work) => {
+      if (!looked) {
+        looked = true;
+        await chainOfThree(boss);
+        await run('parent', 'fail');
+        expect((await settle()).incidents.opened).toEqual([{ class: 'workflow_stuck', count: 1 }]);
+      }
+      return dependencies.database.transaction(work);
+    },
+  };
+  expect((await settleFlows({ ...dependencies, database: slow })).incidents).toEqual({ opened: [], resolved: [] });
+  expect(looked).toBe(true);
+  expect(await stuckIncidents(database)).toHaveLength(2);
+  expect(await database.query('SELECT FROM stuck_job')).toHaveLength(4);
 });
 
 test('the daemon tells of a stuck flow, and the command too', async () => {

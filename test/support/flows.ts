@@ -62,3 +62,14 @@ export async function addWideFlow(database: Database, children: number, grandchi
   await database.query('ANALYZE job_common, job_dependency');
   return parent?.id ?? '';
 }
+
+/** So many failed parents of `parent`, each of which has all of the children; by SQL, for these are many dependencies. */
+export async function addAllToAll(database: Database, parents: number, children: number): Promise<void> {
+  await database.query(
+    `WITH parent AS (INSERT INTO job (name, state, blocking, completed_on) SELECT 'parent', 'failed', true, now() FROM generate_series(1, $1) RETURNING id),
+     child AS (INSERT INTO job (name, state, blocked, pending_dependencies) SELECT 'child', 'created', true, $1 FROM generate_series(1, $2) RETURNING id)
+     INSERT INTO job_dependency (child_name, child_id, parent_name, parent_id) SELECT 'child', child.id, 'parent', parent.id FROM parent, child`,
+    [parents, children],
+  );
+  await database.query('ANALYZE job_common, job_dependency');
+}
