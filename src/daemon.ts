@@ -115,7 +115,8 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     stack: config.stack ?? null,
     env: config.env ?? null,
   };
-  const passes = createPasses({ context, daemonId: identity.daemonId, metrics, clock, log });
+  const { beat, hasFailed } = createBeat({ identity, log, onNodeConflict: () => metrics.nodeConflicts.inc() });
+  const passes = createPasses({ context, daemonId: identity.daemonId, hasBeatFailed: hasFailed, metrics, clock, log });
   const { state, isReady, canSee, canAct } = passes;
   let databaseUp = false;
   let conditions = '';
@@ -124,7 +125,6 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   metrics.buildInfo.set({ version, node_version: process.version }, 1);
 
-  const beat = createBeat({ identity, log, onNodeConflict: () => metrics.nodeConflicts.inc() });
   const blame =
     context.units &&
     createBlame({

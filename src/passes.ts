@@ -34,6 +34,8 @@ import { settleFlows } from './workflows/stuck-flows.ts';
 export interface PassesDependencies {
   context: Context;
   daemonId: string;
+  /** This daemon's last beat failed: it was cut off, and the database does not know it yet. */
+  hasBeatFailed(): boolean;
   metrics: Metrics;
   clock: Clock;
   log: Logger;
@@ -48,7 +50,7 @@ const SUPERVISE_WAIT_MS = 20_000;
 const COVERED = { action: 'ownership_install', target: 'fleet', outcome: 'done', reason: null } as const;
 
 /** What the daemon's loops do, and what they know: each pass reads, acts through a feature, and tells metrics and log. */
-export function createPasses({ context, daemonId, metrics, clock, log }: PassesDependencies) {
+export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock, log }: PassesDependencies) {
   const { config, database, jobs } = context;
   const dependencies = context.sweepDependencies(daemonId, config.dryRun);
   const state: {
@@ -170,7 +172,10 @@ export function createPasses({ context, daemonId, metrics, clock, log }: PassesD
       node: config.node,
       supervision: context.supervision,
       flows: context.flows,
-      readFleet: () => readFleetState(database, config.node, daemonId, CUT_OFF_AFTER_SECONDS),
+      readFleet: async () => {
+        const fleet = await readFleetState(database, config.node, daemonId, CUT_OFF_AFTER_SECONDS);
+        return { ...fleet, ownBeatFresh: fleet.ownBeatFresh && !hasBeatFailed() };
+      },
       outageGraceSeconds,
       startupDelaySeconds,
     });

@@ -28,8 +28,8 @@ export const WITNESS_FRESH_SECONDS = 10;
 const LATE_BEATS = 2;
 const MISSING_BEATS = 3;
 /**
- * No executor is missing sooner, however fast it beats: a daemon notices an outage of its own only after 2.5 of its
- * beats (fleet/beat.ts), and silence shorter than that must never look like an executor's.
+ * No executor is missing sooner, however fast it beats: a daemon may not notice an outage that is shorter than the gap
+ * between two of its beats (fleet/beat.ts), and such a silence must never look like an executor's.
  */
 const MISSING_FLOOR_SECONDS = 15;
 

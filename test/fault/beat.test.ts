@@ -22,7 +22,7 @@ test.each<Break>(['before', 'after'])(
     await claimFleet(database, 'pgboss');
     const proxy = await createBreakingProxy(url);
     const behindProxy = connect({ url: proxy.url });
-    const beat = createBeat({ identity: IDENTITY, log: silentLog, onNodeConflict: () => expect.unreachable('no rival') });
+    const { beat } = createBeat({ identity: IDENTITY, log: silentLog, onNodeConflict: () => expect.unreachable('no rival') });
     await beat(behindProxy);
     let statement = 0;
     do {

@@ -69,6 +69,7 @@ export async function createBreakingProxy(databaseUrl: string) {
       seen = 0;
       order = { statement, when };
     },
+    breakNow: breakAll,
     isBroken: () => broken,
     /** Lets connections through again, and breaks no more. */
     mend: () => {
