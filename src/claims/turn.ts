@@ -7,7 +7,8 @@ export type Turn = { mine: true } | { mine: false; againInMs: number };
 
 /**
  * One node a turn. Turns lie on a grid of `intervalMs`, so that equal intervals on every node lose none: who comes
- * too early is told how long to wait. A holder that dies loses the turn with its lease.
+ * too early is told how long to wait. A turn that is further away than `intervalMs` was put there by a longer interval,
+ * since changed or another node's, and is due now. A holder that dies loses the turn with its lease.
  */
 export async function takeTurn(sql: Sql, name: string, intervalMs: number, daemonId: string): Promise<Turn> {
   const intervalSeconds = intervalMs / 1000;
@@ -15,9 +16,9 @@ export async function takeTurn(sql: Sql, name: string, intervalMs: number, daemo
     `INSERT INTO turn AS t (name, holder, due_at, lease_until)
      VALUES ($1, $2, now() + make_interval(secs => $3), now() + make_interval(secs => $4))
      ON CONFLICT (name) DO UPDATE SET holder = $2, lease_until = now() + make_interval(secs => $4),
-       due_at = CASE WHEN t.due_at + make_interval(secs => $3) > now() THEN t.due_at + make_interval(secs => $3)
+       due_at = CASE WHEN now() BETWEEN t.due_at AND t.due_at + make_interval(secs => $3) THEN t.due_at + make_interval(secs => $3)
                 ELSE now() + make_interval(secs => $3) END
-     WHERE t.due_at <= now() AND (t.lease_until IS NULL OR t.lease_until <= now())
+     WHERE NOT (t.due_at > now() AND t.due_at <= now() + make_interval(secs => $3)) AND (t.lease_until IS NULL OR t.lease_until <= now())
      RETURNING 1`,
     [name, daemonId, intervalSeconds, LEASE_SECONDS],
   );
@@ -40,4 +41,10 @@ export async function renewTurn(sql: Sql, name: string, daemonId: string): Promi
 
 export async function endTurn(sql: Sql, name: string, daemonId: string): Promise<void> {
   await sql.query('UPDATE turn SET lease_until = NULL WHERE name = $1 AND holder = $2', [name, daemonId]);
+}
+
+/** Whether some node takes turns of that name now: one is due or under way, or was within `withinSeconds`. */
+export async function areTurnsTaken(sql: Sql, name: string, withinSeconds: number): Promise<boolean> {
+  const alive = 'SELECT FROM turn WHERE name = $1 AND greatest(due_at, lease_until) > now() - make_interval(secs => $2)';
+  return (await sql.query(alive, [name, withinSeconds])).length > 0;
 }

@@ -36,6 +36,17 @@ test('who comes too early is told when the turn is due, and the grid loses none'
   expect(first?.due).toBeDefined();
 });
 
+test('an interval that was shortened counts at once, and one that was not changed moves nothing', async () => {
+  const { database } = await createFleetDatabase();
+  await takeTurn(database, 'reconcile', 3_600_000, A);
+  await endTurn(database, 'reconcile', A);
+  expect((await takeTurn(database, 'reconcile', 3_600_000, B)).mine).toBe(false);
+  expect((await takeTurn(database, 'reconcile', 15_000, B)).mine).toBe(true);
+  await endTurn(database, 'reconcile', B);
+  const after = await takeTurn(database, 'reconcile', 15_000, A);
+  expect(!after.mine && after.againInMs).toBeGreaterThan(10_000);
+});
+
 test('a turn whose holder died is taken over when its lease ends, and not before', async () => {
   const { database } = await createFleetDatabase();
   await takeTurn(database, 'sweep', 1_000, A);
