@@ -41,14 +41,19 @@ test('the periodic sweep finds what no notice announced', async () => {
   await waitFor('the rescue', async () => (await database.query('SELECT FROM recovery')).length === 1);
 });
 
-test('each scope has sweeps of its own: no environment waits for the turns of another', async () => {
+test('each scope has sweeps and reconciling of its own: no environment waits for the turns of another', async () => {
   const { url, database } = await createFleetDatabase();
   await startTestDaemon(url, { RECLAIMD_NODE: 'a', RECLAIMD_ENV: 'prod' });
   await startTestDaemon(url, { RECLAIMD_NODE: 'b', RECLAIMD_ENV: 'test', RECLAIMD_STACK: 'blue' });
-  const sweepTurns = async () =>
-    (await database.query<{ name: string }>(`SELECT name FROM turn WHERE name LIKE 'sweep%' ORDER BY name`)).map(({ name }) => name);
-  await waitFor('both to sweep', async () => (await sweepTurns()).length === 2);
-  expect(await sweepTurns()).toEqual(['sweep {"env":"prod","stack":null}', 'sweep {"env":"test","stack":"blue"}']);
+  const turnsOf = async (pass: string) =>
+    (await database.query<{ name: string }>(`SELECT name FROM turn WHERE name LIKE $1 || '%' ORDER BY name`, [pass])).map(
+      ({ name }) => name,
+    );
+  for (const pass of ['sweep', 'reconcile']) {
+    const scopes = ['{"env":"prod","stack":null}', '{"env":"test","stack":"blue"}'];
+    const expected = scopes.map((scope) => `${pass} ${scope}`);
+    await waitFor(`turns of ${pass}`, async () => (await turnsOf(pass)).length > 0 && (await turnsOf(pass)).join() === expected.join());
+  }
 });
 
 test('a death that another node proved is heard and swept', async () => {
