@@ -46,6 +46,13 @@ test('every problem is reported at once, with the name, what was given and what 
   expect(loaded.problems).toContainEqual({ variable: 'RECLAIMD_BATCH', given: '"many"', allowed: 'a whole number from 1 to 5000' });
 });
 
+test('supervision that is taken over needs a grace after outages', () => {
+  const env = { RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_OUTAGE_GRACE: '0s' };
+  expect(problemsOf(env).map(({ variable }) => variable)).toEqual(['RECLAIMD_OUTAGE_GRACE']);
+  expect(problemsOf({ ...env, RECLAIMD_OUTAGE_GRACE: '15s' })).toEqual([]);
+  expect(problemsOf({ ...env, RECLAIMD_PGBOSS_SUPERVISE: 'false' })).toEqual([]);
+});
+
 test.each([
   ['RECLAIMD_STARTUP_DELAY', ''],
   ['RECLAIMD_STARTUP_DELAY', '5'],

@@ -488,6 +488,12 @@ export function loadConfig(env: Record<string, string | undefined>): { config: C
     if (read === undefined) values[key] = LISTS.includes(key) ? [] : undefined;
     else values[key] = read.value;
   }
+  if (values.pgbossSupervise === true && values.outageGraceMs === 0)
+    problems.push({
+      variable: variables.outageGraceMs.name,
+      given: '"0s", with RECLAIMD_PGBOSS_SUPERVISE',
+      allowed: 'longer than the time between two beats of any queue: without it an outage fails live jobs',
+    });
   return problems.length > 0 ? { problems } : { config: freeze(values as unknown as Config) };
 }
 

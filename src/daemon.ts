@@ -25,6 +25,7 @@ import { scheduleRetention } from './retention/schedule.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
 import { type Loop, type LoopDefinition, type PassResult, startLoop } from './runtime/loop.ts';
+import { SUPERVISE_TURN } from './supervision/take-over.ts';
 import { runUnitCommand } from './unit-commands.ts';
 import { createUnitPasses, UNITS_INTERVAL_MS } from './unit-passes.ts';
 
@@ -270,7 +271,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     definitions.push({
       name: 'supervise',
       intervalMs: SUPERVISE_INTERVAL_MS,
-      pass: when(canAct, passes.patiently(turn('supervise', SUPERVISE_INTERVAL_MS, passes.superviseTurn))),
+      pass: when(canAct, passes.patiently(turn(SUPERVISE_TURN, SUPERVISE_INTERVAL_MS, passes.superviseTurn))),
     });
 
   const { registry, scope, brakes } = context.sweepDependencies(identity.daemonId, config.dryRun);

@@ -220,12 +220,12 @@ const NAMES = new Map<(context: Context) => Promise<Check>, string>([
 ]);
 
 async function* lint({ database, supervision, config }: Context): AsyncGenerator<Check> {
-  const findings = await lintQueues(database, supervision, { takenOver: config.pgbossSupervise });
+  const findings = await lintQueues(database, supervision, {
+    takenOver: config.pgbossSupervise,
+    outageGraceSeconds: config.outageGraceMs / 1000,
+  });
   if (findings.length === 0) yield ok('queues', 'their settings fit');
-  for (const { queue, message } of findings) {
-    const [what, mend = ''] = message.split(/: (?=[^:]*$)/);
-    yield warn(queue === null ? 'queues' : `queue ${queue}`, what ?? message, mend);
-  }
+  for (const { queue, message, mend } of findings) yield warn(queue === null ? 'queues' : `queue ${queue}`, message, mend);
 }
 
 async function checkSystemd({ units, config }: Context): Promise<Check> {

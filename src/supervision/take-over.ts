@@ -17,6 +17,8 @@ export interface TakeOverDependencies extends SupervisionLimits {
   readFleet(): Promise<FleetState>;
 }
 
+/** The turn of the daemons that have taken supervision over. */
+export const SUPERVISE_TURN = 'supervise';
 /** Of each queue; what is beyond is counted in no audit. pg-boss fails so many in one statement, too. */
 const MOST_EXPIRING = 1_000;
 

@@ -1,9 +1,10 @@
 import type { FlowStore } from '../actions/flow-store.ts';
 import type { SupervisionStore } from '../actions/supervision-store.ts';
+import { areTurnsTaken } from '../claims/turn.ts';
 import type { FleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
-import { freeSeconds, type SupervisionLimits } from './take-over.ts';
+import { freeSeconds, SUPERVISE_TURN, type SupervisionLimits } from './take-over.ts';
 
 /** By default pg-boss's pass may be a supervise interval and a monitor interval away, 60 s each; and as much again. */
 const OVERDUE_SECONDS = 240;
@@ -11,6 +12,8 @@ const IDLE_SECONDS = 300;
 /** Passes that somebody configured to be slower are given their own time twice. */
 const PASSES = 2;
 const UNRESOLVED_SECONDS = 120;
+/** After so long without a turn nobody has taken supervision over any more. */
+const TURNS_END_SECONDS = 60;
 const MOST_COUNTED = 1_000;
 const MOST_NAMED = 50;
 
@@ -27,7 +30,7 @@ export interface SupervisionWatch {
 
 export interface Stalls {
   findings: Finding[];
-  /** Fingerprints that could not be judged: whoever supervises has not had the time for it yet. */
+  /** Fingerprints that could not be judged: whoever supervises has not had the time for it yet, or another daemon knows. */
   unknown: string[];
 }
 
@@ -92,6 +95,8 @@ export async function findStalls(sql: Sql, { supervision, flows, takenOver }: Su
     else unknown.push(`${PREFIX}idle`);
   }
 
+  // Who leaves supervision to the workers does not know what those want who have taken it over.
+  if (!takenOver && (await areTurnsTaken(sql, SUPERVISE_TURN, TURNS_END_SECONDS))) unknown.push(`${PREFIX}twice`);
   if (takenOver && supervising.length > 0) {
     const summary = 'instances supervise beside the daemons, and fail live jobs after an outage: set supervise: false on them';
     found('twice', summary, { instances: supervising.slice(0, MOST_NAMED) }, supervising.length);

@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest';
+import { PgBoss } from 'pg-boss';
+import { expect, onTestFinished, test } from 'vitest';
 import { doctor } from '../../src/cli/doctor.ts';
 import type { Check } from '../../src/doctor.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
@@ -47,6 +48,12 @@ test('what is missing fails, with what would mend it', async () => {
   expect(fleet.checks.filter(({ name }) => name === 'queue mail')).toMatchObject([{ status: 'warn' }, { status: 'warn' }]);
   await boss.deleteQueue('mail');
   expect((await consult(url)).of('queues')).toMatchObject({ status: 'ok' });
+  // Advice may hold a colon of its own.
+  const supervising = new PgBoss({ connectionString: url, schedule: false, max: 2 });
+  await supervising.start();
+  onTestFinished(() => supervising.stop({ graceful: false }));
+  const twice = (await consult(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_OUTAGE_GRACE: '1m' })).of('queues');
+  expect(twice).toMatchObject({ status: 'warn', mend: 'set supervise: false on them', detail: expect.stringMatching(/after an outage$/) });
 });
 
 test('a role without its privileges is told which are missing', async () => {

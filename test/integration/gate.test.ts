@@ -113,7 +113,7 @@ test('a schema that moves under a running daemon: not one job is touched by what
 test('whatever is about to change jobs asks for the schema first', async () => {
   const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }, { name: 'heard' }] });
   await boss.subscribe('event', 'heard');
-  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_OUTAGE_GRACE: '1s' });
   const { jobs, flows, supervision } = context;
   await database.query('UPDATE pgboss.version SET version = 47');
   const ways = {

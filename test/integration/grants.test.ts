@@ -90,6 +90,7 @@ test('workflows and supervision work with them too', async () => {
   const daemon = await startTestDaemon(await createLeastRole(url, database, { supervise: true }), {
     RECLAIMD_LISTEN: '127.0.0.1:0',
     RECLAIMD_PGBOSS_SUPERVISE: 'true',
+    RECLAIMD_OUTAGE_GRACE: '1s',
     RECLAIMD_RECONCILE_INTERVAL: '500ms',
     RECLAIMD_REPLAY_AFTER: '0s',
     RECLAIMD_WORKFLOW_POLICIES: '*=cancel-children',
@@ -162,7 +163,7 @@ test('a pass of supervision does all of it with them: expiry, retention, and the
   await gone.start();
   await gone.stop({ graceful: false });
   await database.query(`UPDATE instance SET started_on = now() - interval '90 days', heartbeat_on = now() - interval '90 days'`);
-  const context = await openTestContext(leastUrl, { RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  const context = await openTestContext(leastUrl, { RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_OUTAGE_GRACE: '1s' });
   await context.supervision.supervise(async () => undefined);
   expect((await boss.findJobs('work', { id: expired ?? '' }))[0]?.state).toBe('retry');
   expect(await boss.findJobs('own', { id: old ?? '' })).toEqual([]);

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { takeTurn } from '../../src/claims/turn.ts';
 import type { FleetState } from '../../src/fleet/queries.ts';
 import { lintQueues } from '../../src/supervision/lint.ts';
 import { superviseOnce } from '../../src/supervision/take-over.ts';
@@ -7,9 +8,11 @@ import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { openTestContext } from '../support/executor.ts';
 import { chainOfThree } from '../support/flows.ts';
-import { holdTurn, releaseTurn, twoSweepsPass } from '../support/turns.ts';
+import { holdTurn, passesOf, releaseTurn, twoSweepsPass } from '../support/turns.ts';
 import { waitFor } from '../support/wait.ts';
 
+/** Over long before a test has begun. */
+const GRACE = { RECLAIMD_OUTAGE_GRACE: '1s' };
 const CALM: FleetState = {
   comebackSeconds: 1_000,
   comebackReason: null,
@@ -149,6 +152,19 @@ test('taken over: an instance that supervises all the same is an incident, until
   expect(await stalls()).toEqual([]);
 });
 
+test('a node that has not taken over says nothing of workers that supervise beside those that have', async () => {
+  const { database, watch, register } = await createSupervised();
+  await database.query('UPDATE queue SET monitor_on = now(), monitor_claim_on = now()');
+  await register(true);
+  const look = (takenOver: boolean) => projectSupervision(database, 'test', CALM, { ...watch, takenOver });
+  await takeTurn(database, 'supervise', 5_000, '00000000-0000-4000-8000-00000000000a');
+  expect((await look(true)).opened).toEqual([{ class: 'supervision_stalled', count: 1 }]);
+  expect((await look(false)).resolved).toEqual([]);
+  // Nobody takes it over any more.
+  await database.query(`UPDATE turn SET due_at = now() - interval '2 minutes', lease_until = NULL`);
+  expect((await look(false)).resolved).toEqual([{ class: 'supervision_stalled', count: 1 }]);
+});
+
 test('flows that nobody resolves', async () => {
   const { boss, database, stalls } = await createSupervised();
   await chainOfThree(boss);
@@ -180,7 +196,12 @@ test('taken over: the daemon fails what is overdue, resolves flows, and keeps to
   await boss.complete('parent', parent?.id ?? '');
   await database.query(`UPDATE job SET started_on = now() - interval '1 hour' WHERE id = $1`, [overdue?.id]);
   await startTestDaemon(url);
-  const daemon = await startTestDaemon(url, { RECLAIMD_NODE: 'second', RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_LISTEN: '127.0.0.1:0' });
+  const daemon = await startTestDaemon(url, {
+    RECLAIMD_NODE: 'second',
+    RECLAIMD_PGBOSS_SUPERVISE: 'true',
+    RECLAIMD_LISTEN: '127.0.0.1:0',
+    ...GRACE,
+  });
   const stateOf = async (name: string) =>
     (await database.query<{ state: string; blocked: boolean }>('SELECT state::text, blocked FROM job WHERE name = $1', [name]))[0];
   await waitFor('the overdue job to fail', async () => (await stateOf('dead'))?.state === 'failed');
@@ -193,9 +214,22 @@ test('taken over: the daemon fails what is overdue, resolves flows, and keeps to
   expect(metrics).not.toMatch(/reclaimd_loop_runs_total\{loop="supervise",result="error"\}/);
 });
 
+test('a dry run supervises nothing, whatever has been taken over', async () => {
+  const { boss, url, database } = await createSupervised();
+  await boss.send('dead', {}, { retryLimit: 0 });
+  await boss.fetch('dead');
+  await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
+  const env = { RECLAIMD_PGBOSS_SUPERVISE: 'true', RECLAIMD_DRY_RUN: 'true', RECLAIMD_LISTEN: '127.0.0.1:0', ...GRACE };
+  const daemon = await startTestDaemon(url, env);
+  await daemon.firstPass;
+  await passesOf('sweep', daemon.url);
+  expect(await database.query('SELECT state::text FROM job')).toEqual([{ state: 'active' }]);
+  expect(await database.query('SELECT FROM queue WHERE monitor_claim_on IS NOT NULL')).toEqual([]);
+});
+
 test('a pass is broken off between two statements of pg-boss, and goes on when nothing holds it any more', async () => {
   const { boss, url, database } = await createSupervised();
-  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true', ...GRACE });
   await boss.send('dead', {}, { retryLimit: 0 });
   await boss.fetch('dead');
   await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
@@ -232,7 +266,7 @@ test('while another daemon has the turn, nobody supervises', async () => {
   await boss.fetch('dead');
   await database.query(`UPDATE job SET started_on = now() - interval '1 hour'`);
   await holdTurn(database, 'supervise');
-  for (const node of ['one', 'two']) await startTestDaemon(url, { RECLAIMD_NODE: node, RECLAIMD_PGBOSS_SUPERVISE: 'true' });
+  for (const node of ['one', 'two']) await startTestDaemon(url, { RECLAIMD_NODE: node, RECLAIMD_PGBOSS_SUPERVISE: 'true', ...GRACE });
   await twoSweepsPass(database);
   expect(await database.query('SELECT FROM queue WHERE monitor_claim_on IS NOT NULL')).toEqual([]);
   await releaseTurn(database, 'supervise');
@@ -252,8 +286,10 @@ test('settings that make recovery slow or lose jobs are named, sound ones are no
   await boss.createQueue('heard', { notify: true });
   await register(false, { useListenNotify: true }, [{ queue: 'heard' }]);
   await register(false, {}, [{ queue: 'loud' }]);
-  const lint = async (takenOver = false) =>
-    (await lintQueues(database, context.supervision, { takenOver })).map(({ rule, queue }) => [rule, queue]);
+  const found = (takenOver = false, outageGraceSeconds = 120) =>
+    lintQueues(database, context.supervision, { takenOver, outageGraceSeconds });
+  const lint = async (takenOver?: boolean, outageGraceSeconds?: number) =>
+    (await found(takenOver, outageGraceSeconds)).map(({ rule, queue }) => [rule, queue]);
   expect(await lint()).toEqual([
     ['notify_without_listener', 'loud'],
     ['no_retry_no_dead_letter', 'once'],
@@ -264,6 +300,11 @@ test('settings that make recovery slow or lose jobs are named, sound ones are no
   expect(await lint()).not.toContainEqual(['beat_shorter_than_monitor', 'quick']);
   expect(await lint(true)).toContainEqual(['supervised_twice', null]);
   // The daemons look every 60 s, whatever the workers were told.
-  const [beat] = (await lintQueues(database, context.supervision, { takenOver: true })).filter(({ queue }) => queue === 'quick');
-  expect(beat?.message).toMatch(/every 60 s, and that cannot be changed: raise heartbeatSeconds/);
+  const [beat] = (await found(true)).filter(({ queue }) => queue === 'quick');
+  expect(beat?.message).toMatch(/every 60 s, and that cannot be changed$/);
+  expect(beat?.mend).toMatch(/^raise heartbeatSeconds/);
+  // The grace must leave every live job the time to beat again.
+  expect(await lint(true)).not.toContainEqual(['grace_shorter_than_beat', 'quick']);
+  expect(await lint(true, 10)).toContainEqual(['grace_shorter_than_beat', 'quick']);
+  expect(await lint(false, 10)).not.toContainEqual(['grace_shorter_than_beat', 'quick']);
 });
