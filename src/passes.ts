@@ -7,7 +7,7 @@ import { countVerdicts } from './executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
 import { readFleetState } from './fleet/queries.ts';
 import { INCIDENT_CLASSES, severityOf } from './incidents/class.ts';
-import type { IncidentChanges } from './incidents/incident.ts';
+import { type IncidentChanges, readLookTime } from './incidents/incident.ts';
 import { countOpen } from './incidents/listing.ts';
 import { countBatch, countIncidents, type Metrics, observeSweep } from './metrics/metrics.ts';
 import { coverNewTables, ownershipState } from './ownership/install.ts';
@@ -124,9 +124,10 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
   }
 
   async function executorsTurn(): Promise<void> {
+    const lookedAt = await readLookTime(database);
     const executors = await refreshExecutors(database, context.registry);
-    note(await projectHungExecutors(database, config.node, executors));
-    note(await projectMassStaleness(database, config.node, executors, dependencies.brakes));
+    note(await projectHungExecutors(database, config.node, executors, lookedAt));
+    note(await projectMassStaleness(database, config.node, executors, dependencies.brakes, lookedAt));
   }
 
   async function flowsTurn(): Promise<void> {
@@ -237,6 +238,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
   }
 
   async function readRetention(): Promise<void> {
+    const lookedAt = await readLookTime(database);
     const { classes, lastRun, nextRunAt } = await retentionStatus(context.pruneDependencies());
     for (const { name, rows, bytes, due, oldestAt } of classes) {
       metrics.retainedRows.set({ class: name }, rows);
@@ -250,7 +252,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
       if (Object.values(lastRun.result).every(({ error }) => error === undefined)) metrics.retentionLastSuccess.set(endedAt);
     }
     if (nextRunAt !== null) metrics.retentionNextRun.set(Date.parse(nextRunAt) / 1000);
-    note(await projectBehind(database, config.node, classes));
+    note(await projectBehind(database, config.node, classes, lookedAt));
     if (!config.dryRun) await tidy();
   }
 
@@ -269,6 +271,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
 
   async function readOwnership(): Promise<void> {
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
+    const lookedAt = await readLookTime(database);
     const ownership = await ownershipState(database, target);
     const { tables, missing } = ownership;
     const trouble = ownershipTrouble(ownership);
@@ -281,7 +284,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
     metrics.ownershipTables.set(tables.length - missing.length);
     uncoveredSince = missing.length === 0 ? undefined : (uncoveredSince ?? clock.now());
     metrics.ownershipLag.set(uncoveredSince === undefined ? 0 : (clock.now() - uncoveredSince) / 1000);
-    note(await projectOwnership(context, ownership));
+    note(await projectOwnership(context, ownership, lookedAt));
   }
 
   async function readGauges(): Promise<void> {

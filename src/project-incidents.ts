@@ -4,7 +4,7 @@ import type { SharedName } from './executors/queries.ts';
 import { describeSharedName, findSharedNames } from './executors/shared-names.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
 import { type FleetState, readFleetState } from './fleet/queries.ts';
-import { type Finding, type IncidentChanges, project } from './incidents/incident.ts';
+import { type Finding, type IncidentChanges, project, readLookTime } from './incidents/incident.ts';
 import { projectSilentNodes } from './incidents/supervision.ts';
 import { type OwnershipState, ownershipState } from './ownership/install.ts';
 import { type GateState, SUPPORTED_SCHEMAS } from './pgboss/gate.ts';
@@ -30,23 +30,24 @@ export async function projectIncidents(context: Context, daemonId: string | null
   const gate = await context.probePgBoss();
   const looks: (() => Promise<IncidentChanges>)[] = [() => projectGate(context, gate)];
   if (gate.mode !== 'wait' && (gate.schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest) {
+    const lookedAt = await readLookTime(database);
     const executors = await refreshExecutors(database, registry);
     const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
     const { brakes } = context.sweepDependencies(daemonId, true);
     // Who is no daemon has not begun just now.
     const ofAge = (state: FleetState) => (daemonId === null ? { ...state, daemonAgeSeconds: Number.POSITIVE_INFINITY } : state);
-    const look: Look = { jobs, executors, fleet, brakes };
+    const look: Look = { jobs, executors, fleet, brakes, lookedAt };
     // Whoever asks from outside of the fleet's beats sees the database now: that the nodes are silent is what it looks for.
     const watched = daemonId === null ? { ...fleet, ownBeatFresh: true } : fleet;
     looks.push(
-      () => projectHungExecutors(database, node, executors),
-      () => projectMassStaleness(database, node, executors, brakes),
+      () => projectHungExecutors(database, node, executors, lookedAt),
+      () => projectMassStaleness(database, node, executors, brakes, lookedAt),
       () => projectDeadExecutors(database, node, look),
       () => projectSilentNodes(database, node, watched),
       () => projectSupervision(database, node, ofAge(watched), { supervision, flows, takenOver: config.pgbossSupervise, ...brakes }),
       () => resolveReleasedHolds(database, jobs),
       () => resolveMovedPoison(database, jobs),
-      async () => projectOwnership(context, await ownershipState(database, { schema: config.schema, pgbossSchema })),
+      async () => projectOwnership(context, await ownershipState(database, { schema: config.schema, pgbossSchema }), lookedAt),
     );
   }
   const changes: IncidentChanges = { opened: [], resolved: [] };
@@ -73,7 +74,11 @@ export function projectGate({ config, database }: Context, gate: GateState): Pro
 }
 
 /** Tables whose attempts have no recorded owner, and names that do not say whose an attempt is. */
-export async function projectOwnership({ config, database }: Context, ownership: OwnershipState): Promise<IncidentChanges> {
+export async function projectOwnership(
+  { config, database }: Context,
+  ownership: OwnershipState,
+  lookedAt: string,
+): Promise<IncidentChanges> {
   const { missing } = ownership;
   const trouble = ownershipTrouble(ownership);
   const findings = (await findSharedNames(database)).map(intoFinding);
@@ -85,7 +90,7 @@ export async function projectOwnership({ config, database }: Context, ownership:
       evidence: { tables: missing },
       affected: Math.max(1, missing.length),
     });
-  return project(database, config.node, 'ownership_missing', findings);
+  return project(database, config.node, { class: 'ownership_missing', lookedAt }, findings);
 }
 
 function intoFinding(shared: SharedName): Finding {

@@ -36,6 +36,8 @@ export interface ProjectionScope {
   prefix?: string;
   /** Fingerprints that the look could not judge: unknown is neither there nor gone. */
   unknown?: readonly string[];
+  /** By `readLookTime`, before the look: what others have seen since stays. Only where others look, too. */
+  lookedAt?: string;
 }
 
 export interface IncidentChanges {
@@ -98,8 +100,9 @@ function countOf(incidentClass: IncidentClass, count: number): ClassCount[] {
   return count === 0 ? [] : [{ class: incidentClass, count }];
 }
 
-function intoScope({ class: incidentClass, node, prefix, unknown = [] }: ProjectionScope, stillThere: readonly string[]): Scope {
-  return { class: incidentClass, node: node ?? null, prefix: prefix ?? null, stillThere: [...stillThere, ...unknown] };
+function intoScope(scope: ProjectionScope, stillThere: readonly string[]): Scope {
+  const { class: incidentClass, node = null, prefix = null, unknown = [], lookedAt = null } = scope;
+  return { class: incidentClass, node, prefix, stillThere: [...stillThere, ...unknown], lookedAt };
 }
 
 /** The last of several findings of one fingerprint stands. */
@@ -128,6 +131,13 @@ function queuesOf(evidence: object): string[] {
 
 function inTransaction<T>(sql: Sql | Database, work: (tx: Sql) => Promise<T>): Promise<T> {
   return 'transaction' in sql ? sql.transaction(work) : work(sql);
+}
+
+/** The database's time, as its text, before a look that a projection will rest on. */
+export async function readLookTime(sql: Sql): Promise<string> {
+  const [row] = await sql.query<{ now: string }>('SELECT clock_timestamp()::text AS now');
+  if (!row) throw new Error('the time returned no row');
+  return row.now;
 }
 
 export interface OpenIncident<Evidence> {

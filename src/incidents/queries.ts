@@ -21,6 +21,8 @@ export interface Scope {
   prefix: string | null;
   /** Fingerprints that the look found, or could not judge. */
   stillThere: readonly string[];
+  /** When the look began: it says nothing of what was seen later. Null: nobody else looks. */
+  lookedAt: string | null;
 }
 
 export interface ClassCount {
@@ -44,8 +46,9 @@ const KEPT_LAST = 20;
 /** Not `<> ALL`: before Postgres 15 that compares each with each. */
 const gone = (first: number) => `i.class = $${first} AND i.resolved_at IS NULL AND ($${first + 1}::text IS NULL OR i.node = $${first + 1})
   AND ($${first + 2}::text IS NULL OR starts_with(i.fingerprint, $${first + 2}))
+  AND ($${first + 4}::timestamptz IS NULL OR i.last_seen_at < $${first + 4})
   AND NOT EXISTS (SELECT FROM unnest($${first + 3}::text[]) AS s(fingerprint) WHERE s.fingerprint = i.fingerprint)`;
-const goneValues = (scope: Scope) => [scope.class, scope.node, scope.prefix, scope.stillThere];
+const goneValues = (scope: Scope) => [scope.class, scope.node, scope.prefix, scope.stillThere, scope.lookedAt];
 
 /** What a projection would change: the fingerprints to write, and whether there is anything to resolve. Reads only. */
 export async function readChanges(sql: Sql, findings: readonly FindingRow[], scope: Scope): Promise<{ changed: string[]; gone: boolean }> {

@@ -1,6 +1,6 @@
 import type { FleetState } from '../fleet/queries.ts';
 import type { Sql } from '../postgres/database.ts';
-import { type IncidentChanges, listOpenEvidence, project } from './incident.ts';
+import { type IncidentChanges, listOpenEvidence, project, readLookTime } from './incident.ts';
 
 /** Longer than a restart of the daemon by its service manager. */
 const SILENT_AFTER_SECONDS = 30;
@@ -23,6 +23,7 @@ interface NodeRow {
 export async function projectSilentNodes(sql: Sql, node: string, fleet: FleetState): Promise<IncidentChanges> {
   const { comebackSeconds, ownBeatFresh } = fleet;
   if (!ownBeatFresh || (comebackSeconds !== null && comebackSeconds < SILENT_AFTER_SECONDS)) return { opened: [], resolved: [] };
+  const lookedAt = await readLookTime(sql);
   const nodes = await listNodesWithSilence(sql);
   const open = await listOpenEvidence<{ node?: string }>(sql, 'supervision_stalled');
   // What names no node is of the supervision of queues, and not ours to judge.
@@ -34,7 +35,7 @@ export async function projectSilentNodes(sql: Sql, node: string, fleet: FleetSta
   return project(
     sql,
     node,
-    { class: 'supervision_stalled', unknown },
+    { class: 'supervision_stalled', unknown, lookedAt },
     nodes
       .filter(({ silent }) => silent)
       .map(({ node: silentNode, host, stack, env, version, lastBeatAt, executors }) => ({

@@ -13,6 +13,8 @@ export interface Look {
   executors: readonly ExecutorHealth[];
   fleet: FleetState;
   brakes: TimeoutBrakes;
+  /** Before all of it. */
+  lookedAt: string;
 }
 
 /** Attempts that the evidence names; the count is exact. */
@@ -34,7 +36,7 @@ const fingerprintOf = (id: string) => `dead_executor:${id}`;
  * then the attempts that the incident names decide, and where they cannot, it stays open.
  */
 export async function projectDeadExecutors(sql: Sql, node: string, look: Look): Promise<IncidentChanges> {
-  const { jobs, executors, fleet, brakes } = look;
+  const { jobs, executors, fleet, brakes, lookedAt } = look;
   const braked = brakedExecutors(executors, brakes);
   const isExcused = (executor: ExecutorHealth) =>
     executor.verdict === 'missing' && (braked.has(executor.id) || isInGrace(executor, fleet, brakes.outageGraceSeconds));
@@ -47,7 +49,7 @@ export async function projectDeadExecutors(sql: Sql, node: string, look: Look): 
   const living = new Set(executors.filter((executor) => !isGone(executor)).map(({ id }) => id));
   const notFound = open.filter(({ fingerprint, evidence }) => !found.has(fingerprint) && !living.has(evidence.executor));
   unknown.push(...(await listStillOrphaned(sql, jobs, notFound, executors)));
-  return project(sql, node, { class: 'dead_executor', unknown }, findings);
+  return project(sql, node, { class: 'dead_executor', unknown, lookedAt }, findings);
 }
 
 /** What an executor that is gone still holds. */

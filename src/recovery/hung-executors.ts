@@ -6,7 +6,12 @@ import type { Sql } from '../postgres/database.ts';
 const fingerprintOf = (id: string) => `hung_executor:${id}`;
 
 /** Executors whose process is there, but silent. One that has gone out of view without an end is neither there nor gone. */
-export async function projectHungExecutors(sql: Sql, node: string, executors: readonly ExecutorHealth[]): Promise<IncidentChanges> {
+export async function projectHungExecutors(
+  sql: Sql,
+  node: string,
+  executors: readonly ExecutorHealth[],
+  lookedAt: string,
+): Promise<IncidentChanges> {
   const hung = executors.filter(({ verdict }) => verdict === 'hung');
   const open = await listOpenEvidence<{ executor: string }>(sql, 'hung_executor');
   const outOfView = open.filter(({ evidence }) => !executors.some(({ id }) => id === evidence.executor));
@@ -22,7 +27,7 @@ export async function projectHungExecutors(sql: Sql, node: string, executors: re
   return project(
     sql,
     node,
-    { class: 'hung_executor', unknown },
+    { class: 'hung_executor', unknown, lookedAt },
     hung.map(({ id, name, host, pid, reason, queues, stack, env, witnessNode }) => ({
       class: 'hung_executor',
       fingerprint: fingerprintOf(id),

@@ -14,17 +14,18 @@ export async function projectMassStaleness(
   node: string,
   executors: readonly ExecutorHealth[],
   limits: BrakeLimits,
+  lookedAt: string,
 ): Promise<IncidentChanges> {
   const braked = [...brakedExecutors(executors, limits)].sort();
   await saveBrake(sql, braked.length > 0);
-  if (braked.length > 0) return project(sql, node, 'mass_staleness', [describe(braked)]);
+  if (braked.length > 0) return project(sql, node, { class: 'mass_staleness', lookedAt }, [describe(braked)]);
   const unknown: string[] = [];
   for (const { fingerprint, evidence, acknowledged } of await listOpenEvidence<{ executors: string[] }>(sql, 'mass_staleness')) {
     const outOfView = evidence.executors.filter((id) => !executors.some((executor) => executor.id === id));
     const { known, forgotten } = await listUnseenEnds(sql, outOfView);
     if (known.size > 0 || (forgotten.size > 0 && !acknowledged)) unknown.push(fingerprint);
   }
-  return project(sql, node, { class: 'mass_staleness', unknown }, []);
+  return project(sql, node, { class: 'mass_staleness', unknown, lookedAt }, []);
 }
 
 function describe(executors: string[]): Finding {

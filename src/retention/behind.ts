@@ -6,7 +6,7 @@ import type { ClassStatus } from './status.ts';
 const BEHIND_PERIODS = 2;
 
 /** Opens an incident for each class whose due rows are older than twice their period; resolves those that have caught up. */
-export function projectBehind(sql: Sql, node: string, classes: readonly ClassStatus[]): Promise<IncidentChanges> {
+export function projectBehind(sql: Sql, node: string, classes: readonly ClassStatus[], lookedAt: string): Promise<IncidentChanges> {
   const behind = classes.filter(
     ({ keptSeconds, oldestDueSeconds }) => keptSeconds !== null && (oldestDueSeconds ?? 0) > BEHIND_PERIODS * keptSeconds,
   );
@@ -17,5 +17,5 @@ export function projectBehind(sql: Sql, node: string, classes: readonly ClassSta
     evidence: { class: name, keptSeconds },
     affected: due,
   }));
-  return project(sql, node, 'retention_behind', findings);
+  return project(sql, node, { class: 'retention_behind', lookedAt }, findings);
 }

@@ -2,7 +2,7 @@ import type { FlowStore } from '../actions/flow-store.ts';
 import type { SupervisionStore } from '../actions/supervision-store.ts';
 import { areTurnsTaken } from '../claims/turn.ts';
 import type { FleetState } from '../fleet/queries.ts';
-import { type Finding, type IncidentChanges, project } from '../incidents/incident.ts';
+import { type Finding, type IncidentChanges, project, readLookTime } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
 import { freeSeconds, SUPERVISE_TURN, type SupervisionLimits } from './take-over.ts';
 
@@ -46,8 +46,9 @@ export async function projectSupervision(
 ): Promise<IncidentChanges> {
   const { comebackSeconds, ownBeatFresh } = fleet;
   if (!ownBeatFresh || (comebackSeconds !== null && comebackSeconds < OVERDUE_SECONDS)) return { opened: [], resolved: [] };
+  const lookedAt = await readLookTime(sql);
   const { findings, unknown } = await findStalls(sql, watch, freeSeconds(fleet, watch) ?? 0);
-  return project(sql, node, { class: 'supervision_stalled', prefix: PREFIX, unknown }, findings);
+  return project(sql, node, { class: 'supervision_stalled', prefix: PREFIX, unknown, lookedAt }, findings);
 }
 
 /** Reads only. @param daemonSeconds for how long the daemons could have made a pass, where they have taken it over. */

@@ -45,6 +45,7 @@ export function projectStuckFlows(
   flows: readonly StuckFlow[],
   open: readonly OpenFlow[],
   unseen: readonly string[],
+  lookedAt: string,
 ): Promise<IncidentChanges> {
   return database.transaction(async (tx) => {
     const passedOver = new Set(unseen);
@@ -61,7 +62,7 @@ export function projectStuckFlows(
       if (loss && !loss.acknowledged && !found.has(incident.fingerprint)) findings.push(describeLoss(incident, loss));
     }
     const unknown = await listOthersOpen(tx, FLOW_PREFIX, names);
-    const changes = await project(tx, node, { class: 'workflow_stuck', prefix: FLOW_PREFIX, unknown }, findings);
+    const changes = await project(tx, node, { class: 'workflow_stuck', prefix: FLOW_PREFIX, unknown, lookedAt }, findings);
     await rememberJobs(tx, flows.flatMap(recordsOf));
     if (changes.resolved.length > 0) await forgetResolved(tx);
     return changes;

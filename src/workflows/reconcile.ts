@@ -1,6 +1,6 @@
 import type { FlowStore } from '../actions/flow-store.ts';
 import { appendAudit } from '../audit/append.ts';
-import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
+import { type Finding, type IncidentChanges, listOpenEvidence, project, readLookTime } from '../incidents/incident.ts';
 import { lockClass } from '../incidents/queries.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import {
@@ -187,6 +187,7 @@ async function tryPublish(
  * resolves only what was open before it looked.
  */
 export async function projectExhaustedSteps(database: Database, node: string): Promise<IncidentChanges> {
+  const lookedAt = await readLookTime(database);
   const open = (await listOpenEvidence(database, 'workflow_stuck')).filter(({ fingerprint }) => fingerprint.startsWith(PREFIX));
   const steps = await listExhausted(database, MOST_EXHAUSTED);
   const findings = steps.map(describe);
@@ -196,7 +197,7 @@ export async function projectExhaustedSteps(database: Database, node: string): P
     // Nobody opens another before this is over.
     await lockClass(tx, 'workflow_stuck');
     const unknown = await listOthersOpen(tx, PREFIX, judged);
-    return project(tx, node, { class: 'workflow_stuck', prefix: PREFIX, unknown }, findings);
+    return project(tx, node, { class: 'workflow_stuck', prefix: PREFIX, unknown, lookedAt }, findings);
   });
 }
 

@@ -1,6 +1,7 @@
 import type { FlowStore, JobRef } from '../actions/flow-store.ts';
 import type { WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { IncidentChanges } from '../incidents/incident.ts';
+import { readLookTime } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { addChains, FLOW_PREFIX, fingerprintOf, judge, nameOf, type StuckFlow, type StuckLook, walkBlocked } from './find-stuck.ts';
 import { listOpenFlows, type OpenFlow, projectStuckFlows } from './flow-incidents.ts';
@@ -59,6 +60,7 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
   if (dryRun) report.resolved = unresolved;
 
   const walk = dryRun ? 'dry run' : 'act';
+  const lookedAt = await readLookTime(database);
   const from = await readPosition(database, walk);
   const { children, parents, next } = await walkBlocked(database, flows, from, LOOKED_AT_A_TURN);
   const open = await listOpenFlows(database);
@@ -74,7 +76,7 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
   }
   const told = withIncidents(stuck, open);
   if (!dryRun) await addChains(database, flows, told);
-  const incidents = dryRun ? { opened: [], resolved: [] } : await projectStuckFlows(database, node, told, open, unseen);
+  const incidents = dryRun ? { opened: [], resolved: [] } : await projectStuckFlows(database, node, told, open, unseen, lookedAt);
   await savePosition(database, walk, next);
   const isWhole = told.length === stuck.length && !told.some(({ more }) => more);
   const complete = from === null && next === null && unseen.length === 0 && isWhole;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import * as command from '../../src/cli/retention.ts';
+import { readLookTime } from '../../src/incidents/incident.ts';
 import { projectBehind } from '../../src/retention/behind.ts';
 import { type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
 import { retentionStatus } from '../../src/retention/status.ts';
@@ -160,7 +161,9 @@ test('files of the archive are due, too, and behind where nobody removes them', 
   await database.query(`UPDATE archive_file SET archived_at = now() - interval '3 years'`);
   const status = await archive();
   expect(status).toMatchObject({ rows: 1, due: 1, oldestSeconds: expect.closeTo(3 * 365.25 * 86_400, -6) });
-  expect((await projectBehind(database, 'test', status ? [status] : [])).opened).toEqual([{ class: 'retention_behind', count: 1 }]);
+  expect((await projectBehind(database, 'test', status ? [status] : [], await readLookTime(database))).opened).toEqual([
+    { class: 'retention_behind', count: 1 },
+  ]);
 });
 
 test.skipIf(process.getuid?.() !== 0)('a disk that fills up: what did not fit stays in its table, and no half file is left', async () => {

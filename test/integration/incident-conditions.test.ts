@@ -75,6 +75,28 @@ test('five nodes that look at once agree: one incident, one opening, no failure,
   await boss.complete('work', jobIds);
 });
 
+test('a look that is slow resolves nothing that another has found meanwhile: what was said of it stays', async () => {
+  const { url, database, executor, look } = await createBusyFleet(2);
+  const slow = await openTestContext(url, { RECLAIMD_NODE: 'slow', RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue' });
+  const looked = Promise.withResolvers<void>();
+  const goOn = Promise.withResolvers<void>();
+  const query: typeof slow.database.query = async (text, values) => {
+    if (text.includes('AS changed') && values?.[1] === 'dead_executor') {
+      looked.resolve();
+      await goOn.promise;
+    }
+    return slow.database.query(text, values);
+  };
+  const late = projectIncidents({ ...slow, database: { ...slow.database, query } });
+  await looked.promise;
+  await executor.die();
+  const [found] = await look('dead_executor');
+  await acknowledge(desk(database), { incidentId: found?.id ?? '', actor: 'ann@desk', reason: 'on my desk by now' });
+  goOn.resolve();
+  expect((await late).resolved).toEqual([]);
+  expect(await look('dead_executor')).toMatchObject([{ state: 'acknowledged', openings: 1, acknowledged: { by: 'ann@desk' } }]);
+});
+
 test('a death without attempts, or whose attempts are back, is no incident', async () => {
   const { url, executor, look } = await createBusyFleet(3);
   await executor.die();

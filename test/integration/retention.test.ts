@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { sealAudit } from '../../src/audit/chain.ts';
 import * as command from '../../src/cli/retention.ts';
 import { variablesTable } from '../../src/config.ts';
+import { readLookTime } from '../../src/incidents/incident.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { rotateOwnership } from '../../src/ownership/rotate.ts';
 import type { Database, Sql } from '../../src/postgres/database.ts';
@@ -369,16 +370,20 @@ test('what an open incident holds back is not behind', async () => {
   await database.query(
     `INSERT INTO incident (class, fingerprint, summary, evidence, opened_at) VALUES ('unit_flapping', 'f', 's', '{"unit": "u"}', now() - interval '20 years')`,
   );
+  const lookedAt = await readLookTime(database);
   const { classes } = await retentionStatus(dependencies);
   expect(classes.filter(({ due }) => due > 0)).toEqual([]);
-  await projectBehind(database, 'test', classes);
+  await projectBehind(database, 'test', classes, lookedAt);
   expect(await count(database, `incident WHERE class = 'retention_behind'`)).toBe(0);
   expect((await prune(dependencies)).heals).toMatchObject({ pruned: 0 });
 });
 
 test('an incident says which class is behind, until it has caught up', async () => {
   const { database, dependencies } = await setUp();
-  const look = async () => projectBehind(database, 'test', (await retentionStatus(dependencies)).classes);
+  const look = async () => {
+    const lookedAt = await readLookTime(database);
+    return projectBehind(database, 'test', (await retentionStatus(dependencies)).classes, lookedAt);
+  };
   await add(database, 'heals', 1.5 * dependencies.periods.heals);
   await look();
   expect(await count(database, 'incident WHERE resolved_at IS NULL')).toBe(0);
