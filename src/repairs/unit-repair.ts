@@ -29,6 +29,14 @@ export async function parseUnitTarget(sql: Sql, target: string, own: string): Pr
   return { node: isNode ? named : own, unit: unit.endsWith('.service') ? unit : `${unit}.service` };
 }
 
+/** Said first where the target may have meant a node: what was taken for a unit's own name has its colon still. */
+function noSuchNode(target: string, unit: string): string {
+  const colon = unit.indexOf(':');
+  return colon > 0 && unit.startsWith(target)
+    ? `there is no node ${unit.slice(0, colon)} (see \`reclaimd status\`), and no such unit here: `
+    : '';
+}
+
 /** The plan for a unit, from a look that its node's daemon takes now. */
 export async function planUnitRepair(
   dependencies: UnitRepairDependencies,
@@ -38,7 +46,7 @@ export async function planUnitRepair(
 ): Promise<{ plan: UnitPlan } | { refusal: string }> {
   const { node, unit } = await parseUnitTarget(dependencies.database, target, dependencies.node);
   const seen = await lookAt(dependencies, node, unit, actor);
-  if ('refusal' in seen) return seen;
+  if ('refusal' in seen) return { refusal: `${noSuchNode(target, unit)}${seen.refusal}` };
   return planUnit(action, node, seen, await listIn(dependencies.database, node, seen.unit));
 }
 

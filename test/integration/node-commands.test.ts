@@ -188,6 +188,14 @@ describe('a token that was used has one audit record, of who used it and why', (
   });
 });
 
+test('a preview for a node that there is not says so first', async () => {
+  const { preview } = await setUp();
+  expect(await preview('unit_heal', 'web-9:app')).toMatchObject({
+    done: false,
+    message: expect.stringMatching(/^there is no node web-9 /),
+  });
+});
+
 describe('a command is carried out', () => {
   test('only by a daemon of its node', async () => {
     const { startDaemon, send, until, command, starts } = await setUp();
