@@ -5,6 +5,7 @@ import { type AuditFollower, followAudit } from '../audit/follow.ts';
 import type { AuditProblem } from '../audit/problem.ts';
 import { type AuditFilter, type AuditRow, listAudit } from '../audit/queries.ts';
 import { parseDuration } from '../config.ts';
+import { DatabaseError } from '../postgres/errors.ts';
 import { createUnitReader } from '../retention/read-unit.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
@@ -35,15 +36,23 @@ export async function list(surroundings: Surroundings, options: ListOptions): Pr
   });
 }
 
-/** A line each, JSON or not, until interrupted. */
+/** A line each, JSON or not, until interrupted. A database that is away is waited for, and that is said once. */
 async function follow({ out, signal }: Surroundings, follower: AuditFollower): Promise<void> {
   const print = (rows: readonly AuditRow[]) => {
     for (const row of rows) out(JSON.stringify(row));
   };
   print(follower.first);
+  let away = false;
   while (!signal.aborted) {
     await systemClock.sleep(FOLLOW_MS, signal);
-    for await (const page of follower.next()) print(page);
+    try {
+      for await (const page of follower.next()) print(page);
+      away = false;
+    } catch (error) {
+      if (!(error instanceof DatabaseError)) throw error;
+      if (!away) out(JSON.stringify({ error: error.message }));
+      away = true;
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import { listIncidents, readIncident } from '../../src/incidents/listing.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair } from '../../src/repairs/preview.ts';
+import { createBreakingProxy } from '../support/breaking-proxy.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
 import { createFlows } from '../support/flows.ts';
@@ -41,10 +42,10 @@ async function setUpFollowing() {
         commit: () => client.query('COMMIT'),
       };
     },
-    follow: (options: Partial<ListOptions> = {}) => {
+    follow: (options: Partial<ListOptions> = {}, from = url) => {
       const lines: string[] = [];
       const interrupt = new AbortController();
-      const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: interrupt.signal };
+      const surroundings = { env: { DATABASE_URL: from }, out: (text: string) => lines.push(text), signal: interrupt.signal };
       const ended = list(surroundings, { limit: '100', follow: true, ...options });
       const printed = () => lines.map((line) => (JSON.parse(line) as { target: string }).target);
       return {
@@ -74,6 +75,20 @@ test('--follow goes on after what was listed: with --since and --limit, too', as
   await Promise.all([since.saw('4'), limited.saw('4')]);
   expect(await since.stop()).toEqual(['1', '2', '3', '4']);
   expect(await limited.stop()).toEqual(['2', '3', '4']);
+});
+
+test('--follow waits for a database that goes away, says so once, and goes on', async () => {
+  const { url, append, follow } = await setUpFollowing();
+  const proxy = await createBreakingProxy(url);
+  const following = follow({}, proxy.url);
+  await append('1');
+  await following.saw('1');
+  proxy.breakAt(1, 'before');
+  await waitFor('it to be said', () => following.printed().length === 2);
+  await append('2');
+  proxy.mend();
+  await following.saw('2');
+  expect(await following.stop()).toEqual(['1', undefined, '2']);
 });
 
 test('--follow prints all of a burst, in order', async () => {
