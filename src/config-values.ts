@@ -8,6 +8,8 @@ import { FLOW_POLICIES, type FlowPolicyRule } from './workflows/policy.ts';
 /** Strict readers of what people write into variables: undefined means "not allowed", nothing is coerced. */
 export interface ValueType<Value> {
   parse(given: string): Value | undefined;
+  /** The other way round, where it is not just the text. */
+  format?(value: Value): string;
   allowed: string;
 }
 
@@ -19,9 +21,19 @@ export function parseDuration(given: string): number | undefined {
   return match ? Number(match[1]) * UNIT_MS[match[2] as keyof typeof UNIT_MS] : undefined;
 }
 
+const UNITS = ['d', 'h', 'm', 's'] as const;
+
+/** In the largest unit that says it exactly; no end is `never`. */
+function formatDuration(ms: number): string {
+  if (ms === Number.POSITIVE_INFINITY) return 'never';
+  const unit = ms === 0 ? 's' : (UNITS.find((candidate) => ms % UNIT_MS[candidate] === 0) ?? 'ms');
+  return `${ms / UNIT_MS[unit]}${unit}`;
+}
+
 export function duration(leastMs: number): ValueType<number> {
   return {
     allowed: `a duration such as 500ms, 30s, 2m, 1h or 7d${leastMs > 0 ? `, at least ${leastMs}ms` : ''}`,
+    format: formatDuration,
     parse: (given) => {
       const ms = parseDuration(given);
       return ms !== undefined && ms >= leastMs ? ms : undefined;
@@ -37,6 +49,7 @@ export function period(least: string): ValueType<number> {
   const [leastMs, mostMs] = [parseDuration(least) ?? 0, parseDuration(LONGEST_PERIOD) ?? 0];
   return {
     allowed: `a duration of at least ${least} and at most ${LONGEST_PERIOD}, such as 12h or 30d, or \`never\` to keep it`,
+    format: formatDuration,
     parse: (given) => {
       if (given === 'never') return Number.POSITIVE_INFINITY;
       const ms = parseDuration(given);
@@ -122,6 +135,7 @@ export const listenAddress: ValueType<{ host: string; port: number } | 'off'> = 
     const host = bracketed !== undefined && isIPv6(bracketed) ? bracketed : plain;
     return host !== undefined && Number(port) <= 65_535 ? { host, port: Number(port) } : undefined;
   },
+  format: (value) => (value === 'off' ? value : formatAddress(value)),
 };
 
 /** The address as it is written in a variable or a URL. */
@@ -139,7 +153,14 @@ export const policyRules: ValueType<readonly PolicyRule[]> = {
     const rules = given.split(',').map((rule) => parseRule(rule.trim()));
     return rules.every((rule) => rule !== undefined) ? rules : undefined;
   },
+  format: (rules) => rules.map(formatRule).join(','),
 };
+
+function formatRule({ queue, policy, maxRecoveries, poison, staleAfterMs }: PolicyRule): string {
+  const max = maxRecoveries === undefined ? '' : `:max=${maxRecoveries}`;
+  const stale = staleAfterMs === undefined ? '' : `:stale=${formatDuration(staleAfterMs)}`;
+  return `${queue}=${policy}${max}${poison === undefined ? '' : `:poison=${poison}`}${stale}`;
+}
 
 function parseRule(written: string): PolicyRule | undefined {
   const [head = '', ...options] = written.split(':');
@@ -164,6 +185,7 @@ export const flowPolicyRules: ValueType<readonly FlowPolicyRule[]> = {
     const rules = given.split(',').map((rule) => parseFlowRule(rule.trim()));
     return rules.every((rule) => rule !== undefined) ? rules : undefined;
   },
+  format: (rules) => rules.map(({ queue, policy, max }) => `${queue}=${policy}${policy === 'retry-parent' ? `:max=${max}` : ''}`).join(','),
 };
 
 function parseFlowRule(written: string): FlowPolicyRule | undefined {
@@ -176,6 +198,7 @@ function parseFlowRule(written: string): FlowPolicyRule | undefined {
 export const unitPatterns: ValueType<readonly string[]> = {
   allowed: 'names and patterns of services, such as `mail-worker@ app-* !app-database`',
   parse: parseUnitPatterns,
+  format: (patterns) => patterns.join(' '),
 };
 
 /** Of a URL's parameters, those that hold no secret; a driver may know others that do, as `sslpassword`. */

@@ -89,6 +89,40 @@ test('policies, schema spellings and addresses are read', () => {
   expect(configOf({ RECLAIMD_LISTEN: 'off' }).listen).toBe('off');
 });
 
+test('what is in force is spelled as the variables take it', () => {
+  const given = {
+    RECLAIMD_RETENTION_BUDGET: '300s',
+    RECLAIMD_RETAIN_AUDIT: '365d',
+    RECLAIMD_RETAIN_RUNS: 'never',
+    RECLAIMD_STARTUP_DELAY: '0ms',
+    RECLAIMD_OUTAGE_GRACE: '1500ms',
+    RECLAIMD_POLICIES: 'charge-*=hold, mail=restart:max=5:poison=hold:stale=600s',
+    RECLAIMD_WORKFLOW_POLICIES: 'mail-*=cancel-children,charge=retry-parent:max=2',
+    RECLAIMD_UNITS: 'mail@ app-* !app-database',
+    RECLAIMD_LISTEN: '[::1]:0',
+  };
+  const config = configOf(given);
+  const shown = Object.fromEntries(describeConfig(config).map(({ variable, value }) => [variable, value]));
+  expect(shown).toMatchObject({
+    RECLAIMD_RETENTION_BUDGET: '5m',
+    RECLAIMD_RETAIN_AUDIT: '365d',
+    RECLAIMD_RETAIN_RUNS: 'never',
+    RECLAIMD_STARTUP_DELAY: '0s',
+    RECLAIMD_OUTAGE_GRACE: '1500ms',
+    RECLAIMD_SWEEP_INTERVAL: '10s',
+    RECLAIMD_HUNG_AFTER: '(none)',
+    RECLAIMD_POLICIES: 'charge-*=hold,mail=restart:max=5:poison=hold:stale=10m',
+  });
+  const again = Object.fromEntries(Object.entries(shown).filter(([, value]) => value !== '(none)'));
+  expect(configOf({ ...again, DATABASE_URL })).toEqual(config);
+});
+
+test("reclaimd's schema is not pg-boss's, however that is spelled", () => {
+  expect(problemsOf({ RECLAIMD_SCHEMA: 'pgboss' }).map(({ variable }) => variable)).toEqual(['RECLAIMD_SCHEMA']);
+  expect(problemsOf({ RECLAIMD_SCHEMA: 'boss', RECLAIMD_PGBOSS_SCHEMA: 'BOSS' })).toHaveLength(1);
+  expect(problemsOf({ RECLAIMD_SCHEMA: 'boss', RECLAIMD_PGBOSS_SCHEMA: '"BOSS"' })).toEqual([]);
+});
+
 test('an unknown name gets a suggestion', () => {
   expect(problemsOf({ RECLAIMD_BACTH: '5' })).toEqual([
     { variable: 'RECLAIMD_BACTH', given: 'a variable that does not exist', allowed: 'did you mean RECLAIMD_BATCH?' },

@@ -8,7 +8,6 @@ import {
   databaseUrl,
   duration,
   flowPolicyRules,
-  formatAddress,
   integer,
   listenAddress,
   maskUrl,
@@ -22,6 +21,7 @@ import {
   timeZone,
   unitPatterns,
 } from './config-values.ts';
+import { catalogName } from './pgboss/schema-name.ts';
 import type { PolicyRule } from './recovery/policy.ts';
 import type { LogLevel } from './runtime/logger.ts';
 import type { FlowPolicyRule } from './workflows/policy.ts';
@@ -110,6 +110,7 @@ interface Variable<Value> {
   required?: true;
   secret?: true;
   parse(given: string): Value | undefined;
+  format?(value: Value): string;
   allowed: string;
   meaning: string;
 }
@@ -480,7 +481,10 @@ const variables: Variables = {
 /** Lists are empty, not absent. */
 const LISTS: readonly (keyof Config)[] = ['policies', 'units', 'unitsDesired', 'unitsStopped', 'workflowPolicies'];
 
-export function loadConfig(env: Record<string, string | undefined>): { config: Config } | { problems: Problem[] } {
+/** With problems: what could be read all the same. */
+export function loadConfig(
+  env: Record<string, string | undefined>,
+): { config: Config } | { problems: Problem[]; readable: Partial<Config> } {
   const problems = unknownNames(env);
   const values: Partial<Record<keyof Config, unknown>> = {};
   for (const [key, variable] of Object.entries(variables) as [keyof Config, Variable<unknown>][]) {
@@ -494,7 +498,11 @@ export function loadConfig(env: Record<string, string | undefined>): { config: C
       given: '"0s", with RECLAIMD_PGBOSS_SUPERVISE',
       allowed: 'longer than the time between two beats of any queue: without it an outage fails live jobs',
     });
-  return problems.length > 0 ? { problems } : { config: freeze(values as unknown as Config) };
+  const schema = values.schema as string | undefined;
+  if (schema !== undefined && schema === catalogName((values.pgbossSchema as string | undefined) ?? ''))
+    problems.push({ variable: variables.schema.name, given: JSON.stringify(schema), allowed: "a schema of its own, not pg-boss's" });
+  const read = freeze(values as Partial<Config>);
+  return problems.length > 0 ? { problems, readable: read } : { config: read as Config };
 }
 
 /** Settings do not change under those who hold them, the lists and addresses among them neither. */
@@ -550,7 +558,7 @@ function unknownNames(env: Record<string, string | undefined>): Problem[] {
     });
 }
 
-/** What is in force, secrets masked, in the table's order. */
+/** What is in force, secrets masked, spelled as a variable takes it, in the table's order. */
 export function describeConfig(config: Config): { variable: string; value: string }[] {
   return (Object.entries(variables) as [keyof Config, Variable<unknown>][]).map(([key, variable]) => ({
     variable: variable.name,
@@ -558,12 +566,9 @@ export function describeConfig(config: Config): { variable: string; value: strin
   }));
 }
 
-function describeValue(value: unknown, { name, secret }: Variable<unknown>): string {
+function describeValue(value: unknown, { secret, format = String }: Variable<unknown>): string {
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '(none)';
-  if (secret) return maskUrl(String(value));
-  if (typeof value === 'object' && value !== null && 'port' in value) return formatAddress(value as { host: string; port: number });
-  if (/_(DELAY|GRACE|INTERVAL|AFTER|SETTLE|BACKOFF|WINDOW|QUIET|AFTER)$/.test(name)) return `${Number(value) / 1000}s`;
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return secret ? maskUrl(String(value)) : format(value);
 }
 
 /** The README's table of environment variables; a test compares the two. */

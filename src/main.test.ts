@@ -78,6 +78,27 @@ test.each([['check-config'], ['run'], ['status'], ['sweep'], ['migrate'], ['gran
   },
 );
 
+test('check-config says, with the other problems, what the variables point at and cannot serve; without, it is in force', async () => {
+  const pointing = {
+    DATABASE_URL: 'postgres://db/app',
+    RECLAIMD_PGBOSS_MODULE: '/does/not/exist/1',
+    RECLAIMD_POLICY_MODULE: '/does/not/exist/2.js',
+    RECLAIMD_ACTORS_FILE: '/does/not/exist/3',
+    RECLAIMD_ARCHIVE_DIR: '/does/not/exist/4',
+  };
+  const { err, code } = await reclaimd(['check-config'], { ...pointing, RECLAIMD_BATCH: '0' });
+  expect(code).toBe(2);
+  expect(err).toContain('5 problems');
+  expect(err).toMatch(/^ {2}RECLAIMD_BATCH: given "0"/m);
+  expect(err).toMatch(/^ {2}RECLAIMD_PGBOSS_MODULE: .*exist\/1/m);
+  expect(err).toMatch(/^ {2}RECLAIMD_POLICY_MODULE: .*exist\/2.js/m);
+  expect(err).toMatch(/^ {2}RECLAIMD_ACTORS_FILE: .*exist\/3/m);
+  expect(err).toMatch(/^ {2}RECLAIMD_ARCHIVE_DIR: .*exist\/4/m);
+  expect((await reclaimd(['check-config'], pointing)).err).toContain('4 problems');
+  const there = { RECLAIMD_ARCHIVE_DIR: tmpdir(), RECLAIMD_PGBOSS_MODULE: process.cwd() };
+  expect(await reclaimd(['check-config'], { DATABASE_URL: 'postgres://db/app', ...there })).toMatchObject({ code: 0 });
+});
+
 test.each([[['nonsense']], [['sweep', '--nonsense']], [['policies', 'set', 'mail']]])('%j is a usage error: exit 2', async (args) => {
   const { err, code } = await reclaimd(args, { DATABASE_URL: 'postgres://db/app' });
   expect(code).toBe(2);

@@ -1,4 +1,4 @@
-import type { Config } from '../config.ts';
+import type { Config, Problem } from '../config.ts';
 import { loadConfig } from '../config.ts';
 import { type Context, openContext } from '../context.ts';
 import type { HealDependencies } from '../healing/heal.ts';
@@ -28,8 +28,16 @@ export function refused({ out }: Pick<Surroundings, 'out'>, sentence: string): n
 export function requireConfig(env: Surroundings['env']): Config {
   const loaded = loadConfig(env);
   if ('config' in loaded) return loaded.config;
-  const lines = loaded.problems.map(({ variable, given, allowed }) => `  ${variable}: given ${given ?? 'nothing'}; allowed: ${allowed}`);
-  throw new UsageError(`the configuration has ${lines.length} ${lines.length === 1 ? 'problem' : 'problems'}:\n${lines.join('\n')}`);
+  throw configurationError(loaded.problems.map(describeProblem));
+}
+
+export function describeProblem({ variable, given, allowed }: Problem): string {
+  return `${variable}: given ${given ?? 'nothing'}; allowed: ${allowed}`;
+}
+
+export function configurationError(problems: readonly string[]): UsageError {
+  const lines = problems.map((problem) => `  ${problem}`);
+  return new UsageError(`the configuration has ${lines.length} ${lines.length === 1 ? 'problem' : 'problems'}:\n${lines.join('\n')}`);
 }
 
 /** Opens what commands need, runs one, and closes it. */
