@@ -1,5 +1,4 @@
 import { Socket } from 'node:net';
-import type pg from 'pg';
 
 export interface ConnectionOptions {
   url: string;
@@ -15,7 +14,16 @@ const GOODBYE_LIMIT_MS = 5_000;
 const OURS = ['application_name', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'query_timeout', 'options'];
 
 export interface Connections {
-  config: pg.ClientConfig;
+  /** As the driver takes it; not in the driver's own types, which whoever installs our package does not have. */
+  config: {
+    connectionString: string;
+    application_name: string;
+    options: string;
+    connectionTimeoutMillis: number;
+    query_timeout: number;
+    keepAlive: boolean;
+    stream(): Socket;
+  };
   /** With the goodbye: a server that has fallen silent never hangs up, and its open socket would keep the process. */
   hangUpSoon(): void;
 }
