@@ -12,7 +12,7 @@ import { countOpen } from './incidents/listing.ts';
 import { countBatch, countIncidents, type Metrics, observeSweep } from './metrics/metrics.ts';
 import { coverNewTables, ownershipState } from './ownership/install.ts';
 import { rotateOwnership } from './ownership/rotate.ts';
-import { type GateState, SUPPORTED_SCHEMAS } from './pgboss/gate.ts';
+import { type GateState, hasRegistry } from './pgboss/gate.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import { ownershipTrouble, projectGate, projectIncidents, projectOwnership } from './project-incidents.ts';
 import { resolveReleasedHolds } from './recovery/holds.ts';
@@ -302,8 +302,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
   }
 
   const isReady = () => state.setup === 'ready';
-  const canSee = () =>
-    isReady() && state.gate !== undefined && state.gate.mode !== 'wait' && (state.gate.schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest;
+  const canSee = () => isReady() && state.gate !== undefined && hasRegistry(state.gate);
   const canAct = () => isReady() && state.gate?.mode === 'act';
 
   return {

@@ -1,12 +1,12 @@
-import { listExecutorHealth } from '../executors/health.ts';
 import { type Surroundings, withReadyContext } from './command.ts';
+import { describeRestraints, lookAtFleet } from './look.ts';
 import { formatSeconds, paint, printJson, table } from './output.ts';
 
 const COLOUR = { alive: 'green', late: 'yellow', missing: 'red', dead: 'red', hung: 'red', stopped: 'dim', unknown: 'dim' } as const;
 
 export async function executors(surroundings: Surroundings, options: { json?: true; all?: true }): Promise<void> {
-  await withReadyContext(surroundings, async ({ database }) => {
-    const all = await listExecutorHealth(database);
+  await withReadyContext(surroundings, async (context) => {
+    const { executors: all, restraints } = await lookAtFleet(context);
     const shown = options.all ? all : all.filter((executor) => executor.verdict !== 'stopped');
     if (options.json) return printJson(surroundings, shown);
     const rows = shown.map((executor) => [
@@ -25,5 +25,6 @@ export async function executors(surroundings: Surroundings, options: { json?: tr
         ? 'no executors known'
         : table(['EXECUTOR', 'VERDICT', 'REASON', 'HOST', 'PID', 'LAST SIGN', 'AT', 'SEEN BY', 'QUEUES'], rows),
     );
+    for (const line of describeRestraints(restraints)) surroundings.out(line);
   });
 }

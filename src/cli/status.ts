@@ -1,37 +1,37 @@
-import { EXECUTOR_KEPT_SECONDS } from '../executors/health.ts';
-import { countVerdicts } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
-import { listNodes, readFleetState } from '../fleet/queries.ts';
+import { type FleetState, listNodes } from '../fleet/queries.ts';
 import { countOpen } from '../incidents/listing.ts';
 import { type OwnershipState, ownershipState } from '../ownership/install.ts';
+import { restraintOnSilence, type TimeoutBrakes } from '../recovery/eligibility.ts';
 import { type Surroundings, withReadyContext } from './command.ts';
+import { describeRestraints, lookAtFleet } from './look.ts';
 import { formatSeconds, printJson, table } from './output.ts';
 
 /** The fleet at a glance: pg-boss, ownership, nodes, executors, brakes, incidents. */
 export async function status(surroundings: Surroundings, options: { json?: true }): Promise<void> {
-  await withReadyContext(surroundings, async ({ database, config, pgbossSchema, probePgBoss }) => {
+  await withReadyContext(surroundings, async (context) => {
+    const { database, config, pgbossSchema, probePgBoss } = context;
     const pgboss = await probePgBoss();
     const ownership =
       pgboss.mode === 'wait'
         ? { installed: false, broken: undefined, tables: [], missing: [] }
         : await ownershipState(database, { schema: config.schema, pgbossSchema });
-    const fleet = await readFleetState(database, null, null, CUT_OFF_AFTER_SECONDS);
+    const { executors: judged, fleet, restraints } = await lookAtFleet(context);
     const nodes = await listNodes(database);
-    const executors = Object.fromEntries((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
+    const byVerdict = Map.groupBy(judged, ({ verdict }) => verdict);
+    const executors = Object.fromEntries([...byVerdict].map(([verdict, { length }]) => [verdict, length]));
     const incidents = Object.fromEntries((await countOpen(database)).map((row) => [row.class, row.count]));
     const { comebackSeconds, comebackReason, braked } = fleet;
     if (options.json) {
       const lastBeatSeconds = nodes.length === 0 ? null : Math.min(...nodes.map(({ beatSeconds }) => beatSeconds));
       const shown = { comebackSeconds, comebackReason, braked, lastBeatSeconds };
-      return printJson(surroundings, { pgboss, ownership, fleet: shown, nodes, executors, incidents });
+      return printJson(surroundings, { pgboss, ownership, fleet: shown, nodes, executors, restraints, incidents });
     }
-    const inGrace = comebackSeconds !== null && comebackSeconds * 1000 < config.outageGraceMs;
     surroundings.out(`pg-boss    ${pgboss.detail}`);
     surroundings.out(`ownership  ${describeOwnership(ownership)}`);
-    surroundings.out(
-      `silence    ${inGrace ? `counts for nothing yet: ${comebackReason}, ${formatSeconds(comebackSeconds)} ago` : 'counts'}`,
-    );
+    surroundings.out(`silence    ${describeSilence(fleet, context.sweepDependencies(null, true).brakes)}`);
     surroundings.out(`executors  ${counts(executors)}`);
+    for (const line of describeRestraints(restraints)) surroundings.out(`           ${line}`);
     surroundings.out(`incidents  ${counts(incidents)}`);
     surroundings.out('');
     surroundings.out(
@@ -51,6 +51,19 @@ export async function status(surroundings: Surroundings, options: { json?: true 
           ),
     );
   });
+}
+
+function describeSilence(fleet: FleetState, brakes: TimeoutBrakes): string {
+  switch (restraintOnSilence(fleet, brakes)) {
+    case 'cut_off':
+      return 'counts for nothing: no daemon of the fleet beats';
+    case 'startup_delay':
+      return `counts for nothing yet: the daemons began ${formatSeconds(fleet.daemonAgeSeconds)} ago`;
+    case 'outage_grace':
+      return `counts for nothing yet: ${fleet.comebackReason}, ${formatSeconds(fleet.comebackSeconds ?? 0)} ago`;
+    case undefined:
+      return 'counts';
+  }
 }
 
 function describeOwnership({ installed, broken, tables, missing }: OwnershipState): string {

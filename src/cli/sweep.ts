@@ -1,7 +1,7 @@
 import type { Recovered } from '../actions/rescue.ts';
-import type { Restraint } from '../recovery/eligibility.ts';
 import { type SweepDependencies, type SweepReport, sweep } from '../recovery/sweep.ts';
 import { EXIT, refused, type Surroundings, withActingContext } from './command.ts';
+import { describeRestraints, takeOverSigns } from './look.ts';
 import { printJson, table } from './output.ts';
 import { whyDenied } from './rights.ts';
 
@@ -15,6 +15,7 @@ interface SweepCommand {
 /** What a sweep would do now, orphan by orphan; changes nothing. */
 export function orphans(surroundings: Surroundings, options: { json?: true }): Promise<void> {
   return withActingContext(surroundings, async (context) => {
+    await takeOverSigns(context);
     const { recovered, restraints } = await sweepOnce(context.sweepDependencies(null, true));
     if (options.json) return printJson(surroundings, { orphans: recovered, restraints });
     surroundings.out(describeOrphans(recovered));
@@ -29,12 +30,13 @@ export function runSweep(surroundings: Surroundings, { actor, executor, json, dr
     const wish = { actor, action: 'sweep', resource: { kind: 'fleet' }, target: executor ?? 'fleet' } as const;
     const denial = dryRun ? undefined : await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
+    await takeOverSigns(context);
     const report = await sweepOnce(context.sweepDependencies(null, dryRun, actor), executor);
     if (executor !== undefined && !report.executors.some(({ id }) => id === executor))
       throw new Error(`no such executor: ${executor}; see \`reclaimd executors\``);
     const { restarted, failed, discarded, held, skipped, recovered, restraints } = report;
     const result = { restarted, failed, discarded, held, skipped };
-    if (json) printJson(surroundings, { dryRun, ...result, restraints });
+    if (json) printJson(surroundings, { dryRun, ...result, ...(dryRun ? { orphans: recovered } : {}), restraints });
     else {
       if (dryRun) surroundings.out(describeOrphans(recovered));
       surroundings.out(
@@ -70,18 +72,4 @@ function describeOrphans(recovered: readonly Recovered[]): string {
       orphan.reason,
     ]),
   );
-}
-
-/** What may be done about it, where waiting is not the answer. */
-const WHAT_TO_DO: Partial<Record<Restraint['reason'], string>> = {
-  cut_off:
-    'no daemon of the fleet beats: what cut it off from the database may have silenced its workers, too. Start the daemons; to take one that is known to be dead, `reclaimd preview executor_rescue ID`',
-  mass_failure: 'to take one that is known to be dead, `reclaimd preview executor_rescue ID`',
-};
-
-function describeRestraints(restraints: readonly Restraint[]): string[] {
-  return restraints.flatMap(({ reason, executors }) => {
-    const advice = WHAT_TO_DO[reason];
-    return [`held back (${reason.replaceAll('_', ' ')}): ${executors.join(', ')}`, ...(advice === undefined ? [] : [`  ${advice}`])];
-  });
 }

@@ -40,10 +40,15 @@ export interface ExecutorRegistry {
   importExecutors(sql: Sql, host?: string): Promise<void>;
 }
 
-/** The turn that fuses all sources and keeps the verdicts that others read. */
-export async function refreshExecutors(sql: Sql, registry: ExecutorRegistry): Promise<ExecutorHealth[]> {
+/** Takes over the newest signs of life. */
+export async function importSigns(sql: Sql, registry: ExecutorRegistry): Promise<void> {
   await registry.importExecutors(sql);
   await importSessions(sql);
+}
+
+/** The turn that fuses all sources and keeps the verdicts that others read. */
+export async function refreshExecutors(sql: Sql, registry: ExecutorRegistry): Promise<ExecutorHealth[]> {
+  await importSigns(sql, registry);
   const before = await listExecutors(sql, WITNESS_FRESH_SECONDS, EXECUTOR_KEPT_SECONDS);
   const after = before.map(judgeRow);
   const changed = after.filter(

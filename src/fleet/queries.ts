@@ -63,8 +63,12 @@ export async function saveNodeStop(sql: Sql, node: string, daemonId: string): Pr
  * @returns the pg-boss schema that this reclaimd schema really serves.
  */
 export async function claimFleet(sql: Sql, pgbossSchema: string): Promise<string> {
+  const read = () => sql.query<{ schema: string }>('SELECT pgboss_schema AS schema FROM fleet');
+  const [known] = await read();
+  // Most of the time it is there, and whoever only reads may not write it.
+  if (known) return known.schema;
   await sql.query('INSERT INTO fleet (pgboss_schema) VALUES ($1) ON CONFLICT DO NOTHING', [pgbossSchema]);
-  const [row] = await sql.query<{ schema: string }>('SELECT pgboss_schema AS schema FROM fleet');
+  const [row] = await read();
   if (!row) throw new Error('the fleet has no row');
   return row.schema;
 }

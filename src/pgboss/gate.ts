@@ -12,6 +12,11 @@ export interface GateState {
   detail: string;
 }
 
+/** Whether pg-boss's registry is there to be read. */
+export function hasRegistry({ mode, schemaVersion }: GateState): boolean {
+  return mode !== 'wait' && (schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest;
+}
+
 /** Pure: what a schema version allows, with the client that there is. */
 export function decideGate(
   schemaVersion: number | null,

@@ -29,7 +29,7 @@ export function isInScope(executor: Scope, own: Scope): boolean {
 }
 
 /** Silence counts only when the executor had time for two beats since the last comeback. */
-export function isInGrace(executor: ExecutorHealth, fleet: FleetState, graceSeconds: number): boolean {
+export function isInGrace(executor: Pick<ExecutorHealth, 'beatSeconds'>, fleet: FleetState, graceSeconds: number): boolean {
   return fleet.comebackSeconds !== null && fleet.comebackSeconds < Math.max(graceSeconds, 2 * executor.beatSeconds);
 }
 
@@ -38,6 +38,17 @@ export function maySilenceCount(fleet: FleetState, brakes: TimeoutBrakes, beatSe
   const { ownBeatFresh, daemonAgeSeconds, comebackSeconds } = fleet;
   if (!ownBeatFresh || daemonAgeSeconds < brakes.startupDelaySeconds) return false;
   return comebackSeconds === null || comebackSeconds >= Math.max(brakes.outageGraceSeconds, beatSeconds);
+}
+
+/** What makes silence worthless now, whoever it is that beats at that pace. */
+export function restraintOnSilence(
+  fleet: FleetState,
+  brakes: TimeoutBrakes,
+  executor: Pick<ExecutorHealth, 'beatSeconds'> = { beatSeconds: 0 },
+): Exclude<Restraint['reason'], 'mass_failure'> | undefined {
+  if (!fleet.ownBeatFresh) return 'cut_off';
+  if (fleet.daemonAgeSeconds < brakes.startupDelaySeconds) return 'startup_delay';
+  return isInGrace(executor, fleet, brakes.outageGraceSeconds) ? 'outage_grace' : undefined;
 }
 
 /** Whose attempts are orphans now: proof counts at once, silence only past every brake. */
@@ -76,10 +87,6 @@ function restrain(silent: readonly ExecutorHealth[], fleet: FleetState, brakes: 
   return { free, restraints };
 
   function restraintOn(executor: ExecutorHealth): Restraint['reason'] | undefined {
-    if (!fleet.ownBeatFresh) return 'cut_off';
-    if (fleet.daemonAgeSeconds < brakes.startupDelaySeconds) return 'startup_delay';
-    if (isInGrace(executor, fleet, brakes.outageGraceSeconds)) return 'outage_grace';
-    if (braked.has(executor.id)) return 'mass_failure';
-    return undefined;
+    return restraintOnSilence(fleet, brakes, executor) ?? (braked.has(executor.id) ? 'mass_failure' : undefined);
   }
 }

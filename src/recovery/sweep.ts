@@ -9,7 +9,7 @@ import { type FleetState, readFleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { type Crash, listCrashes } from './crashes.ts';
-import { findGone, isInGrace, maySilenceCount, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
+import { type Eligibility, findGone, isInGrace, maySilenceCount, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
 import { listOrphansOf, listStaleOrphans, type Orphan } from './orphans.ts';
 import type { PolicyResolver } from './policy.ts';
 
@@ -71,11 +71,9 @@ class SweepIncomplete extends AggregateError {
  * crash leaves is either done and recorded, or untouched.
  */
 export async function sweep(dependencies: SweepDependencies, options: SweepOptions = {}): Promise<SweepReport> {
-  const { database, jobs, daemonId, node, scope, brakes } = dependencies;
+  const { database, jobs, brakes } = dependencies;
   const policies = await dependencies.policies();
-  const executors = await listExecutorHealth(database);
-  const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
-  const { gone, restraints } = findGone(executors, fleet, scope, brakes);
+  const { executors, fleet, gone, restraints } = await judgeFleet(dependencies);
   const named = options.executorIds ? gone.filter((executor) => options.executorIds?.includes(executor.id)) : gone;
   const report: SweepReport = { restarted: 0, failed: 0, discarded: 0, held: 0, skipped: 0, restraints, executors, fleet };
   const failures: unknown[] = [];
@@ -105,6 +103,16 @@ export async function sweep(dependencies: SweepDependencies, options: SweepOptio
       failures.push(error);
     }
   }
+}
+
+/** Who is gone, as a sweep would find it now, and who only looks so; reads only. */
+export async function judgeFleet(
+  dependencies: Pick<SweepDependencies, 'database' | 'daemonId' | 'node' | 'scope' | 'brakes'>,
+): Promise<Pick<SweepReport, 'executors' | 'fleet'> & Eligibility> {
+  const { database, daemonId, node, scope, brakes } = dependencies;
+  const executors = await listExecutorHealth(database);
+  const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
+  return { executors, fleet, ...findGone(executors, fleet, scope, brakes) };
 }
 
 async function nominate(orphan: Orphan, policies: PolicyResolver): Promise<Nomination> {
