@@ -395,6 +395,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
         schema: isReady() ? 'ready' : state.detail,
         pgboss: state.gate?.detail ?? 'not probed yet',
         ownership: state.ownership,
+        sessions: state.sessions,
         systemd: context.units?.manager.state ?? 'not used',
         dryRun: config.dryRun,
       },

@@ -3,7 +3,7 @@ import { sealAudit } from './audit/chain.ts';
 import type { Context } from './context.ts';
 import { SchemaNotReady } from './context.ts';
 import { EXECUTOR_KEPT_SECONDS, refreshExecutors } from './executors/health.ts';
-import { countVerdicts } from './executors/queries.ts';
+import { countVerdicts, maySeeSessions } from './executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
 import { readFleetState } from './fleet/queries.ts';
 import { INCIDENT_CLASSES, severityOf } from './incidents/class.ts';
@@ -58,9 +58,18 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
     detail: string;
     gate: GateState | undefined;
     ownership: 'unknown' | 'installed' | 'missing';
+    /** Of other roles, as evidence of life. */
+    sessions: 'unknown' | 'seen' | 'not seen';
     /** At the last look. */
     seen: { executors: ReadonlyMap<string, number>; incidents: number };
-  } = { setup: 'pending', detail: 'starting', gate: undefined, ownership: 'unknown', seen: { executors: new Map(), incidents: 0 } };
+  } = {
+    setup: 'pending',
+    detail: 'starting',
+    gate: undefined,
+    ownership: 'unknown',
+    sessions: 'unknown',
+    seen: { executors: new Map(), incidents: 0 },
+  };
   let restraintsLogged = '';
   let wouldLogged = '';
   let supervisionHeld: string | undefined = 'not yet begun';
@@ -287,7 +296,15 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
     note(await projectOwnership(context, ownership, lookedAt));
   }
 
+  async function readSight(): Promise<void> {
+    const was = state.sessions;
+    state.sessions = (await maySeeSessions(database)) ? 'seen' : 'not seen';
+    if (state.sessions === 'not seen' && was !== 'not seen')
+      log.warn("other roles' sessions cannot be seen, and are no evidence of life: a superuser must grant pg_read_all_stats to this role");
+  }
+
   async function readGauges(): Promise<void> {
+    await readSight();
     const verdicts = new Map((await countVerdicts(database, EXECUTOR_KEPT_SECONDS)).map((row) => [row.verdict, row.count]));
     for (const verdict of ['alive', 'late', 'missing', 'dead', 'hung', 'stopped', 'unknown'] as const)
       metrics.executors.set({ verdict }, verdicts.get(verdict) ?? 0);

@@ -89,7 +89,7 @@ export async function grantStatements(sql: Sql, { role, schema, pgbossSchema, su
     grant('TRIGGER', boss, leaves),
     "-- New tables of partitioned queues: run by the role that pg-boss's workers use, who will own them",
     `ALTER DEFAULT PRIVILEGES IN SCHEMA ${boss} GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON TABLES TO ${to};`,
-    "-- Other roles' sessions, as evidence of life",
+    "-- Other roles' sessions, as evidence of life: run by a superuser, or by a role with ADMIN OPTION on pg_read_all_stats",
     `GRANT pg_read_all_stats TO ${to};`,
   ].join('\n');
 }

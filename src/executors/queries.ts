@@ -217,6 +217,12 @@ export async function listNamesInUse(sql: Sql, applicationNames: readonly string
   return new Set(rows.map(({ name }) => name));
 }
 
+/** Whether what other roles' sessions do is to be seen at all: without that right their activity is NULL, and no evidence. */
+export async function maySeeSessions(sql: Sql): Promise<boolean> {
+  const [row] = await sql.query<{ may: boolean }>(`SELECT pg_has_role('pg_read_all_stats', 'USAGE') AS may`);
+  return row?.may === true;
+}
+
 /** A name that cannot say whose an attempt is: several executors carry it, or it is empty. */
 export interface SharedName {
   /** Empty: their sessions carry no name. */

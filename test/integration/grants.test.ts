@@ -1,5 +1,5 @@
 import { PgBoss } from 'pg-boss';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { sealAudit } from '../../src/audit/chain.ts';
 import { grantStatements, OWN_TABLES } from '../../src/cli/grants.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
@@ -59,6 +59,26 @@ test('the printed privileges suffice for everything that the daemon does', async
   await waitFor('the rotation', async () => (await database.query('SELECT FROM attempt_turn WHERE emptied')).length === 1, 30_000);
   const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
   expect(metrics.split('\n').filter((line) => /^reclaimd_loop_runs_total.*"error"/.test(line))).toEqual([]);
+});
+
+test("without the right to see others' sessions, which only some may grant, the daemon says so once", async () => {
+  const { url, database } = await createFleetDatabase();
+  const leastUrl = await createLeastRole(url, database);
+  const role = new URL(leastUrl).username;
+  const printed = await grantStatements(database, { role, ...TARGET, supervise: false });
+  expect(printed).toMatch(/^-- .*run by a superuser.*\nGRANT pg_read_all_stats TO .*;$/m);
+  await database.query(`REVOKE pg_read_all_stats FROM ${role}`);
+  const warn = vi.fn();
+  const daemon = await startTestDaemon(
+    leastUrl,
+    { RECLAIMD_LISTEN: '127.0.0.1:0' },
+    { log: { info: warn, error: warn, debug: warn, warn } },
+  );
+  const sessions = async () => ((await (await fetch(`${daemon.url}/readyz`)).json()) as { sessions: string }).sessions;
+  await waitFor('the look at the rights', async () => (await sessions()) === 'not seen');
+  await database.query(`GRANT pg_read_all_stats TO ${role}`);
+  await waitFor('the next look', async () => (await sessions()) === 'seen', 60_000);
+  expect(warn.mock.calls.filter(([said]) => String(said).includes('pg_read_all_stats'))).toHaveLength(1);
 });
 
 test('restart, discard and hold work with them too', async () => {
