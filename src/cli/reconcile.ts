@@ -28,10 +28,10 @@ export function reconcile(surroundings: Surroundings, command: ReconcileCommand)
     const denial = dryRun ? undefined : await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial);
     const steps = await reconcileWorkflows(context.reconcileDependencies(actor), context.scope, { dryRun });
-    const settled = await settleFlows(context.flowDependencies(dryRun, actor));
+    const settled = await settleFlows(context.flowDependencies(dryRun, actor), { whole: true });
     const { replayed, skipped, events, unpublished, unnotified } = steps;
-    const { resolved, retried, cancelled, unresolved, failures } = settled;
-    const flows = { stuck: settled.flows.length, unresolved, resolved, retried, cancelled, failures: failures.map(String) };
+    const { resolved, retried, cancelled, unresolved, complete, failures } = settled;
+    const flows = { stuck: settled.flows.length, complete, unresolved, resolved, retried, cancelled, failures: failures.map(String) };
     const untold = steps.failures.map(String);
     if (json) printJson(surroundings, { dryRun, replayed, skipped, unpublished, unnotified, events, failures: untold, flows });
     else {
@@ -44,6 +44,7 @@ export function reconcile(surroundings: Surroundings, command: ReconcileCommand)
         `${dryRun ? 'would be: ' : ''}flows: stuck ${flows.stuck}, unresolved ${unresolved}, resolved ${resolved}, parents retried ${retried}, jobs cancelled ${cancelled}`,
       );
     }
+    if (!json && !complete) surroundings.out('there are more stuck flows than one look takes in');
     if (!json) for (const failure of flows.failures) surroundings.out(`not settled: ${failure}`);
     return unpublished + unnotified + untold.length + failures.length > 0 ? EXIT.failed : EXIT.done;
   });

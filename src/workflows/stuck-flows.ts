@@ -46,8 +46,9 @@ const MOST_REMEMBERED = 20_000;
  * One turn: what completed without word is resolved through pg-boss, what a queue's policy settles is settled, the rest
  * is an incident each, with its evidence copied before retention deletes it. A turn looks at every flow that has an
  * incident, and at a part of all blocked jobs besides; an incident is resolved by a look at its own flow only.
+ * @param options.whole looks at all of the blocked jobs, and leaves the turns' position as it is.
  */
-export async function settleFlows(dependencies: FlowDependencies): Promise<FlowsReport> {
+export async function settleFlows(dependencies: FlowDependencies, { whole = false }: { whole?: boolean } = {}): Promise<FlowsReport> {
   const { database, flows, door, node, actor, dryRun } = dependencies;
   const report = { resolved: 0, retried: 0, cancelled: 0 };
   const failures: unknown[] = [];
@@ -61,8 +62,8 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
 
   const walk = dryRun ? 'dry run' : 'act';
   const lookedAt = await readLookTime(database);
-  const from = await readPosition(database, walk);
-  const { children, parents, next } = await walkBlocked(database, flows, from, LOOKED_AT_A_TURN);
+  const from = whole ? null : await readPosition(database, walk);
+  const { children, parents, next } = await walkBlocked(database, flows, from, whole ? Number.MAX_SAFE_INTEGER : LOOKED_AT_A_TURN);
   const open = await listOpenFlows(database);
   const look = () => lookAgain(database, flows, open, [...open.flatMap(knownParent), ...parents], children);
   let { stuck, unseen } = await look();
@@ -77,7 +78,7 @@ export async function settleFlows(dependencies: FlowDependencies): Promise<Flows
   const told = withIncidents(stuck, open);
   if (!dryRun) await addChains(database, flows, told);
   const incidents = dryRun ? { opened: [], resolved: [] } : await projectStuckFlows(database, node, told, open, unseen, lookedAt);
-  await savePosition(database, walk, next);
+  if (!whole) await savePosition(database, walk, next);
   const isWhole = told.length === stuck.length && !told.some(({ more }) => more);
   const complete = from === null && next === null && unseen.length === 0 && isWhole;
   return { flows: told, complete, unresolved, ...report, incidents, failures };
