@@ -1,3 +1,4 @@
+import pg from 'pg';
 import type { PgBoss } from 'pg-boss';
 import { expect, test } from 'vitest';
 import { createWorkflowDoor, type WorkflowChange } from '../../src/actions/workflow-door.ts';
@@ -74,7 +75,7 @@ test('an unblocked child runs without its parent, which does not count it down o
   expect(await stateOf(child.jobId)).toMatchObject({ blocked: false, pending: 0 });
 });
 
-test('a child whose parent is gone runs when it is unblocked, and wakes nobody when it is refused', async () => {
+test('a child whose parent is gone runs when it is unblocked', async () => {
   const { boss, database, door, run, stateOf, settle } = await createRepairs();
   const ids = (await chainOfThree(boss)) as Record<string, string>;
   await run('parent', 'delete');
@@ -84,6 +85,70 @@ test('a child whose parent is gone runs when it is unblocked, and wakes nobody w
   expect((await settle()).flows).toEqual([]);
   const [job] = await boss.fetch('child', { includeMetadata: true });
   expect(job && (await completeAttempt(boss, 'child', job))).toBe(true);
+});
+
+/** Queues whose workers are woken meanwhile. */
+async function wokenBy(url: string, work: () => Promise<unknown>): Promise<(string | undefined)[]> {
+  const listener = new pg.Client({ connectionString: url });
+  await listener.connect();
+  const heard: (string | undefined)[] = [];
+  listener.on('notification', ({ payload }) => heard.push(payload));
+  const { rows } = await listener.query<{ channel: string }>(
+    `SELECT 'pgboss_' || left(encode(sha224('pgboss'::bytea), 'hex'), 24) AS channel`,
+  );
+  await listener.query(`LISTEN ${rows[0]?.channel}`);
+  await work();
+  await listener.query('SELECT 1');
+  await listener.end();
+  return heard;
+}
+
+test('workers are woken by what they can run now: a parent that is retried, a child that is free, and by no other', async () => {
+  const { boss, url, database, door, run } = await createRepairs({}, [
+    { name: 'parent', retryLimit: 0, notify: true },
+    { name: 'child', notify: true },
+    { name: 'living' },
+  ]);
+  const ids = (await boss.flow([
+    { ref: 'bad', name: 'parent' },
+    { ref: 'living', name: 'living' },
+    { ref: 'waits', name: 'child', dependsOn: ['bad', 'living'] },
+    { ref: 'free', name: 'child', dependsOn: ['bad'] },
+  ])) as Record<string, string>;
+  const parent = { queue: 'parent', jobId: await run('parent', 'fail'), retryCount: 0, state: 'failed' } as const;
+  const woken = (repair: (tx: Sql) => Promise<WorkflowChange>) => wokenBy(url, () => database.transaction(repair));
+  const unblock = (ref: string, retryCount: number) => (tx: Sql) =>
+    door.unblockChild(tx, ORDER, { queue: 'child', jobId: ids[ref] ?? '', retryCount });
+  expect(await woken((tx) => door.retryParent(tx, ORDER, { ...parent, retryCount: 7 }))).toEqual([]);
+  expect(await woken(unblock('free', 7))).toEqual([]);
+  expect(await woken(unblock('waits', 0))).toEqual([]);
+  expect(await woken(unblock('free', 0))).toEqual(['child']);
+  expect(await woken((tx) => door.retryParent(tx, ORDER, parent))).toEqual(['parent']);
+});
+
+test('a child that is at another attempt than was shown is not unblocked', async () => {
+  const { database, door, child, stateOf } = await failedFlow();
+  const unblock = (retryCount: number) =>
+    database.transaction((tx) => door.unblockChild(tx, ORDER, { queue: 'child', jobId: child, retryCount }));
+  await database.query('UPDATE job SET retry_count = 1 WHERE id = $1', [child]);
+  expect(await unblock(0)).toMatchObject({ done: false });
+  expect(await stateOf(child)).toMatchObject({ blocked: true });
+  expect(await unblock(1)).toMatchObject({ done: true });
+});
+
+test.each([
+  ['earlier starts now', '-1 hour', 0],
+  ['later keeps its start', '1 hour', 3_600],
+])('a child that is let go and was to start %s', async (_, start, seconds) => {
+  const { database, door, child } = await failedFlow();
+  await database.query('UPDATE job SET start_after = now() + $2::interval WHERE id = $1', [child, start]);
+  await database.transaction((tx) => door.unblockChild(tx, ORDER, { queue: 'child', jobId: child, retryCount: 0 }));
+  const [job] = await database.query<{ wait: number }>(
+    'SELECT extract(epoch FROM start_after - now())::float8 AS wait FROM job WHERE id = $1',
+    [child],
+  );
+  expect(job?.wait).toBeLessThanOrEqual(seconds);
+  expect(job?.wait).toBeGreaterThan(seconds - 600);
 });
 
 test('retention and the repair at once: the job is deleted or cancelled, never half of it', async () => {
