@@ -81,8 +81,9 @@ function describeUnitPlan({ node, unit, command, before, after, warnings }: Unit
   ];
 }
 
-function describeFlowPlan({ target, state, jobs, after, warnings }: FlowPlan): string[] {
-  const rows = jobs.map((job) => [job, job === target ? (state ?? 'gone') : 'blocked', after]);
+function describeFlowPlan(action: string, { state, jobs, after, warnings }: FlowPlan): string[] {
+  const now = action === 'workflow_retry_parent' ? (state ?? 'gone') : 'blocked';
+  const rows = jobs.map((job) => [job, now, after]);
   return [table(['JOB', 'NOW', 'AFTER'], rows), ...warnings.map((text) => paint(`mind: ${text}`, 'yellow'))];
 }
 
@@ -90,7 +91,7 @@ function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: Rep
   const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
   const ofUnit = unit ? describeUnitPlan(unit) : [];
   if (unit && jobs.length + leftOut.length === 0) return [title, ...ofUnit];
-  if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(flow)];
+  if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(action, flow)];
   const rows = jobs.map(({ target, before, after, policy }) => [
     target,
     `${before.state} (attempt ${before.retryCount})`,

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { createProgram } from '../../src/cli/program.ts';
 import { asPgBossDb } from '../../src/pgboss/client.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
@@ -94,6 +95,22 @@ test('one child runs without its parent', async () => {
   await run('parent', 'fail');
   expect(await execute(tokenOf(await preview('workflow_unblock', child)))).toMatchObject({ done: true });
   expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ blocked: false });
+});
+
+test('the command shows each waiting job as blocked, and a parent as it is', async () => {
+  const { url, run, child, grandchild } = await setUp();
+  const parent = `parent/${await run('parent', 'fail')}`;
+  const shown = async (action: string, target: string) => {
+    const printed: string[] = [];
+    const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => printed.push(text), signal: new AbortController().signal };
+    await createProgram(surroundings, '0', () => undefined).parseAsync(['preview', action, target], { from: 'user' });
+    return printed.join('\n');
+  };
+  const behind = await shown('workflow_cancel_descendants', child);
+  expect(behind).toMatch(new RegExp(`${child} +blocked +cancelled`));
+  expect(behind).toMatch(new RegExp(`${grandchild} +blocked +cancelled`));
+  expect(await shown('workflow_unblock', child)).toMatch(new RegExp(`${child} +blocked +free`));
+  expect(await shown('workflow_retry_parent', parent)).toMatch(new RegExp(`${parent} +failed +retry`));
 });
 
 test.each([
