@@ -49,12 +49,13 @@ export async function workflows(surroundings: Surroundings, options: { json?: tr
 function describeSteps({ out }: Surroundings, { running, late, complete }: StepsLook): void {
   if (running > 0) out(`steps of engines: ${running} under way, ${late.length}${complete ? '' : ' and more'} late`);
   if (late.length === 0) return;
-  const rows = late.map(({ instanceId, step, job, replays, replayedAt, againAt }) => [
+  const rows = late.map(({ instanceId, step, job, outcome, replays, replayedAt, againAt }) => [
     `${instanceId}/${step}`,
     job,
+    outcome ?? '',
     String(replays),
     replayedAt,
     againAt ?? 'no more',
   ]);
-  out(table(['STEP', 'JOB', 'TOLD', 'LAST', 'AGAIN'], rows));
+  out(table(['STEP', 'JOB', 'OUTCOME', 'TOLD', 'LAST', 'AGAIN'], rows));
 }

@@ -1,4 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
+import type { ReplayedEvent } from './tracking.ts';
 
 /** How often each parent was acted upon without a person. */
 export async function countActions(sql: Sql, queue: string, jobId: string, action: string): Promise<number> {
@@ -28,7 +29,12 @@ export interface EndedStepRow extends Place {
   workflow: string;
   queue: string;
   jobId: string;
+  /** Of whatever outcome. */
   replays: number;
+  /** The outcome that its engine was told last. */
+  told: string | null;
+  /** Its job has ended otherwise than its engine was told: that is told from the beginning. */
+  anew: boolean;
   /** Of its job; null where it still runs, or is gone. */
   outcome: 'completed' | 'failed' | 'cancelled' | null;
   /** For how long its job has been seen to be gone; null where it is there, or has not been missed before. */
@@ -60,17 +66,18 @@ export async function readRunningSteps(
 ): Promise<StepPage> {
   const [row] = await sql.query<StepPage>(
     `WITH page AS MATERIALIZED (
-       SELECT s.instance_id, s.step, s.queue, s.job_id, s.replays, s.missing_since, s.next_replay_at, s.exhausted_at FROM workflow_step s
+       SELECT s.instance_id, s.step, s.queue, s.job_id, s.replays, s.missing_since, s.next_replay_at, s.exhausted_at, s.told_outcome FROM workflow_step s
        WHERE s.state = 'running' AND (s.instance_id, s.step) > ($3, $4) ORDER BY s.instance_id, s.step LIMIT $6
      ), running AS MATERIALIZED (
-       SELECT s.instance_id AS "instanceId", i.workflow, s.step, s.queue, s.job_id AS "jobId", s.replays,
-         CASE WHEN j.state IN ('completed', 'failed', 'cancelled') THEN j.state::text END AS outcome,
+       SELECT s.instance_id AS "instanceId", i.workflow, s.step, s.queue, s.job_id AS "jobId", s.replays, s.told_outcome AS told, n.outcome, n.anew,
          extract(epoch FROM now() - s.missing_since)::float8 AS "missingSeconds", j.state IS NULL AS missing,
-         coalesce(s.next_replay_at <= now(), true) AND coalesce(j.completed_on <= now() - make_interval(secs => $5), true) AS due,
-         s.exhausted_at IS NULL AND s.queue IS NOT NULL AND s.job_id IS NOT NULL AS asked
+         (n.anew OR coalesce(s.next_replay_at <= now(), true)) AND coalesce(j.completed_on <= now() - make_interval(secs => $5), true) AS due,
+         (n.anew OR s.exhausted_at IS NULL) AND s.queue IS NOT NULL AND s.job_id IS NOT NULL AS asked
        FROM page s
        CROSS JOIN LATERAL (SELECT workflow, state, stack, env FROM workflow_instance WHERE id = s.instance_id LIMIT 1) i
        LEFT JOIN LATERAL (SELECT state, completed_on FROM job WHERE name = s.queue AND id = s.job_id LIMIT 1) j ON true
+       CROSS JOIN LATERAL (SELECT o.outcome, coalesce(s.replays > 0 AND o.outcome <> s.told_outcome, false) AS anew
+         FROM (SELECT CASE WHEN j.state IN ('completed', 'failed', 'cancelled') THEN j.state::text END AS outcome) o) n
        WHERE i.state IN ('running', 'blocked') AND i.env IS NOT DISTINCT FROM $1 AND (i.stack IS NULL OR i.stack = $2)
      )
      SELECT (SELECT count(*)::int FROM running) AS running,
@@ -89,11 +96,19 @@ export async function readRunningSteps(
  */
 export function lockUnmoved(tx: Sql, steps: readonly EndedStepRow[]): Promise<Place[]> {
   return tx.query<Place>(
-    `SELECT s.instance_id AS "instanceId", s.step FROM unnest($1::text[], $2::text[], $3::uuid[], $4::int[]) AS a(instance_id, step, job_id, replays)
+    `SELECT s.instance_id AS "instanceId", s.step
+     FROM unnest($1::text[], $2::text[], $3::uuid[], $4::int[], $5::text[], $6::boolean[]) AS a(instance_id, step, job_id, replays, told, anew)
      JOIN workflow_step s ON s.instance_id = a.instance_id AND s.step = a.step AND s.job_id = a.job_id AND s.replays = a.replays
-     WHERE s.state = 'running' AND s.exhausted_at IS NULL
+       AND s.told_outcome IS NOT DISTINCT FROM a.told
+     WHERE s.state = 'running' AND (a.anew OR s.exhausted_at IS NULL)
      ORDER BY s.instance_id, s.step FOR UPDATE OF s SKIP LOCKED`,
-    [...namesOf(steps), steps.map(({ jobId }) => jobId), steps.map(({ replays }) => replays)],
+    [
+      ...namesOf(steps),
+      steps.map(({ jobId }) => jobId),
+      steps.map(({ replays }) => replays),
+      steps.map(({ told }) => told),
+      steps.map(({ anew }) => anew),
+    ],
   );
 }
 
@@ -108,12 +123,18 @@ export async function markMissing(tx: Sql, steps: readonly Place[], missing: boo
   );
 }
 
-export async function markReplayed(tx: Sql, steps: readonly Place[], pauseSeconds: number, longestSeconds: number): Promise<void> {
+export async function markReplayed(
+  tx: Sql,
+  events: readonly Pick<ReplayedEvent, 'instanceId' | 'step' | 'replay' | 'outcome'>[],
+  pauseSeconds: number,
+  longestSeconds: number,
+): Promise<void> {
   await tx.query(
-    `UPDATE workflow_step s SET replays = s.replays + 1, replayed_at = now(),
-       next_replay_at = now() + make_interval(secs => least($4, $3 * 2 ^ least(s.replays, 30)))
-     FROM ${STEPS} WHERE s.instance_id = a.instance_id AND s.step = a.step`,
-    [...namesOf(steps), pauseSeconds, longestSeconds],
+    `UPDATE workflow_step s SET replays = a.replay, told_outcome = a.outcome, replayed_at = now(), exhausted_at = NULL,
+       next_replay_at = now() + make_interval(secs => least($6, $5 * 2 ^ least(a.replay - 1, 30)))
+     FROM unnest($1::text[], $2::text[], $3::int[], $4::text[]) AS a(instance_id, step, replay, outcome)
+     WHERE s.instance_id = a.instance_id AND s.step = a.step`,
+    [...namesOf(events), events.map(({ replay }) => replay), events.map(({ outcome }) => outcome), pauseSeconds, longestSeconds],
   );
 }
 
@@ -181,6 +202,8 @@ export async function forgetReplays(tx: Sql, { instanceId, step }: Place): Promi
 export interface LateStepRow extends Place {
   workflow: string;
   job: string;
+  /** What it was told; null where it was told by a program that did not note it. */
+  outcome: string | null;
   replays: number;
   replayedAt: string;
   /** When its event is told again; null where it was told as often as the limit allows. */
@@ -190,7 +213,7 @@ export interface LateStepRow extends Place {
 /** Running steps that were told of their job's end and have not been moved on, those that are told no more first. */
 export function listLate(sql: Sql, limit: number): Promise<LateStepRow[]> {
   return sql.query<LateStepRow>(
-    `SELECT s.instance_id AS "instanceId", s.step, i.workflow, s.queue || '/' || s.job_id AS job, s.replays,
+    `SELECT s.instance_id AS "instanceId", s.step, i.workflow, s.queue || '/' || s.job_id AS job, s.told_outcome AS outcome, s.replays,
        to_char(s.replayed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS "replayedAt",
        CASE WHEN s.exhausted_at IS NULL THEN to_char(s.next_replay_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') END AS "againAt"
      FROM workflow_step s JOIN workflow_instance i ON i.id = s.instance_id

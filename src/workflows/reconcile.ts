@@ -158,9 +158,9 @@ const nameOf = ({ instanceId, step }: Place) => JSON.stringify([instanceId, step
 /** What the engines of those steps have to be told now. */
 function eventsOf(steps: readonly EndedStepRow[]): ReplayedEvent[] {
   return steps.flatMap((row) => {
-    const { instanceId, workflow, step, queue, jobId, due, replays } = row;
+    const { instanceId, workflow, step, queue, jobId, due, replays, anew } = row;
     const outcome = outcomeOf(row);
-    return due && outcome !== undefined ? [{ instanceId, workflow, step, queue, jobId, outcome, replay: replays + 1 }] : [];
+    return due && outcome !== undefined ? [{ instanceId, workflow, step, queue, jobId, outcome, replay: anew ? 1 : replays + 1 }] : [];
   });
 }
 

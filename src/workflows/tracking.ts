@@ -24,7 +24,7 @@ export interface ReplayedEvent {
   queue: string;
   jobId: string;
   outcome: 'completed' | 'failed' | 'cancelled' | 'lost';
-  /** 1 for the first replay of this step. */
+  /** 1 for the first replay of this outcome. */
   replay: number;
 }
 

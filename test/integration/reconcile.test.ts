@@ -9,6 +9,7 @@ import type { Database, Sql } from '../../src/postgres/database.ts';
 import { readRunningSteps } from '../../src/workflows/queries.ts';
 import { projectExhaustedSteps, reconcileWorkflows } from '../../src/workflows/reconcile.ts';
 import { onReplay, REPLAY_EVENT, type ReplayedEvent, stepMoved, trackStep } from '../../src/workflows/tracking.ts';
+import { completeAttempt } from '../support/complete.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createSteps, QUICK } from '../support/steps.ts';
@@ -53,6 +54,27 @@ test.each(['after the start', 'in the job', 'before the event', 'inside the even
   },
   90_000,
 );
+
+test('an engine that cannot take an event lives on, has done nothing of it, and takes it when it is told again', async () => {
+  const { url, database } = await createFleetDatabase({ queues: [{ name: 'step' }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  await database.query(
+    `CREATE TABLE public.effect (instance text, step text); CREATE TABLE public.trouble AS SELECT true AS there;
+     CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+       IF EXISTS (SELECT FROM public.trouble) THEN RAISE 'not now'; END IF; RETURN new; END $$;
+     CREATE TRIGGER refuse BEFORE INSERT ON public.effect FOR EACH ROW EXECUTE FUNCTION public.refuse()`,
+  );
+  await startTestDaemon(url, QUICK);
+  void startEngine({ url, begin: 'sale-1' });
+  await waitFor('three replays', async () => (await replays(database)) >= 3, 60_000);
+  await database.query('DELETE FROM public.trouble');
+  await waitFor(
+    'the workflow to complete',
+    async () => (await database.query(`SELECT FROM workflow_instance WHERE state = 'completed'`)).length === 1,
+    60_000,
+  );
+  expect(await database.query('SELECT FROM public.effect')).toHaveLength(3);
+}, 150_000);
 
 test.each(['completed', 'failed', 'cancelled'] as const)('a step whose job %s is told of it, by NOTIFY and by publish', async (end) => {
   const { boss, database, reconcile, missed } = await createSteps();
@@ -220,6 +242,63 @@ test('a step that is exhausted while another look is under way keeps its inciden
   };
   expect((await projectExhaustedSteps(slow, 'test')).resolved).toEqual([]);
   expect((await listIncidents(database, { class: 'workflow_stuck' })).incidents).toHaveLength(2);
+});
+
+test('a job that is retried under its own id and ends otherwise is told from the beginning, and no other', async () => {
+  const { boss, url, database, reconcile, missed, pass } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_MAX: '2' });
+  const jobId = await missed('i1', 'failed');
+  const told = async () => (await reconcile()).events.map(({ outcome, replay }) => `${outcome} ${replay}`);
+  const exhaust = async (outcome: string) => {
+    for (const replay of [1, 2]) {
+      expect(await told()).toEqual([`${outcome} ${replay}`]);
+      await pass(600);
+    }
+    expect(await told()).toEqual([]);
+    expect(await database.query('SELECT FROM workflow_step WHERE exhausted_at IS NOT NULL')).toHaveLength(1);
+  };
+  await exhaust('failed');
+  expect((await run(url, 'workflows')).text).toMatch(/i1\/one .* failed +2 .* no more$/);
+  await boss.retry('step', jobId);
+  expect(await told()).toEqual([]);
+  const [job] = await boss.fetch('step', { includeMetadata: true });
+  expect(job && (await completeAttempt(boss, 'step', job))).toBe(true);
+  expect((await reconcile(undefined, { dryRun: true })).events).toMatchObject([{ outcome: 'completed', replay: 1 }]);
+  await exhaust('completed');
+  // Retention takes the job in the end: how it ended was told.
+  await boss.deleteJob('step', jobId);
+  await reconcile();
+  await pass(600);
+  expect(await told()).toEqual([]);
+});
+
+test('another outcome is told once, though two passes saw it before either told it', async () => {
+  const { boss, database, context, reconcile, missed } = await createSteps();
+  const jobId = await missed('i1', 'failed');
+  await reconcile();
+  await boss.retry('step', jobId);
+  const [job] = await boss.fetch('step', { includeMetadata: true });
+  expect(job && (await completeAttempt(boss, 'step', job))).toBe(true);
+  const second: typeof database = {
+    ...database,
+    transaction: async (work) => {
+      expect((await reconcile()).events).toMatchObject([{ outcome: 'completed', replay: 1 }]);
+      return database.transaction(work);
+    },
+  };
+  const report = await reconcileWorkflows({ ...context.reconcileDependencies(), database: second }, { stack: null, env: null });
+  expect(report).toMatchObject({ replayed: 0, failures: [] });
+});
+
+test.each([
+  [9, 512],
+  [10, 600],
+])('after %i replays the next is %i s later: the pause grows up to ten minutes', async (before, seconds) => {
+  const { database, reconcile, missed } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_MAX: '100' });
+  await missed('i1');
+  await database.query('UPDATE workflow_step SET replays = $1', [before]);
+  expect((await reconcile()).replayed).toBe(1);
+  const pauses = await database.query('SELECT extract(epoch FROM next_replay_at - replayed_at)::int AS pause FROM workflow_step');
+  expect(pauses).toEqual([{ pause: seconds }]);
 });
 
 test("steps of another env, or of another's stack, are not touched", async () => {

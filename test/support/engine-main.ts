@@ -1,4 +1,4 @@
-// An event-driven workflow engine in fifty lines: three steps, a job each; the end of a job is an event that starts the next.
+// A small event-driven workflow engine: three steps, a job each; the end of a job is an event that starts the next.
 // It hears events only in this process, so a kill loses them. `killAt` is where it is killed.
 import pg from 'pg';
 import { PgBoss } from 'pg-boss';
@@ -14,6 +14,7 @@ const boss = new PgBoss({ connectionString: url, supervise: false, schedule: fal
 boss.on('error', () => undefined);
 await boss.start();
 const pool = new pg.Pool({ connectionString: url, max: 3 });
+pool.on('error', () => undefined);
 const log = createLogger('silent', 'engine');
 const listening = createDatabase(
   { url, applicationName: 'engine', searchPath: ['reclaimd'], maxConnections: 1, statementTimeoutMs: 5_000, lockTimeoutMs: 5_000 },
@@ -26,8 +27,11 @@ async function transaction(work: (client: pg.PoolClient) => Promise<void>): Prom
     await client.query('BEGIN');
     await work(client);
     await client.query('COMMIT');
-  } finally {
     client.release();
+  } catch (error) {
+    // Closing the connection rolls back, whatever has become of it.
+    client.release(true);
+    throw error;
   }
 }
 
@@ -50,7 +54,10 @@ async function onEvent({ instanceId, step, jobId }: { instanceId: string; step: 
   here('after the event');
 }
 
-onReplay(listening, (event) => void onEvent(event));
+/** An event that cannot be taken now is told again. */
+const hear = (event: Parameters<typeof onEvent>[0]) => onEvent(event).catch((error: unknown) => log.warn({ err: error }, 'told in vain'));
+
+onReplay(listening, (event) => void hear(event));
 if (begin) await transaction((client) => startStep(client, begin, STEPS[0] ?? ''));
 here('after the start');
 for (;;) {
@@ -60,6 +67,6 @@ for (;;) {
     here('in the job');
     await boss.complete('step', { id: job.id, retryCount: job.retryCount });
     here('before the event');
-    await onEvent({ ...job.data, jobId: job.id });
+    await hear({ ...job.data, jobId: job.id });
   }
 }
