@@ -83,7 +83,7 @@ test('an audit that is not chained, and an archive that cannot be written, are t
     `INSERT INTO audit (at, actor, action, target, outcome, node, detail) VALUES (now() - interval '5 minutes', 'a', 'sweep', 't', 'done', 'n', '{}')`,
   );
   const fleet = await consult(url, { RECLAIMD_ARCHIVE_DIR: '/does/not/exist' });
-  expect(fleet.of('audit')).toMatchObject({ status: 'warn', detail: expect.stringContaining('300 s are not chained') });
+  expect(fleet.of('audit')).toMatchObject({ status: 'warn', detail: expect.stringMatching(/30\d s are not chained/) });
   expect(fleet.of('archive')).toMatchObject({ status: 'fail', mend: expect.stringContaining('RECLAIMD_ARCHIVE_DIR') });
   await database.query('ALTER TABLE audit_head DISABLE TRIGGER USER');
   await database.query('DELETE FROM audit_head');

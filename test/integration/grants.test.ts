@@ -134,9 +134,10 @@ test('healing a unit works with them too', async () => {
     'the heal',
     async () => (await database.query(`SELECT FROM audit WHERE action = 'unit_heal' AND outcome = 'done'`)).length === 1,
   );
-  const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
+  const scrape = async () => (await fetch(`${daemon.url}/metrics`)).text();
+  await waitFor('the pass to be told of', async () => /reclaimd_loop_runs_total\{loop="units",result="ok"\}/.test(await scrape()));
+  const metrics = await scrape();
   expect(metrics).toContain('reclaimd_heals_total{outcome="healed"} 1');
-  expect(metrics).toMatch(/reclaimd_loop_runs_total\{loop="units",result="ok"\}/);
   expect(metrics).not.toMatch(/reclaimd_loop_runs_total\{loop="units",result="error"\}/);
 });
 
