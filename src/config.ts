@@ -76,6 +76,7 @@ export interface Config {
   retainRecoveriesMs: number;
   retainExecutorsMs: number;
   retainNodesMs: number;
+  retainDaemonsMs: number;
   retainIncidentsMs: number;
   retainPreviewsMs: number;
   retainHealsMs: number;
@@ -408,6 +409,12 @@ const variables: Variables = {
     default: '30d',
     ...period('1d'),
     meaning: 'Nodes since their last beat are kept for so long.',
+  },
+  retainDaemonsMs: {
+    name: 'RECLAIMD_RETAIN_DAEMONS',
+    default: '7d',
+    ...period('2d'),
+    meaning: 'Lives of daemons since their last beat are kept for so long.',
   },
   retainIncidentsMs: {
     name: 'RECLAIMD_RETAIN_INCIDENTS',

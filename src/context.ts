@@ -184,6 +184,7 @@ export function openContext(options: ContextOptions) {
       recoveries: config.retainRecoveriesMs / 1000,
       executors: config.retainExecutorsMs / 1000,
       nodes: config.retainNodesMs / 1000,
+      daemons: config.retainDaemonsMs / 1000,
       incidents: config.retainIncidentsMs / 1000,
       previews: config.retainPreviewsMs / 1000,
       heals: config.retainHealsMs / 1000,

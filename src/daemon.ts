@@ -157,6 +157,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     },
     host: identity.host,
     node: config.node,
+    daemonId: identity.daemonId,
     stack: identity.stack,
     env: identity.env,
     onDeath: (executorId: string, proof: Proof) => {

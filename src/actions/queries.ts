@@ -63,16 +63,3 @@ export async function saveRecoveries(sql: Sql, node: string, records: readonly R
   );
   return rows.map((row) => row.seconds);
 }
-
-/** Those of the executors that have given no sign since they were judged; the rest came back. */
-export async function listStillSilent(
-  sql: Sql,
-  judged: readonly { id: string; beatAt: string; sessionAt: string | null }[],
-): Promise<Set<string>> {
-  const rows = await sql.query<{ id: string }>(
-    `SELECT e.id FROM executor e JOIN jsonb_to_recordset($1::jsonb) AS j(id text, "beatAt" timestamptz, "sessionAt" timestamptz) ON j.id = e.id
-     WHERE e.beat_at = j."beatAt" AND e.session_at IS NOT DISTINCT FROM j."sessionAt"`,
-    [JSON.stringify(judged)],
-  );
-  return new Set(rows.map((row) => row.id));
-}

@@ -20,6 +20,7 @@ export const OWN_TABLES: Readonly<Record<string, string | null>> = {
   audit_checkpoint: 'SELECT',
   audit_head: 'SELECT, UPDATE',
   audit_seal: 'SELECT, INSERT',
+  daemon: 'SELECT, INSERT, UPDATE, DELETE',
   executor: 'SELECT, INSERT, UPDATE, DELETE',
   fleet: 'SELECT, INSERT, UPDATE',
   flow_walk: 'SELECT, INSERT, UPDATE, DELETE',

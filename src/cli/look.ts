@@ -30,6 +30,8 @@ export async function takeOverSigns({ database, registry, probePgBoss }: Context
 const WHAT_TO_DO: Partial<Record<Restraint['reason'], string>> = {
   cut_off:
     'no daemon of the fleet beats: what cut it off from the database may have silenced its workers, too. Start the daemons; to take one that is known to be dead, `reclaimd preview executor_rescue ID`',
+  witness_lost:
+    'the daemon that saw its process was heard of until lately, and may find it again. To take one that is known to be dead, `reclaimd preview executor_rescue ID`',
   mass_failure: 'to take one that is known to be dead, `reclaimd preview executor_rescue ID`',
 };
 

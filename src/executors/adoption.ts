@@ -43,6 +43,7 @@ export interface AdoptionDependencies {
   log: Logger;
   host: string;
   node: string;
+  daemonId: string;
   stack: string | null;
   env: string | null;
   /** Told of each death that was proven and recorded. */
@@ -161,9 +162,10 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   function bearWitness(id: string, handle: ProcessHandle, bootId: string): Promise<boolean> {
-    const { stack, env } = dependencies;
+    const { daemonId, stack, env } = dependencies;
     return saveWitness(database, id, {
       node,
+      daemonId,
       bootId,
       pidNamespace: processes.pidNamespace ?? '',
       startTicks: handle.startTicks,

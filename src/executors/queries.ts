@@ -31,6 +31,7 @@ export interface ExecutorRow {
   nameInUse: boolean;
   witnessNode: string | null;
   witnessed: boolean;
+  unseenSeconds: number | null;
   /** The systemd unit that it runs in, where its node knows. */
   unit: string | null;
   /** That unit is being stopped. */
@@ -39,6 +40,13 @@ export interface ExecutorRow {
   verdict: Verdict;
   reason: string;
 }
+
+/** The life of a daemon that held its process in sight last; whoever was wrong about its death, and names no node any more, is none. */
+const WITNESS = 'LEFT JOIN daemon w ON w.id = e.witness_daemon_id AND e.witness_node IS NOT NULL';
+/** A goodbye is later than the last beat. */
+const LAST_SEEN = 'coalesce(w.stopped_at, w.beat_at)';
+const isWitnessed = (freshSeconds: string) =>
+  `coalesce(w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => ${freshSeconds}), false)`;
 
 const EXECUTOR_COLUMNS = `
   e.id, e.kind, e.name, e.host, e.pid, nullif(e.application_name, '') AS "applicationName", e.queues, e.stack, e.env,
@@ -51,7 +59,7 @@ const EXECUTOR_COLUMNS = `
     THEN e.application_name IN (SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name <> '')
     ELSE false END AS "nameInUse",
   e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
-  coalesce(w.boot_id = e.witness_boot_id AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $1), false) AS witnessed,
+  ${isWitnessed('$1')} AS witnessed, extract(epoch FROM now() - ${LAST_SEEN})::float8 AS "unseenSeconds",
   e.unit, e.draining,
   coalesce(e.last_alive_at, greatest(e.beat_at, e.session_at))::text AS "lastSignAt",
   e.verdict, e.verdict_reason AS reason`;
@@ -63,7 +71,7 @@ const EXECUTOR_COLUMNS = `
 export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds: number): Promise<ExecutorRow[]> {
   return sql.query<ExecutorRow>(
     `SELECT ${EXECUTOR_COLUMNS}
-     FROM executor e LEFT JOIN node w ON w.node = e.witness_node
+     FROM executor e ${WITNESS}
      WHERE greatest(e.beat_at, e.session_at, e.stopped_at, e.dead_at) > now() - make_interval(secs => $2)
      ORDER BY e.started_at, e.id`,
     [witnessFreshSeconds, keptSeconds],
@@ -78,7 +86,7 @@ export function findExecutors(
 ): Promise<ExecutorRow[]> {
   return sql.query<ExecutorRow>(
     `SELECT ${EXECUTOR_COLUMNS}
-     FROM executor e LEFT JOIN node w ON w.node = e.witness_node
+     FROM executor e ${WITNESS}
      WHERE e.id = ANY($2) OR e.application_name = ANY($3)
      ORDER BY e.started_at, e.id`,
     [witnessFreshSeconds, ids, names],
@@ -114,8 +122,9 @@ export interface LocalExecutorRow {
   applicationName: string | null;
   ageSeconds: number;
   beatFresh: boolean;
+  /** Since its last sign of life, or the last that was heard of the daemon that held it in sight. */
   silentSeconds: number;
-  /** Some daemon whose beats are fresh, of the same boot of its host, holds it in sight already. */
+  /** Some daemon whose beats are fresh holds it in sight already. */
   witnessed: boolean;
   /** The node that held it in sight last, and from which boot and pid namespace. */
   witnessNode: string | null;
@@ -129,10 +138,10 @@ export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: 
     `SELECT e.id, e.pid, nullif(e.application_name, '') AS "applicationName",
        extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
        e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds) AS "beatFresh",
-       coalesce(w.boot_id = e.witness_boot_id AND w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => $2), false) AS witnessed,
-       extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
+       ${isWitnessed('$2')} AS witnessed,
+       extract(epoch FROM now() - greatest(e.beat_at, e.session_at, ${LAST_SEEN}))::float8 AS "silentSeconds",
        e.witness_node AS "witnessNode", e.witness_boot_id AS "witnessBootId", e.witness_pid_namespace AS "witnessPidNamespace", e.witness_start_ticks::text AS "witnessStartTicks"
-     FROM executor e LEFT JOIN node w ON w.node = e.witness_node
+     FROM executor e ${WITNESS}
      WHERE e.host = $1 AND e.pid IS NOT NULL AND e.stopped_at IS NULL AND e.proof IS NULL
        AND (e.witness_node IS NOT NULL OR e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds))`,
     [host, witnessFreshSeconds],
@@ -141,6 +150,7 @@ export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: 
 
 export interface Witness {
   node: string;
+  daemonId: string;
   bootId: string;
   pidNamespace: string;
   startTicks: number;
@@ -152,9 +162,9 @@ export interface Witness {
 export async function saveWitness(sql: Sql, id: string, witness: Witness): Promise<boolean> {
   const rows = await sql.query(
     `UPDATE executor SET witness_node = $2, witness_boot_id = $3, witness_pid_namespace = $4, witness_start_ticks = $5,
-       stack = coalesce(stack, $6), env = coalesce(env, $7)
+       stack = coalesce(stack, $6), env = coalesce(env, $7), witness_daemon_id = $8
      WHERE id = $1 AND stopped_at IS NULL AND proof IS NULL RETURNING id`,
-    [id, witness.node, witness.bootId, witness.pidNamespace, witness.startTicks, witness.stack, witness.env],
+    [id, witness.node, witness.bootId, witness.pidNamespace, witness.startTicks, witness.stack, witness.env, witness.daemonId],
   );
   return rows.length > 0;
 }
@@ -162,7 +172,8 @@ export async function saveWitness(sql: Sql, id: string, witness: Witness): Promi
 /** Gives up sight of an executor: from then on only its silence speaks. */
 export async function dropWitness(sql: Sql, id: string): Promise<void> {
   await sql.query(
-    'UPDATE executor SET witness_node = NULL, witness_boot_id = NULL, witness_pid_namespace = NULL, witness_start_ticks = NULL WHERE id = $1',
+    `UPDATE executor SET witness_node = NULL, witness_daemon_id = NULL, witness_boot_id = NULL, witness_pid_namespace = NULL,
+       witness_start_ticks = NULL WHERE id = $1`,
     [id],
   );
 }

@@ -7,6 +7,8 @@ export interface Evidence {
   proof: Proof | null;
   /** A daemon whose own beats are fresh holds the process in sight. */
   witnessed: boolean;
+  /** Since the daemon that held the process in sight last was last heard of; null where none ever did. */
+  unseenSeconds: number | null;
   /** Its unit is being stopped, and has not ended. */
   draining: boolean;
   /** Since the last beat or session activity, whichever is younger; null when there was neither. */
@@ -23,7 +25,7 @@ export interface Judgement {
   reason: string;
 }
 
-/** A witness counts while its node has beaten within this time. */
+/** A witness counts while its daemon has beaten within this time. */
 export const WITNESS_FRESH_SECONDS = 10;
 const LATE_BEATS = 2;
 const MISSING_BEATS = 3;
@@ -39,18 +41,22 @@ export function thresholds(beatSeconds: number, own: { late: number | null; miss
   return { missingAfterSeconds, lateAfterSeconds: Math.min(missingAfterSeconds, own.late ?? LATE_BEATS * beatSeconds) };
 }
 
-/** The order is DESIGN's: what cannot be wrong later comes first, silence last. */
+/**
+ * The order is DESIGN's: what cannot be wrong later comes first, silence last. A sighting is a sign of life: who was hung while a daemon
+ * looked on is not missing because that daemon is restarted, but when neither has been heard of for so long.
+ */
 export function judge(evidence: Evidence, limits: Thresholds): Judgement {
   if (evidence.stopped) return { verdict: 'stopped', reason: 'stopped gracefully' };
   if (evidence.proof === 'process_gone') return { verdict: 'dead', reason: 'its process is gone' };
   if (evidence.proof === 'host_rebooted') return { verdict: 'dead', reason: 'its host has booted since' };
   if (evidence.silentSeconds === null) return { verdict: 'unknown', reason: 'never heard of' };
-  if (evidence.witnessed && evidence.draining) return { verdict: 'alive', reason: 'its unit is being stopped: draining' };
+  const isSeen = evidence.witnessed || (evidence.unseenSeconds !== null && evidence.unseenSeconds <= limits.missingAfterSeconds);
+  if (isSeen && evidence.draining) return { verdict: 'alive', reason: 'its unit is being stopped: draining' };
   if (evidence.silentSeconds > limits.missingAfterSeconds) {
     const silence = `silent past ${limits.missingAfterSeconds} s`;
-    return evidence.witnessed
-      ? { verdict: 'hung', reason: `${silence}, but its process is there` }
-      : { verdict: 'missing', reason: silence };
+    if (evidence.witnessed) return { verdict: 'hung', reason: `${silence}, but its process is there` };
+    if (isSeen) return { verdict: 'hung', reason: `${silence}, but its process was there when its daemon was last heard of` };
+    return { verdict: 'missing', reason: silence };
   }
   if (evidence.silentSeconds > limits.lateAfterSeconds) return { verdict: 'late', reason: `silent past ${limits.lateAfterSeconds} s` };
   return { verdict: 'alive', reason: 'beats' };

@@ -37,6 +37,9 @@ export async function saveBeat(sql: Sql, identity: NodeIdentity, cutOffSeconds: 
          started_at = CASE WHEN n.daemon_id = $2 THEN n.started_at ELSE now() END
        RETURNING 1
      ),
+     life AS (
+       INSERT INTO daemon (id) VALUES ($2) ON CONFLICT (id) DO UPDATE SET beat_at = now(), stopped_at = NULL
+     ),
      comeback AS (
        UPDATE fleet SET comeback_at = now(),
          comeback_reason = format('node %s was cut off for %s s', $1, round(extract(epoch FROM now() - b.beat_at)))
@@ -55,7 +58,11 @@ export async function saveBeat(sql: Sql, identity: NodeIdentity, cutOffSeconds: 
 }
 
 export async function saveNodeStop(sql: Sql, node: string, daemonId: string): Promise<void> {
-  await sql.query('UPDATE node SET stopped_at = now() WHERE node = $1 AND daemon_id = $2', [node, daemonId]);
+  await sql.query(
+    `WITH life AS (UPDATE daemon SET stopped_at = now() WHERE id = $2)
+     UPDATE node SET stopped_at = now() WHERE node = $1 AND daemon_id = $2`,
+    [node, daemonId],
+  );
 }
 
 /**

@@ -5,7 +5,7 @@ import type { FleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
 import { brakedExecutors } from './brake.ts';
-import { isInGrace, type TimeoutBrakes } from './eligibility.ts';
+import { isSilenceExcused, type TimeoutBrakes } from './eligibility.ts';
 import { listOrphansOf, type Orphan } from './orphans.ts';
 
 export interface Look {
@@ -39,7 +39,7 @@ export async function projectDeadExecutors(sql: Sql, node: string, look: Look): 
   const { jobs, executors, fleet, brakes, lookedAt } = look;
   const braked = brakedExecutors(executors, brakes);
   const isExcused = (executor: ExecutorHealth) =>
-    executor.verdict === 'missing' && (braked.has(executor.id) || isInGrace(executor, fleet, brakes.outageGraceSeconds));
+    executor.verdict === 'missing' && (braked.has(executor.id) || isSilenceExcused(executor, fleet, brakes));
   const gone = executors.filter((executor) => isGone(executor) && !isExcused(executor));
   const findings: Finding[] = [];
   for (const [executor, held] of await groupOrphans(sql, jobs, gone, executors)) findings.push(describe(executor, held));

@@ -22,6 +22,8 @@ const executor = (verdict: ExecutorHealth['verdict'], more: Partial<ExecutorHeal
     env: null,
     beatSeconds: 30,
     silentSeconds: 100,
+    witnessed: verdict === 'hung',
+    unseenSeconds: verdict === 'hung' ? 3 : null,
     ageSeconds: 1000,
     missingAfter: 90,
     ...more,
@@ -54,6 +56,13 @@ test('an executor that beats slowly gets time for two beats after a comeback', (
   expect(findGone([executor('missing', { beatSeconds: 600 })], { ...FLEET, comebackSeconds: 1300 }, SCOPE, BRAKES).gone).toHaveLength(1);
 });
 
+test('who was in sight of a daemon gets the start-up delay and the grace from the last that was heard of that daemon', () => {
+  const lost = (unseenSeconds: number) => executor('missing', { unseenSeconds });
+  expect(findGone([lost(239)], FLEET, SCOPE, BRAKES)).toEqual({ gone: [], restraints: [{ reason: 'witness_lost', executors: ['e'] }] });
+  expect(findGone([lost(240)], FLEET, SCOPE, BRAKES)).toEqual({ gone: [lost(240)], restraints: [] });
+  expect(findGone([executor('dead', { unseenSeconds: 1 })], FLEET, SCOPE, BRAKES).gone).toHaveLength(1);
+});
+
 const hungBy = (fleet: Partial<FleetState>, executors: ExecutorHealth[] = [executor('hung')], own: Scope = SCOPE) =>
   findHung(executors, { ...FLEET, ...fleet }, own, BRAKES, 60);
 const hungTogether = (count: number) => Array.from({ length: count }, (_, index) => executor('hung', { id: `e${index}` }));
@@ -61,6 +70,7 @@ const hungTogether = (count: number) => Array.from({ length: count }, (_, index)
 test('who hangs for long enough is hung, and nobody else', () => {
   expect(hungBy({})).toEqual({ hung: [executor('hung')], restraints: [] });
   expect(hungBy({}, [executor('hung', { silentSeconds: 59 }), executor('missing'), executor('dead')]).hung).toEqual([]);
+  expect(hungBy({}, [executor('hung', { witnessed: false, unseenSeconds: 20 })]).hung, 'nobody sees now that it is there').toEqual([]);
   expect(hungBy({}, [executor('hung')], { stack: null, env: 'prod' })).toEqual({ hung: [], restraints: [] });
 });
 

@@ -14,7 +14,7 @@ export interface TimeoutBrakes extends BrakeLimits {
 
 /** Why executors that look gone are left alone for now. */
 export interface Restraint {
-  reason: 'startup_delay' | 'outage_grace' | 'cut_off' | 'mass_failure';
+  reason: 'startup_delay' | 'outage_grace' | 'cut_off' | 'witness_lost' | 'mass_failure';
   executors: string[];
 }
 
@@ -33,6 +33,20 @@ export function isInGrace(executor: Pick<ExecutorHealth, 'beatSeconds'>, fleet: 
   return fleet.comebackSeconds !== null && fleet.comebackSeconds < Math.max(graceSeconds, 2 * executor.beatSeconds);
 }
 
+/**
+ * A daemon that had its process in sight was heard of until lately. While that daemon restarts, or its host is away, only a process that
+ * hangs looks dead: silence counts once the daemon has had the time to begin anew and find it.
+ */
+function isWitnessJustLost(executor: ExecutorHealth, { startupDelaySeconds, outageGraceSeconds }: TimeoutBrakes): boolean {
+  const { witnessed, unseenSeconds } = executor;
+  return !witnessed && unseenSeconds !== null && unseenSeconds < Math.max(startupDelaySeconds, outageGraceSeconds);
+}
+
+/** Whether something else than its end may explain the silence of an executor by itself. */
+export function isSilenceExcused(executor: ExecutorHealth, fleet: FleetState, brakes: TimeoutBrakes): boolean {
+  return isInGrace(executor, fleet, brakes.outageGraceSeconds) || isWitnessJustLost(executor, brakes);
+}
+
 /** Whether the silence of something that beats so slowly is evidence: it must have had the time for a beat since the last comeback. */
 export function maySilenceCount(fleet: FleetState, brakes: TimeoutBrakes, beatSeconds: number): boolean {
   const { ownBeatFresh, daemonAgeSeconds, comebackSeconds } = fleet;
@@ -45,7 +59,7 @@ export function restraintOnSilence(
   fleet: FleetState,
   brakes: TimeoutBrakes,
   executor: Pick<ExecutorHealth, 'beatSeconds'> = { beatSeconds: 0 },
-): Exclude<Restraint['reason'], 'mass_failure'> | undefined {
+): Exclude<Restraint['reason'], 'mass_failure' | 'witness_lost'> | undefined {
   if (!fleet.ownBeatFresh) return 'cut_off';
   if (fleet.daemonAgeSeconds < brakes.startupDelaySeconds) return 'startup_delay';
   return isInGrace(executor, fleet, brakes.outageGraceSeconds) ? 'outage_grace' : undefined;
@@ -71,7 +85,8 @@ export function findHung(
   brakes: TimeoutBrakes,
   hungAfterSeconds: number,
 ): { hung: ExecutorHealth[]; restraints: Restraint[] } {
-  const isLongHung = ({ verdict, silentSeconds }: ExecutorHealth) => verdict === 'hung' && silentSeconds > hungAfterSeconds;
+  const isLongHung = ({ verdict, witnessed, silentSeconds }: ExecutorHealth) =>
+    verdict === 'hung' && witnessed && silentSeconds > hungAfterSeconds;
   const candidates = executors.filter((executor) => isInScope(executor, own) && isLongHung(executor));
   const asSilent = executors.map((executor) => (executor.verdict === 'hung' ? { ...executor, verdict: 'missing' as const } : executor));
   const { free, restraints } = restrain(candidates, fleet, brakes, brakedExecutors(asSilent, brakes));
@@ -87,6 +102,9 @@ function restrain(silent: readonly ExecutorHealth[], fleet: FleetState, brakes: 
   return { free, restraints };
 
   function restraintOn(executor: ExecutorHealth): Restraint['reason'] | undefined {
-    return restraintOnSilence(fleet, brakes, executor) ?? (braked.has(executor.id) ? 'mass_failure' : undefined);
+    return (
+      restraintOnSilence(fleet, brakes, executor) ??
+      (isWitnessJustLost(executor, brakes) ? 'witness_lost' : braked.has(executor.id) ? 'mass_failure' : undefined)
+    );
   }
 }

@@ -1,7 +1,6 @@
 import type { JobStore } from '../actions/job-store.ts';
-import { listStillSilent } from '../actions/queries.ts';
 import type { Nomination, Recovered, RescueGateway, RescueResult } from '../actions/rescue.ts';
-import { type ExecutorHealth, type ExecutorRegistry, listExecutorHealth } from '../executors/health.ts';
+import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth, listExecutorHealth } from '../executors/health.ts';
 import { hasOwnName } from '../executors/owners.ts';
 import { importSessions, listNamesInUse } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
@@ -9,7 +8,15 @@ import { type FleetState, readFleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { type Crash, listCrashes } from './crashes.ts';
-import { type Eligibility, findGone, isInGrace, maySilenceCount, type Restraint, type Scope, type TimeoutBrakes } from './eligibility.ts';
+import {
+  type Eligibility,
+  findGone,
+  isSilenceExcused,
+  maySilenceCount,
+  type Restraint,
+  type Scope,
+  type TimeoutBrakes,
+} from './eligibility.ts';
 import { listOrphansOf, listStaleOrphans, type Orphan } from './orphans.ts';
 import type { PolicyResolver } from './policy.ts';
 
@@ -141,8 +148,8 @@ async function sweepBatch(
 }
 
 /**
- * What may change until the taking is looked at again under the transaction: whoever gave a sign since, or was cut off
- * with us, is let go, and so is what was recorded under a name that some session carries.
+ * What may change until the taking is looked at again under the transaction: whoever gave a sign since, was found by a daemon, or
+ * was cut off with us, is let go, and so is what was recorded under a name that some session carries.
  */
 async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: readonly Orphan[]): Promise<readonly Orphan[]> {
   const executors = [...new Set(orphans.flatMap(({ executor }) => executor ?? []))];
@@ -154,9 +161,11 @@ async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: r
   await registry.importExecutors(tx);
   await importSessions(tx);
   const fleet = await readFleetState(tx, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
-  const still = await listStillSilent(tx, silent);
+  const ids = silent.map(({ id }) => id);
+  const now = new Map((await findExecutorHealth(tx, { ids })).map((executor) => [executor.id, executor]));
   for (const executor of silent) {
-    if (!still.has(executor.id) || !fleet.ownBeatFresh || isInGrace(executor, fleet, brakes.outageGraceSeconds)) returned.add(executor);
+    const again = now.get(executor.id);
+    if (again?.verdict !== 'missing' || !fleet.ownBeatFresh || isSilenceExcused(again, fleet, brakes)) returned.add(executor);
   }
   return orphans.filter(({ executor, beatSeconds = 0 }) =>
     executor ? !returned.has(executor) : maySilenceCount(fleet, brakes, beatSeconds),

@@ -25,6 +25,7 @@ export const RECORD_NAMES = [
   'recoveries',
   'executors',
   'nodes',
+  'daemons',
   'incidents',
   'previews',
   'heals',
@@ -82,6 +83,7 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     removal: 'rows',
   },
   { name: 'nodes', table: 'node', endedAt: 'r.beat_at', unless: notCited('r.node'), archived: false, removal: 'rows' },
+  { name: 'daemons', table: 'daemon', endedAt: 'r.beat_at', archived: false, removal: 'rows' },
   {
     name: 'incidents',
     table: 'incident',

@@ -117,6 +117,7 @@ test("a daemon stopped for longer than every threshold holds nobody's silence ag
   elsewhere.kill('SIGSTOP');
   await fallSilent(database, 3600, [worker, elsewhere]);
   await database.query(`UPDATE node SET beat_at = beat_at - interval '1 hour', started_at = started_at - interval '2 hours'`);
+  await database.query(`UPDATE daemon SET beat_at = beat_at - interval '1 hour'`);
   await database.query(`UPDATE turn SET due_at = now() - interval '1 hour', lease_until = NULL`);
   daemon.kill('SIGCONT');
   await waitFor(

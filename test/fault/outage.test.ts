@@ -14,6 +14,7 @@ const AN_HOUR_PASSES = [
   `UPDATE reclaimd.executor SET beat_at = beat_at - interval '1 hour', session_at = session_at - interval '1 hour', started_at = started_at - interval '1 hour'`,
   `UPDATE pgboss.instance SET heartbeat_on = heartbeat_on - interval '1 hour', started_on = started_on - interval '1 hour'`,
   `UPDATE reclaimd.node SET beat_at = beat_at - interval '1 hour', started_at = started_at - interval '1 hour'`,
+  `UPDATE reclaimd.daemon SET beat_at = beat_at - interval '1 hour'`,
   `UPDATE reclaimd.turn SET due_at = due_at - interval '1 hour', lease_until = lease_until - interval '1 hour'`,
 ];
 /** Two beats of these workers; the configured grace is shorter. */

@@ -155,6 +155,7 @@ type Silent = Awaited<ReturnType<typeof createSilent>>;
 test.each<[string, (silent: Silent) => Promise<unknown>]>([
   ['it beats again', ({ database }) => database.query('UPDATE instance SET heartbeat_on = clock_timestamp()')],
   ['one of its sessions does something', ({ url, database }) => openSessionOfTheWorker(url, database)],
+  ['a daemon finds its process', ({ database }) => witness(database)],
   ['the fleet comes back from an outage', ({ database }) => comeBack(database)],
   ['the judge itself is cut off', ({ database }) => database.query(`UPDATE node SET beat_at = beat_at - interval '8 seconds'`)],
 ])('a silent executor is let go when, between the judging and the taking, %s', async (_, meanwhile) => {
@@ -182,6 +183,13 @@ test('without any of that, it is taken', async () => {
   await silent(MISSING);
   expect(await sweep()).toMatchObject({ failed: 1, skipped: 0 });
 });
+
+/** As the daemon of its host does it, once it has begun. */
+async function witness(database: Database): Promise<void> {
+  const daemonId = randomUUID();
+  await database.query('INSERT INTO daemon (id) VALUES ($1)', [daemonId]);
+  await database.query(`UPDATE executor SET witness_node = 'elsewhere', witness_daemon_id = $1`, [daemonId]);
+}
 
 async function openSessionOfTheWorker(url: string, database: Database): Promise<void> {
   const [row] = await database.query<{ name: string }>('SELECT application_name AS name FROM instance');

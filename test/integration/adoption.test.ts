@@ -1,9 +1,12 @@
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { hostname } from 'node:os';
 import { expect, onTestFinished, test } from 'vitest';
 import { createAdoption, type ProcessTable } from '../../src/executors/adoption.ts';
 import { listExecutorHealth, refreshHeartbeats } from '../../src/executors/health.ts';
+import { CUT_OFF_AFTER_SECONDS } from '../../src/fleet/beat.ts';
+import { saveBeat, saveNodeStop } from '../../src/fleet/queries.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot } from '../../src/host/process.ts';
 import { registry } from '../../src/pgboss/job-store.ts';
 import type { Database } from '../../src/postgres/database.ts';
@@ -21,7 +24,7 @@ const PROCESSES: ProcessTable = {
   isPidAmbiguous,
 };
 
-function createTestAdoption(database: Database, more: { node?: string; processes?: Partial<ProcessTable> } = {}) {
+function createTestAdoption(database: Database, more: { node?: string; daemonId?: string; processes?: Partial<ProcessTable> } = {}) {
   const deaths: string[] = [];
   const adoption = createAdoption({
     database,
@@ -30,6 +33,7 @@ function createTestAdoption(database: Database, more: { node?: string; processes
     log: silentLog,
     host: hostname(),
     node: more.node ?? 'n',
+    daemonId: more.daemonId ?? randomUUID(),
     stack: 'blue',
     env: 'prod',
     processes: { ...PROCESSES, ...more.processes },
@@ -176,6 +180,50 @@ test('after a reboot the old pids prove their death; from another pid namespace 
   const rebooted = createTestAdoption(database, { processes: { bootId: 'another', secondsSinceBoot: () => 60 } });
   await rebooted.adopt();
   expect(rebooted.deaths).toEqual(['e host_rebooted']);
+});
+
+/** A daemon of node `n` that has beaten. */
+async function createLife(database: Database, bootId = PROCESSES.bootId ?? '') {
+  const daemonId = randomUUID();
+  const identity = { node: 'n', daemonId, host: hostname(), pid: 1, bootId, version: 'test', stack: null, env: null };
+  const beat = () => saveBeat(database, identity, CUT_OFF_AFTER_SECONDS);
+  await beat();
+  return { daemonId, beat };
+}
+
+test('another daemon that is given the same node name, on another boot, neither unwitnesses nor buries who hangs', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  const first = await createLife(database);
+  await createTestAdoption(database, first).adopt();
+  await database.query(`UPDATE executor SET beat_at = now() - interval '1 hour'`);
+  const second = await createLife(database, 'another');
+  const namesake = createTestAdoption(database, { ...second, processes: { bootId: 'another', secondsSinceBoot: () => 60 } });
+  await namesake.adopt();
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'hung', witnessed: true }]);
+  await saveNodeStop(database, 'n', second.daemonId);
+  expect(await listExecutorHealth(database), "the other's goodbye").toMatchObject([{ verdict: 'hung', witnessed: true }]);
+  await saveNodeStop(database, 'n', first.daemonId);
+  await second.beat();
+  await namesake.adopt();
+  expect(await listExecutorHealth(database), 'its own').toMatchObject([{ verdict: 'hung', witnessed: false, proof: null }]);
+  await database.query(`UPDATE daemon SET beat_at = now() - interval '1 minute', stopped_at = NULL WHERE id = $1`, [first.daemonId]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'missing', witnessed: false }]);
+});
+
+test('who was proven dead in error has no witness until it is adopted anew', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  const life = await createLife(database);
+  const { adopt } = createTestAdoption(database, life);
+  await adopt();
+  expect(await listExecutorHealth(database)).toMatchObject([{ witnessed: true }]);
+  await database.query(`UPDATE executor SET proof = 'process_gone', dead_at = now(), last_alive_at = now()`);
+  await adopt();
+  await refreshHeartbeats(database, [{ executorId: 'e' }]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ proof: null, witnessed: false, unseenSeconds: null }]);
+  await adopt();
+  expect(await listExecutorHealth(database)).toMatchObject([{ witnessed: true }]);
 });
 
 test('a graceful stop that came first is no death', async () => {

@@ -36,7 +36,7 @@ async function setUp() {
       await beat();
       await database.query(
         `UPDATE executor SET beat_at = now() - interval '1 minute', started_at = now() - interval '1 hour', unit = $1, unit_invocation = $2,
-           witness_node = 'test', witness_boot_id = (SELECT boot_id FROM node WHERE node = 'test') WHERE id = 'w'`,
+           witness_node = node, witness_daemon_id = daemon_id, witness_boot_id = boot_id FROM node WHERE id = 'w' AND node = 'test'`,
         [UNIT, (await units.manager.read(UNIT))?.invocationId],
       );
     },
@@ -76,6 +76,8 @@ test('after an outage a worker that looks hung keeps its unit until the grace is
   expect(units.calls).toEqual([]);
   expect(await actions(database)).toEqual([]);
   await run();
+  await waitFor('the next life', async () => (await database.query('SELECT FROM node WHERE stopped_at IS NULL')).length === 1);
+  await hang();
   await waitFor('the restart', () => restarts(units).length === 1);
 });
 

@@ -165,7 +165,10 @@ async function witness(database: Awaited<ReturnType<typeof createBusyFleet>>['da
   await database.query(
     `INSERT INTO node (node, daemon_id, host, pid, version, boot_id) VALUES ('far', gen_random_uuid(), 'far', 1, '0', 'b') ON CONFLICT (node) DO UPDATE SET beat_at = now()`,
   );
-  await database.query(`UPDATE executor SET witness_node = 'far', witness_boot_id = 'b', host = 'far', pid = 7`);
+  await database.query('INSERT INTO daemon (id) SELECT daemon_id FROM node ON CONFLICT (id) DO UPDATE SET beat_at = now()');
+  await database.query(
+    `UPDATE executor SET witness_node = node, witness_daemon_id = daemon_id, witness_boot_id = 'b', host = 'far', pid = 7 FROM node WHERE node = 'far'`,
+  );
 }
 
 test('a hung executor that is out of view, or forgotten, is not resolved; its end resolves it', async () => {

@@ -221,9 +221,12 @@ describe('a beat that nobody has taken over yet', () => {
     await database.query(
       `INSERT INTO node (node, daemon_id, host, pid, boot_id, version) VALUES ('far', gen_random_uuid(), 'far', 1, 'b', '1')`,
     );
-    await database.query(`UPDATE executor SET witness_node = 'far', witness_boot_id = 'b', unit = 'app.service' WHERE id = $1`, [
-      executorId,
-    ]);
+    await database.query('INSERT INTO daemon (id) SELECT daemon_id FROM node');
+    await database.query(
+      `UPDATE executor SET witness_node = node, witness_daemon_id = daemon_id, witness_boot_id = boot_id, unit = 'app.service'
+       FROM node WHERE id = $1 AND node = 'far'`,
+      [executorId],
+    );
     const seen = { unit: 'app.service', activeState: 'active', subState: 'running', result: 'success', invocation: 'i' };
     const request = { action: 'executor_stop_and_rescue', targets: [executorId], policy: null };
     const saved = await savePreview(database, {

@@ -24,6 +24,7 @@ const ROWS: Record<Exclude<RecordName, 'attempts'>, string> = {
     VALUES ('q', gen_random_uuid(), 0, 'dead', 'fail', 'default', 'failed', 'r', 'n', AGO)`,
   executors: `INSERT INTO executor (id, kind, beat_seconds, started_at, beat_at) VALUES (gen_random_uuid()::text, 'own', 1, AGO, AGO)`,
   nodes: `INSERT INTO node (node, daemon_id, host, pid, version, beat_at) VALUES (gen_random_uuid()::text, gen_random_uuid(), 'h', 1, '0', AGO)`,
+  daemons: `INSERT INTO daemon (id, beat_at) VALUES (gen_random_uuid(), AGO)`,
   incidents: `INSERT INTO incident (class, fingerprint, summary, evidence, resolved_at) VALUES ('poison_job', gen_random_uuid()::text, 's', '{}', AGO)`,
   previews: `INSERT INTO repair_preview (actor, action, request, plan, plan_hash, node, expires_at) VALUES ('a', 'job_retry', '{}', '{}', gen_random_uuid()::text, 'n', AGO)`,
   heals: `INSERT INTO unit_action (host, unit, node, action, actor, automatic, lease_until, outcome, ended_at) VALUES ('h', 'u', 'n', 'unit_heal', 'a', true, AGO, 'done', AGO)`,

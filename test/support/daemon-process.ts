@@ -18,16 +18,17 @@ const CONTAINER = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child']
 
 /**
  * A daemon as `reclaimd run` starts it, in a process of its own; gone at the end of the test.
- * As root it may be `contained`: in a pid namespace and with a /proc of its own, but under this host's name.
+ * As root it may have another host name, or be `contained`: in a pid namespace and with a /proc of its own, but under this host's name.
  */
 export async function spawnDaemon(
   url: string,
   env: Record<string, string> = {},
-  { nodeArguments = [], contained = false }: { nodeArguments?: string[]; contained?: boolean } = {},
+  { nodeArguments = [], hostname, contained = false }: { nodeArguments?: string[]; hostname?: string; contained?: boolean } = {},
 ): Promise<DaemonProcess> {
   const { PATH = '' } = process.env;
   const node = [process.execPath, ...nodeArguments, MAIN, 'run'];
-  const [command = '', ...args] = contained ? [...CONTAINER, ...node] : node;
+  const renamed = hostname === undefined ? node : ['unshare', '--uts', 'sh', '-c', 'hostname "$0" && exec "$@"', hostname, ...node];
+  const [command = '', ...args] = contained ? [...CONTAINER, ...renamed] : renamed;
   const child = spawn(command, args, {
     env: {
       PATH,
