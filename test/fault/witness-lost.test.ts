@@ -51,7 +51,9 @@ async function createHung() {
   };
 }
 
-test('a worker that hangs is not taken while its daemon is away for less than start-up delay and grace, and is hung again when it is back', async () => {
+test('a worker that hangs is not taken while its daemon is away for less than start-up delay and grace, and is hung again when it is back', {
+  timeout: 120_000,
+}, async () => {
   const { database, worker, beside, startBeside, judged, pass, recoveries } = await createHung();
   beside.kill('SIGTERM');
   await beside.exited;
