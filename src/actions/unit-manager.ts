@@ -25,7 +25,7 @@ export interface UnitStatus {
 export type JobResult = 'done' | 'canceled' | 'timeout' | 'failed' | 'dependency' | 'skipped' | string;
 
 export type UnitChange =
-  /** The unit is loaded, gone or has other properties than before. */
+  /** The unit runs, has gone or has other properties than before; not that one was loaded that never ran. */
   | { kind: 'changed'; unit: string; status: UnitStatus | undefined }
   /** The bus came back: what was heard before may be outdated. */
   | { kind: 'reconnected' };

@@ -47,6 +47,9 @@ export interface BusConnection {
   close(): void;
 }
 
+/** The system bus lets a connection have 128 calls unanswered, those that we gave up among them, and fails what is beyond. */
+const CALLS_AT_ONCE = 64;
+
 const BUS = 'org.freedesktop.DBus';
 const OF_BUS = { destination: BUS, path: '/org/freedesktop/DBus', interface: BUS };
 const DENIED = new Set([
@@ -68,6 +71,8 @@ export async function openBus(
 ): Promise<BusConnection> {
   const stream = connect(socket);
   const pending = new Map<number, { resolve(body: unknown[]): void; reject(error: Error): void }>();
+  /** Calls that wait for others to be answered, in their order. */
+  const unsent = new Map<number, { send(): void; reject(error: Error): void }>();
   const closing = Promise.withResolvers<Error>();
   let lost: Error | undefined;
   let serial = 0;
@@ -78,8 +83,9 @@ export async function openBus(
   function end(why: Error): void {
     if (lost) return;
     lost = why;
-    for (const { reject } of pending.values()) reject(why);
+    for (const { reject } of [...pending.values(), ...unsent.values()]) reject(why);
     pending.clear();
+    unsent.clear();
     stream.destroy();
     closing.resolve(why);
   }
@@ -98,7 +104,12 @@ export async function openBus(
     serial += 1;
     const mine = serial;
     const { promise, resolve, reject } = Promise.withResolvers<unknown[]>();
-    pending.set(mine, { resolve, reject });
+    const message = encodeCall({ body: [], ...asked, serial: mine });
+    const send = () => {
+      unsent.delete(mine);
+      pending.set(mine, { resolve, reject });
+      stream.write(message);
+    };
     const before = heard;
     const timer = setTimeout(() => {
       const why = new BusUnreachable(`${asked.member} was not answered within ${limitMs / 1000} s`);
@@ -106,11 +117,14 @@ export async function openBus(
       else reject(why);
     }, limitMs);
     try {
-      stream.write(encodeCall({ body: [], ...asked, serial: mine }));
+      if (pending.size < CALLS_AT_ONCE) send();
+      else unsent.set(mine, { send, reject });
       return await promise;
     } finally {
       clearTimeout(timer);
       pending.delete(mine);
+      unsent.delete(mine);
+      if (pending.size < CALLS_AT_ONCE) unsent.values().next().value?.send();
     }
   }
 

@@ -25,6 +25,8 @@ const KEPT_RESULTS = 256;
 const SETTLED_MS = 10;
 const READS_AT_ONCE = 16;
 const RESTING = ['active', 'failed', 'inactive'];
+const NO_SUCH_UNIT = `${SYSTEMD}.NoSuchUnit`;
+const NO_UNIT = [NO_SUCH_UNIT, 'org.freedesktop.DBus.Error.InvalidArgs'];
 
 export interface SystemdUnits extends UnitManager {
   close(): void;
@@ -47,6 +49,10 @@ export function createUnitManager(
   const waitingJobs = new Map<string, (result: JobResult) => void>();
   const jobResults = new Map<string, JobResult>();
   const dirty = new Set<string>();
+  /** Units whose changes are being told: one look at each at a time. */
+  const telling = new Set<string>();
+  /** Units that have run, or failed, since systemd loaded them. */
+  const lived = new Set<string>();
   const stopping = new AbortController();
   let started = false;
   let connection: BusConnection | undefined;
@@ -99,6 +105,7 @@ export function createUnitManager(
     known.clear();
     looks.clear();
     dirty.clear();
+    lived.clear();
     jobResults.clear();
     for (const settle of waitingJobs.values()) settle('lost');
     waitingJobs.clear();
@@ -144,16 +151,33 @@ export function createUnitManager(
   function changed(unit: string): void {
     known.delete(unit);
     looks.delete(unit);
-    if (dirty.has(unit) || ![...watchers].some(({ wants }) => wants(unit))) return;
+    if (![...watchers].some(({ wants }) => wants(unit))) {
+      lived.delete(unit);
+      return;
+    }
     dirty.add(unit);
-    void clock.sleep(SETTLED_MS, stopping.signal).then(() => tell(unit));
+    if (!telling.has(unit)) void tellAll(unit);
   }
 
+  async function tellAll(unit: string): Promise<void> {
+    telling.add(unit);
+    while (dirty.has(unit)) {
+      await clock.sleep(SETTLED_MS, stopping.signal);
+      dirty.delete(unit);
+      if (!stopping.signal.aborted) await tell(unit);
+    }
+    telling.delete(unit);
+  }
+
+  /**
+   * Asking must not load the unit: systemd would unload it again at once, and both are changes to be told of, for ever. A name that
+   * somebody else had loaded, and that never ran, is nothing new.
+   */
   async function tell(unit: string): Promise<void> {
-    dirty.delete(unit);
-    if (stopping.signal.aborted) return;
     try {
-      const status = await read(unit);
+      const path = await findPath('GetUnit', unit);
+      const status = path === undefined ? undefined : await readAt(path);
+      if (!hasLived(status) && !lived.delete(unit)) return;
       for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status });
     } catch (error) {
       // A bus that went away is told of as `reconnected`, later.
@@ -161,18 +185,18 @@ export function createUnitManager(
     }
   }
 
+  /** Loads it where systemd has it on disk only. */
   async function read(unit: string): Promise<UnitStatus | undefined> {
-    const [path] = await loadUnit(unit);
-    if (path === undefined) return undefined;
-    return readAt(path);
+    const path = await findPath('LoadUnit', unit);
+    return path === undefined ? undefined : readAt(path);
   }
 
-  /** Loads it where systemd has it on disk only; a name that is no unit's has no path. */
-  async function loadUnit(unit: string): Promise<[string | undefined]> {
+  /** A name that is no unit's, or that of a unit that is not loaded, has no path. */
+  async function findPath(member: 'GetUnit' | 'LoadUnit', unit: string): Promise<string | undefined> {
     try {
-      return [(await call({ ...MANAGER, member: 'LoadUnit', body: [unit] }))[0] as string];
+      return (await call({ ...MANAGER, member, body: [unit] }))[0] as string;
     } catch (error) {
-      if (error instanceof BusFailure && error.code === 'org.freedesktop.DBus.Error.InvalidArgs') return [undefined];
+      if (error instanceof BusFailure && NO_UNIT.includes(error.code)) return undefined;
       throw error;
     }
   }
@@ -180,7 +204,9 @@ export function createUnitManager(
   async function readAt(path: string): Promise<UnitStatus | undefined> {
     const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', body: [''] });
     const status = statusFrom(properties as Record<string, unknown>);
-    return status.loadState === 'not-found' && status.activeState === 'inactive' ? undefined : status;
+    if (status.loadState === 'not-found' && status.activeState === 'inactive') return undefined;
+    if (hasLived(status)) lived.add(status.unit);
+    return status;
   }
 
   async function list(patterns: readonly string[], states: readonly string[] = []): Promise<UnitStatus[]> {
@@ -252,7 +278,7 @@ export function createUnitManager(
         return (processes as [string, number, string][]).map(([, pid]) => pid);
       } catch (error) {
         // It ended and was unloaded: what systemd has forgotten has no processes.
-        if (error instanceof BusFailure && error.code === `${SYSTEMD}.NoSuchUnit`) return [];
+        if (error instanceof BusFailure && error.code === NO_SUCH_UNIT) return [];
         throw error;
       }
     },
@@ -271,3 +297,7 @@ export function createUnitManager(
     },
   };
 }
+
+/** A unit that was just loaded has no life yet; systemd forgets those of a unit that it unloads. */
+const hasLived = (status: UnitStatus | undefined) =>
+  status !== undefined && (status.activeState !== 'inactive' || status.invocationId !== '');

@@ -12,8 +12,8 @@ const MANAGER = { path: '/org/freedesktop/systemd1', interface: 'org.freedesktop
 const APP = '/org/freedesktop/systemd1/unit/app_2eservice';
 const LIMITS = { callMs: 500, jobMs: 10_000, backoffMs: 50 };
 
-function manage(socket: string) {
-  const manager = createUnitManager(socket, { clock: systemClock, log: silentLog }, LIMITS);
+function manage(socket: string, limits = LIMITS) {
+  const manager = createUnitManager(socket, { clock: systemClock, log: silentLog }, limits);
   onTestFinished(() => manager.close());
   return manager;
 }
@@ -36,6 +36,7 @@ function systemdWith(override: (asked: Asked) => Written | 'nothing' | undefined
         return { sender: SYSTEMD, signature: 'a(ssssssouso)', body: [[row]] };
       }
       case 'LoadUnit':
+      case 'GetUnit':
         return { sender: SYSTEMD, signature: 'o', body: [APP] };
       case 'GetAll':
         return { sender: SYSTEMD, signature: 'a{sv}', body: [propertiesOf(lives.app)] };
@@ -159,6 +160,53 @@ test('what changes while it is being looked at is not kept as it was before', as
   expect(await units.list(['app.service'])).toMatchObject([{ restarts: 2 }]);
   await units.list(['app.service']);
   expect(bus.asked.filter(({ member }) => member === 'GetAll')).toHaveLength(2);
+});
+
+test('a unit that changes again and again is read once at a time, and as it is in the end', async () => {
+  let interrupt = false;
+  const systemd = systemdWith(({ member }) => (member === 'GetAll' && interrupt ? 'nothing' : undefined));
+  const bus = await createScriptedBus(systemd.answer);
+  const units = manage(bus.socket);
+  await units.list(['app.service']);
+  const heard: UnitChange[] = [];
+  units.watch(
+    () => true,
+    (change) => heard.push(change),
+  );
+  const reads = () => bus.asked.filter(({ member }) => member === 'GetAll').length;
+  const before = reads();
+  interrupt = true;
+  bus.send(changed(SYSTEMD));
+  await waitFor('the read', () => reads() === before + 1);
+  const held = bus.asked.length;
+  for (let change = 0; change < 5; change++) {
+    bus.send(changed(SYSTEMD));
+    // Answered after the change was heard.
+    await units.resetFailed('app.service');
+  }
+  systemd.lives.app = 2;
+  interrupt = false;
+  bus.send(reply(held, { sender: SYSTEMD, signature: 'a{sv}', body: [propertiesOf(1)] }));
+  await waitFor('the end of it', () => heard.some((change) => change.kind === 'changed' && change.status?.restarts === 2));
+  expect(reads()).toBe(before + 2);
+});
+
+test('more calls than the bus lets us have unanswered wait for their turn', async () => {
+  let silent = true;
+  const systemd = systemdWith(({ member }) => (member === 'GetUnitProcesses' && silent ? 'nothing' : undefined));
+  const bus = await createScriptedBus((asked) =>
+    asked.member === 'GetUnitProcesses' && !silent ? { sender: SYSTEMD, signature: 'a(sus)', body: [[]] } : systemd.answer(asked),
+  );
+  const units = manage(bus.socket, { ...LIMITS, callMs: 20_000 });
+  await units.list(['app.service']);
+  const asked = () => bus.asked.filter(({ member }) => member === 'GetUnitProcesses').length;
+  const calls = Promise.allSettled(Array.from({ length: 200 }, () => units.listProcesses('app.service')));
+  await waitFor('the first', () => asked() === 64);
+  const first = bus.asked.findIndex(({ member }) => member === 'GetUnitProcesses') + 1;
+  silent = false;
+  for (let serial = first; serial < first + 64; serial++) bus.send(reply(serial, { sender: SYSTEMD, signature: 'a(sus)', body: [[]] }));
+  expect((await calls).filter(({ status }) => status === 'fulfilled')).toHaveLength(200);
+  expect(asked()).toBe(200);
 });
 
 test('what is no D-Bus at all ends the connection, not the process', async () => {

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { describeWithMachine } from '../support/describe-with-machine.ts';
 import { createMachineFleet, type MachineFleet } from '../support/machine-fleet.ts';
 import type { Machine } from '../support/systemd-machine.ts';
+import { countUnitSignals } from '../support/unit-signals.ts';
 import { waitFor } from '../support/wait.ts';
 
 const heals = ({ database }: MachineFleet) =>
@@ -109,6 +110,24 @@ describeWithMachine('healing with a real systemd', () => {
     });
     expect(others).toEqual([]);
     expect(incident?.evidence).toMatchObject({ unit: 'waiting.service', condition: 'stopped', withheld: expect.any(String) });
+  });
+
+  test('units that were stopped, and a desired one that does not exist, are at rest: systemd has time for others', async () => {
+    const fleet = await createMachineFleet();
+    const env = { RECLAIMD_UNITS: 'app@ app-never last', RECLAIMD_UNITS_DESIRED: 'app-never' };
+    const machine = await fleet.addMachine('alpha', { env });
+    const sleeps = '[Service]\nExecStart=/bin/sleep 600\n';
+    await machine.writeUnits({ 'app@.service': sleeps, 'other.service': sleeps, 'last.service': sleeps });
+    const instances = Array.from({ length: 30 }, (_, index) => `app@${index}`);
+    await machine.run('systemctl', ['start', 'last', ...instances]);
+    await machine.run('systemctl', ['stop', ...instances]);
+    // Healed, so the daemon has looked at all of them.
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'last']);
+    await waitFor('the heal', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'), 30_000);
+    expect(await countUnitSignals(machine, 3_000)).toBeLessThan(10);
+    const startedAt = performance.now();
+    await machine.run('systemctl', ['start', 'other']);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
   });
 
   test('two machines with the same unit names: each heals its own', async () => {

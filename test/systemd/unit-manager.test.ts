@@ -9,6 +9,7 @@ import { createUnitManager } from '../../src/systemd/unit-manager.ts';
 import { silentLog } from '../support/database.ts';
 import { describeWithMachine } from '../support/describe-with-machine.ts';
 import { type Machine, startMachine } from '../support/systemd-machine.ts';
+import { countUnitSignals } from '../support/unit-signals.ts';
 import { waitFor } from '../support/wait.ts';
 
 const LIMITS = { callMs: 2_000, jobMs: 10_000, backoffMs: 200 };
@@ -112,6 +113,24 @@ describeWithMachine('units over a real D-Bus', () => {
     await machine.run('systemctl', ['start', 'killed.service']);
     await units.list(['killed.service']);
     expect(heard).toHaveLength(count);
+  });
+
+  test('a unit that systemd unloads is told of once, one that never ran not at all, and telling loads none', async () => {
+    const units = manage(socket());
+    const heard: UnitChange[] = [];
+    const wanted = ['sleeper@7.service', 'no-such.service'];
+    units.watch(
+      (unit) => wanted.includes(unit),
+      (change) => heard.push(change),
+    );
+    const changes = () => heard.flatMap((change) => (change.kind === 'changed' ? [change] : []));
+    await machine.run('systemctl', ['start', 'sleeper@7']);
+    await waitFor('the start to be heard', () => changes().some(({ status }) => status?.activeState === 'active'));
+    await machine.run('systemctl', ['stop', 'sleeper@7']);
+    await units.read('no-such.service');
+    await waitFor('the end to be heard', () => changes().at(-1)?.status === undefined);
+    expect(await countUnitSignals(machine, 3_000)).toBeLessThan(10);
+    expect(changes().filter(({ status }) => status === undefined)).toMatchObject([{ unit: 'sleeper@7.service' }]);
   });
 
   test('a bus that dies fails what waits, at once; when it is back, everything works again and watchers are told', async () => {
