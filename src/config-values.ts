@@ -196,7 +196,7 @@ function parseFlowRule(written: string): FlowPolicyRule | undefined {
 }
 
 export const unitPatterns: ValueType<readonly string[]> = {
-  allowed: 'names and patterns of services, such as `mail-worker@ app-* !app-database`',
+  allowed: 'names and patterns (`*`, `?`, `[abc]`; no classes such as `[:digit:]`) of services, such as `mail-worker@ app-* !app-database`',
   parse: parseUnitPatterns,
   format: (patterns) => patterns.join(' '),
 };

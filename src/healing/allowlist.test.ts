@@ -33,6 +33,9 @@ describe('patterns', () => {
     ['a/b', undefined],
     ['mail.timer', undefined],
     ['w@[z-a]', undefined],
+    ['app-[[:digit:]]*', undefined],
+    ['app-[!a[:digit:]]', undefined],
+    ['app-[:x]', ['app-[:x].service']],
   ])('%j is read as %j', (given, patterns) => {
     expect(parseUnitPatterns(given)).toEqual(patterns);
   });

@@ -10,6 +10,7 @@ export interface Allowlist {
 /** systemd's own limit and characters for a service's name; an instance may carry further `@`. */
 const UNIT_NAME = /^[A-Za-z0-9_.:\\][A-Za-z0-9_.:\\-]*(?:@[A-Za-z0-9_.:\\@-]+)?\.service$/;
 const PATTERN = /^[A-Za-z0-9_.:\\*?[\]!^@-]+$/;
+const CLASS = /\[[!^]?\]?[^\]]*\[[:.]/;
 /** Only services are healed. */
 const OTHER_KIND = /\.(socket|timer|target|mount|automount|path|slice|scope|device|swap)$/;
 const LONGEST_NAME = 255;
@@ -50,8 +51,9 @@ export function regularExpressions(patterns: readonly string[]): { wanted: strin
   };
 }
 
-/** A set such as `[z-a]` matches nothing anywhere. */
+/** A set such as `[z-a]` matches nothing anywhere; systemd knows classes such as `[[:digit:]]`, regular expressions do not. */
 function isMatchable(pattern: string): boolean {
+  if (CLASS.test(pattern)) return false;
   try {
     matcherOf(pattern);
     return true;
