@@ -47,6 +47,11 @@ test('every command is listed and explains itself', async () => {
   }
 });
 
+test('polkit prints a rule for the units of the allowlist, and none where there are none', async () => {
+  expect(await reclaimd(['polkit'], { RECLAIMD_UNITS: 'mail' })).toMatchObject({ code: 0, out: expect.stringContaining('^mail') });
+  expect(await reclaimd(['polkit'])).toMatchObject({ code: 2, out: '', err: expect.stringContaining('RECLAIMD_UNITS') });
+});
+
 test('check-config prints what is in force, without the password', async () => {
   const env = { DATABASE_URL: 'postgres://app:hunter2@db/app', RECLAIMD_STARTUP_DELAY: '30s', RECLAIMD_LISTEN: '[::1]:0' };
   const { out, code } = await reclaimd(['check-config'], env);
