@@ -12,6 +12,6 @@ export interface LifeEnd {
 export interface UnitJournal {
   /** The last lines that look like errors, else the last lines, oldest first; empty where there are none or they may not be read. */
   readLastLines(invocationId: string, count: number, signal: AbortSignal): Promise<string[]>;
-  /** Of that life; with an empty id, of the unit's last one since boot: systemd forgets the ids of units that it unloads. */
-  explainEnd(unit: string, invocationId: string, signal: AbortSignal): Promise<LifeEnd>;
+  /** Of each life, in the order given; with an empty id, of the unit's last one since boot: systemd forgets the ids of units that it unloads. */
+  explainEnds(lives: readonly { unit: string; invocationId: string }[], signal: AbortSignal): Promise<LifeEnd[]>;
 }

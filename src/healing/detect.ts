@@ -23,10 +23,12 @@ export interface DetectorDependencies {
 }
 
 const CACHE_MS = 3_000;
-/** The journal's say on one unit's end; without it the end stays unexplained, and is looked up again next time. */
+/** The journal's say on the ends of some units; without it they stay unexplained, and are looked up again next time. */
 const END_BUDGET_MS = 1_000;
 const UNKNOWN_END: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
-const LANES = 4;
+/** Read together: units that fail by the hundred are all to be judged before the first of them is healed. */
+const ENDS_AT_ONCE = 50;
+const LANES = 2;
 
 export type Detector = ReturnType<typeof createDetector>;
 
@@ -74,10 +76,17 @@ export function createDetector(dependencies: DetectorDependencies) {
 
   async function judgeAll(statuses: readonly UnitStatus[]): Promise<UnitHealth[]> {
     const ended = statuses.filter(isEndOfInterest);
-    const found = new Map<string, LifeEnd>();
-    const queue = ended.values();
+    const told = ended.filter((status) => ends.has(keyOf(status)));
+    const found = new Map(told.map((status) => [keyOf(status), ends.get(keyOf(status)) ?? UNKNOWN_END]));
+    const untold = ended.filter((status) => !found.has(keyOf(status)));
+    const chunks = Array.from({ length: Math.ceil(untold.length / ENDS_AT_ONCE) }, (_, index) =>
+      untold.slice(index * ENDS_AT_ONCE, (index + 1) * ENDS_AT_ONCE),
+    ).values();
     const lane = async () => {
-      for (const status of queue) found.set(keyOf(status), await findEnd(status));
+      for (const some of chunks) {
+        const explained = await explain(some);
+        for (const [index, status] of some.entries()) found.set(keyOf(status), explained[index] ?? UNKNOWN_END);
+      }
     };
     await Promise.all(Array.from({ length: LANES }, lane));
     // What nothing could tell is asked again, and so is a life that has no id to know it by.
@@ -89,7 +98,11 @@ export function createDetector(dependencies: DetectorDependencies) {
   async function findEnd(status: UnitStatus): Promise<LifeEnd> {
     const known = ends.get(keyOf(status));
     if (known || !isEndOfInterest(status)) return known ?? UNKNOWN_END;
-    return journal.explainEnd(status.unit, status.invocationId, AbortSignal.timeout(END_BUDGET_MS)).catch(() => UNKNOWN_END);
+    return (await explain([status]))[0] ?? UNKNOWN_END;
+  }
+
+  function explain(statuses: readonly UnitStatus[]): Promise<LifeEnd[]> {
+    return journal.explainEnds(statuses, AbortSignal.timeout(END_BUDGET_MS)).catch(() => []);
   }
 
   function isEndOfInterest({ activeState, unit, unitFileState }: UnitStatus): boolean {

@@ -6,7 +6,7 @@ import { enrich, shorten } from './enrich.ts';
 const unit = (name: string) => ({ unit: name, invocationId: name });
 const journalOf = (readLastLines: UnitJournal['readLastLines']): UnitJournal => ({
   readLastLines,
-  explainEnd: async () => ({ stopRequested: undefined, startLimitHit: undefined }),
+  explainEnds: async () => [],
 });
 
 test('one budget for all: what hangs is killed, and those it keeps waiting stay empty', async () => {

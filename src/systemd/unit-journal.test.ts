@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { createUnitJournal } from './unit-journal.ts';
+import { createUnitJournal, type JournalReader } from './unit-journal.ts';
 
 const LIFE = 'a'.repeat(32);
 const FOREVER = new AbortController().signal;
@@ -20,8 +20,14 @@ function journalOf(script: string, manager: 'system' | 'user' = 'system') {
   };
 }
 
-const showing = (entries: readonly object[], manager?: 'system' | 'user') =>
-  journalOf(`cat <<'END'\n${entries.map((entry) => JSON.stringify(entry)).join('\n')}\nEND`, manager);
+/** Entries about LIFE, where they do not say otherwise. */
+const showing = (entries: readonly object[], manager: 'system' | 'user' = 'system') => {
+  const about = { [manager === 'system' ? 'INVOCATION_ID' : 'USER_INVOCATION_ID']: LIFE };
+  return journalOf(`cat <<'END'\n${entries.map((entry) => JSON.stringify({ ...about, ...entry })).join('\n')}\nEND`, manager);
+};
+
+const explainEnd = async (journal: JournalReader, invocationId = LIFE) =>
+  (await journal.explainEnds([{ unit: 'a.service', invocationId }], FOREVER))[0];
 
 // As systemd 252 wrote them.
 const started = (job: number) => ({
@@ -85,25 +91,42 @@ test.each<[string, object[], object]>([
     { stopRequested: false, startLimitHit: false },
   ],
 ])('the end of a life: %s', async (_, entries, end) => {
-  expect(await showing(entries).explainEnd('a.service', LIFE, FOREVER)).toEqual(end);
+  expect(await explainEnd(showing(entries))).toEqual(end);
 });
 
 test('a journal that holds nothing of that life tells nothing', async () => {
-  expect(await showing([]).explainEnd('a.service', LIFE, FOREVER)).toEqual({ stopRequested: undefined, startLimitHit: undefined });
+  expect(await explainEnd(showing([]))).toEqual({ stopRequested: undefined, startLimitHit: undefined });
+});
+
+test('the ends of many lives are read at once, each from what is said of it', async () => {
+  const lives = ['b', 'c', 'd'].map((digit) => ({ unit: `${digit}.service`, invocationId: digit.repeat(32) }));
+  const [first, second] = lives.map(({ invocationId }) => ({ INVOCATION_ID: invocationId }));
+  const journal = showing([
+    { ...started(1), ...first },
+    { ...started(2), ...second },
+    { ...stopping(3), ...first },
+    { ...failed('signal'), ...second },
+    { ...failed('exit-code'), ...first },
+  ]);
+  expect(await journal.explainEnds(lives, FOREVER)).toEqual([
+    { stopRequested: true, startLimitHit: false },
+    { stopRequested: false, startLimitHit: false },
+    { stopRequested: undefined, startLimitHit: undefined },
+  ]);
+  expect(journal.asked().slice(-4)).toEqual(['_PID=1', ...lives.map(({ invocationId }) => `INVOCATION_ID=${invocationId}`)]);
 });
 
 test('an end that is not written yet is waited for', async () => {
-  const journal = journalOf(
-    `echo '${JSON.stringify(started(1))}'; [ -e "$0.asked" ] && echo '${JSON.stringify(failed('signal'))}'; touch "$0.asked"`,
-  );
-  expect(await journal.explainEnd('a.service', LIFE, FOREVER)).toEqual({ stopRequested: false, startLimitHit: false });
+  const say = (entry: object) => JSON.stringify({ INVOCATION_ID: LIFE, ...entry });
+  const journal = journalOf(`echo '${say(started(1))}'; [ -e "$0.asked" ] && echo '${say(failed('signal'))}'; touch "$0.asked"`);
+  expect(await explainEnd(journal)).toEqual({ stopRequested: false, startLimitHit: false });
 });
 
 test('of system units only process 1 is believed, and no name that a process gives itself', async () => {
   const journal = showing([]);
-  await journal.explainEnd('a.service', LIFE, FOREVER);
+  await explainEnd(journal);
   expect(journal.asked().slice(-2)).toEqual(['_PID=1', `INVOCATION_ID=${LIFE}`]);
-  await journal.explainEnd('a.service', '', FOREVER);
+  await explainEnd(journal, '');
   expect(journal.asked().slice(-3)).toEqual(['--boot', '_PID=1', 'UNIT=a.service']);
 });
 
@@ -116,7 +139,7 @@ test("of user units only that user's own manager is believed", async () => {
     { ...failed('signal'), ...manager },
   ];
   const journal = showing(entries, 'user');
-  expect(await journal.explainEnd('a.service', LIFE, FOREVER)).toEqual({ stopRequested: false, startLimitHit: false });
+  expect(await explainEnd(journal)).toEqual({ stopRequested: false, startLimitHit: false });
   expect(journal.asked().slice(-2)).toEqual([`_UID=${process.getuid?.()}`, `USER_INVOCATION_ID=${LIFE}`]);
 });
 

@@ -4,13 +4,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 /** See actions/unit-journal.ts. */
 export interface JournalReader {
   readLastLines(invocationId: string, count: number, signal: AbortSignal): Promise<string[]>;
-  explainEnd(unit: string, invocationId: string, signal: AbortSignal): Promise<LifeEnd>;
+  explainEnds(lives: readonly UnitLife[], signal: AbortSignal): Promise<LifeEnd[]>;
 }
 
 export interface JournalSettings {
   /** Whose units they are: `user`, those of the manager of the user that we run as. */
   manager: 'system' | 'user';
   command?: string;
+}
+
+interface UnitLife {
+  unit: string;
+  invocationId: string;
 }
 
 interface LifeEnd {
@@ -26,11 +31,12 @@ const INVOCATION = /^[0-9a-f]{32}$/;
 const TELLING = /\b(error|exception|fatal|panic|abort(ed)?|out of memory)\b|[a-z]Error\b/i;
 const ERROR_PRIORITY = 3;
 /** Of a program's output so many lines are searched for telling ones. */
-const SEARCHED = '60';
+const SEARCHED = 60;
 /** A life has a handful of messages of the manager; reloads add to them. */
-const MANAGER_MESSAGES = '200';
+const MANAGER_MESSAGES = 200;
 const MOST_BYTES = 1 << 20;
 const RETRY_MS = 50;
+const UNTOLD: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
 
 /** Of systemd's catalogue of messages (sd-messages.h). */
 const MESSAGE = {
@@ -46,7 +52,7 @@ const MESSAGE = {
 
 /** The journal through `journalctl`: no shell, no secrets in its environment, killed with the signal. */
 export function createUnitJournal({ manager, command = 'journalctl' }: JournalSettings): JournalReader {
-  async function read(matches: readonly string[], lines: string, signal: AbortSignal): Promise<Entry[]> {
+  async function read(matches: readonly string[], lines: number, mostBytes: number, signal: AbortSignal): Promise<Entry[]> {
     const args = ['--output=json', '--no-pager', '--quiet', `--lines=${lines}`, ...matches];
     const child = spawn(command, args, {
       stdio: ['ignore', 'pipe', 'ignore'],
@@ -58,7 +64,7 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
     let bytes = 0;
     child.stdout.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > MOST_BYTES) child.kill('SIGKILL');
+      if (bytes > mostBytes) child.kill('SIGKILL');
       else chunks.push(chunk);
     });
     await new Promise<void>((resolve, reject) => {
@@ -68,26 +74,55 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
     return Buffer.concat(chunks).toString('utf8').split('\n').flatMap(parseEntry);
   }
 
+  /** What that field of the manager's messages names, in one read for all of them; what nothing is written of stays untold. */
+  async function explain(field: 'INVOCATION_ID' | 'UNIT', values: readonly string[], signal: AbortSignal): Promise<Map<string, LifeEnd>> {
+    const ends = new Map<string, LifeEnd>();
+    let left = values;
+    while (left.length > 0) {
+      const lines = MANAGER_MESSAGES * left.length;
+      const entries = await read(matchesOf(manager, field, left), lines, MOST_BYTES * left.length, signal).catch(() => undefined);
+      if (!entries) break;
+      // One of them may have filled it all with reloads: each by itself, then.
+      if (entries.length >= lines && left.length > 1) {
+        for (const value of left) for (const [key, end] of await explain(field, [value], signal)) ends.set(key, end);
+        break;
+      }
+      const about = Map.groupBy(
+        entries.filter((entry) => manager === 'system' || isOfUserManager(entry)),
+        (entry) => entry[fieldOf(manager, field)],
+      );
+      for (const [value, said] of about) {
+        const end = endOf(lastLifeOf(said));
+        if (end) ends.set(String(value), end);
+      }
+      // The end itself is not written yet: what came before it may be missing too.
+      left = left.filter((value) => about.has(value) && !ends.has(value));
+      if (signal.aborted) break;
+      if (left.length > 0) await delay(RETRY_MS);
+    }
+    return ends;
+  }
+
   return {
     readLastLines: async (invocationId, count, signal) => {
       if (!INVOCATION.test(invocationId)) return [];
-      const entries = await read([`_SYSTEMD_INVOCATION_ID=${invocationId}`], SEARCHED, signal);
+      const entries = await read([`_SYSTEMD_INVOCATION_ID=${invocationId}`], SEARCHED, MOST_BYTES, signal);
       const lines = entries
         .map((entry) => ({ text: textOf(entry['MESSAGE']), priority: Number(entry['PRIORITY'] ?? 6) }))
         .filter(({ text }) => text !== '');
       const telling = lines.filter(({ text, priority }) => priority <= ERROR_PRIORITY || TELLING.test(text));
       return (telling.length > 0 ? telling : lines).slice(-count).map(({ text }) => text);
     },
-    explainEnd: async (unit, invocationId, signal) => {
-      const matches = matchesOf(manager, unit, invocationId);
-      for (;;) {
-        const entries = (await read(matches, MANAGER_MESSAGES, signal)).filter((entry) => manager === 'system' || isOfUserManager(entry));
-        const end = explain(lastLifeOf(entries));
-        if (end) return end;
-        // The end itself is not written yet: what came before it may be missing too.
-        if (entries.length === 0 || signal.aborted) return { stopRequested: undefined, startLimitHit: undefined };
-        await delay(RETRY_MS);
-      }
+    explainEnds: async (lives, signal) => {
+      const ids = lives.map(({ invocationId }) => invocationId).filter((id) => INVOCATION.test(id));
+      const names = lives.filter(({ invocationId }) => !INVOCATION.test(invocationId)).map(({ unit }) => unit);
+      // Of a name there may be many lives since boot: each is asked for by itself.
+      const [byId, ...byName] = await Promise.all([
+        explain('INVOCATION_ID', ids, signal),
+        ...names.map((name) => explain('UNIT', [name], signal)),
+      ]);
+      const ends = new Map([byId, ...byName].flatMap((found) => [...found]));
+      return lives.map(({ unit, invocationId }) => ends.get(INVOCATION.test(invocationId) ? invocationId : unit) ?? UNTOLD);
     },
   };
 }
@@ -96,11 +131,13 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
  * What the manager says of a unit. Any local user may write to the journal, whatever fields they like: only those that begin with
  * an underscore are journald's own, and of those a process chooses its name (`_COMM`) by itself.
  */
-function matchesOf(manager: JournalSettings['manager'], unit: string, invocationId: string): string[] {
+function matchesOf(manager: JournalSettings['manager'], field: 'INVOCATION_ID' | 'UNIT', values: readonly string[]): string[] {
   const from = manager === 'system' ? '_PID=1' : `_UID=${process.getuid?.() ?? 0}`;
-  const about = manager === 'system' ? '' : 'USER_';
-  return INVOCATION.test(invocationId) ? [from, `${about}INVOCATION_ID=${invocationId}`] : ['--boot', from, `${about}UNIT=${unit}`];
+  const about = values.map((value) => `${fieldOf(manager, field)}=${value}`);
+  return field === 'UNIT' ? ['--boot', from, ...about] : [from, ...about];
 }
+
+const fieldOf = (manager: JournalSettings['manager'], field: string) => (manager === 'system' ? field : `USER_${field}`);
 
 /** Among the processes of that user the manager is the one in the scope that it makes for itself. */
 const isOfUserManager = (entry: Entry) => String(entry['_SYSTEMD_CGROUP']).endsWith('/init.scope');
@@ -115,7 +152,7 @@ function lastLifeOf(entries: readonly Entry[]): readonly Entry[] {
  * Undefined where the messages do not reach to the end of that life. The last word counts: a start that was refused keeps the id of
  * the life before, and stands after whatever stopped that. What a restart stops it wants up again.
  */
-function explain(entries: readonly Entry[]): LifeEnd | undefined {
+function endOf(entries: readonly Entry[]): LifeEnd | undefined {
   const has = (...messages: (keyof typeof MESSAGE)[]) => entries.some((entry) => isAbout(entry, ...messages));
   const restarts = new Set(entries.filter((entry) => entry['JOB_TYPE'] === 'restart').map((entry) => entry['JOB_ID']));
   const isStop = (entry: Entry) =>

@@ -128,7 +128,7 @@ export function createScriptedUnits(): ScriptedUnits {
     manager,
     journal: {
       readLastLines: async (invocation) => lastLines.get(unitOf(invocation)) ?? [],
-      explainEnd: async (unit) => ({ stopRequested: stopRequested.get(unit) ?? false, startLimitHit: false }),
+      explainEnds: async (lives) => lives.map(({ unit }) => ({ stopRequested: stopRequested.get(unit) ?? false, startLimitHit: false })),
     },
     calls,
     looks: () => looks,
