@@ -56,10 +56,11 @@ test('an executor that beats slowly gets time for two beats after a comeback', (
   expect(findGone([executor('missing', { beatSeconds: 600 })], { ...FLEET, comebackSeconds: 1300 }, SCOPE, BRAKES).gone).toHaveLength(1);
 });
 
-test('who was in sight of a daemon gets the start-up delay and the grace from the last that was heard of that daemon', () => {
+test('who was in sight of a daemon gets the start-up delay, or the longer grace, from the last that was heard of that daemon', () => {
   const lost = (unseenSeconds: number) => executor('missing', { unseenSeconds });
-  expect(findGone([lost(239)], FLEET, SCOPE, BRAKES)).toEqual({ gone: [], restraints: [{ reason: 'witness_lost', executors: ['e'] }] });
-  expect(findGone([lost(240)], FLEET, SCOPE, BRAKES)).toEqual({ gone: [lost(240)], restraints: [] });
+  expect(findGone([lost(119)], FLEET, SCOPE, BRAKES)).toEqual({ gone: [], restraints: [{ reason: 'witness_lost', executors: ['e'] }] });
+  expect(findGone([lost(120)], FLEET, SCOPE, BRAKES)).toEqual({ gone: [lost(120)], restraints: [] });
+  expect(findGone([lost(299)], FLEET, SCOPE, { ...BRAKES, outageGraceSeconds: 300 }).gone).toEqual([]);
   expect(findGone([executor('dead', { unseenSeconds: 1 })], FLEET, SCOPE, BRAKES).gone).toHaveLength(1);
 });
 

@@ -51,7 +51,7 @@ async function createHung() {
   };
 }
 
-test('a worker that hangs is not taken while its daemon is away for less than start-up delay and grace, and is hung again when it is back', {
+test('a worker that hangs is not taken while its daemon is away for less than the start-up delay, and is hung again when it is back', {
   timeout: 120_000,
 }, async () => {
   const { database, worker, beside, startBeside, judged, pass, recoveries } = await createHung();
