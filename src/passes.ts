@@ -9,6 +9,7 @@ import { readFleetState } from './fleet/queries.ts';
 import { INCIDENT_CLASSES, severityOf } from './incidents/class.ts';
 import { type IncidentChanges, readLookTime } from './incidents/incident.ts';
 import { countOpen } from './incidents/listing.ts';
+import { resolveUnits } from './incidents/unattended.ts';
 import { countBatch, countIncidents, type Metrics, observeSweep } from './metrics/metrics.ts';
 import { coverNewTables, ownershipState } from './ownership/install.ts';
 import { rotateOwnership } from './ownership/rotate.ts';
@@ -72,6 +73,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
   };
   let restraintsLogged = '';
   let wouldLogged = '';
+  let unitsForgotten = false;
   let supervisionHeld: string | undefined = 'not yet begun';
   let uncoveredSince: number | undefined;
   /** Where this daemon's last turn of steps broke off; it goes on there. */
@@ -95,6 +97,8 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
     metrics.pgbossSchemaVersion.set(gate.schemaVersion ?? 0);
     metrics.pgbossSupported.set(gate.mode === 'act' ? 1 : 0);
     note(await projectGate(context, gate));
+    if (config.units.length === 0 && !unitsForgotten) note(await resolveUnits(database, config.node));
+    unitsForgotten = true;
   }
 
   async function runSweep(sweepOptions: SweepOptions): Promise<SweepReport> {

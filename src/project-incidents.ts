@@ -6,6 +6,7 @@ import { CUT_OFF_AFTER_SECONDS } from './fleet/beat.ts';
 import { type FleetState, readFleetState } from './fleet/queries.ts';
 import { type Finding, type IncidentChanges, project, readLookTime } from './incidents/incident.ts';
 import { projectSilentNodes } from './incidents/supervision.ts';
+import { resolveUnattended } from './incidents/unattended.ts';
 import { type OwnershipState, ownershipState } from './ownership/install.ts';
 import { type GateState, SUPPORTED_SCHEMAS } from './pgboss/gate.ts';
 import { type Look, projectDeadExecutors } from './recovery/dead-executors.ts';
@@ -28,7 +29,7 @@ export async function projectIncidents(context: Context, daemonId: string | null
   const { config, database, jobs, flows, supervision, registry, pgbossSchema } = context;
   const { node } = config;
   const gate = await context.probePgBoss();
-  const looks: (() => Promise<IncidentChanges>)[] = [() => projectGate(context, gate)];
+  const looks: (() => Promise<IncidentChanges>)[] = [() => projectGate(context, gate), () => resolveUnattended(database)];
   if (gate.mode !== 'wait' && (gate.schemaVersion ?? 0) >= SUPPORTED_SCHEMAS.oldest) {
     const lookedAt = await readLookTime(database);
     const executors = await refreshExecutors(database, registry);

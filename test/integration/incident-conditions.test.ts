@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { acknowledge } from '../../src/incidents/attention.ts';
 import type { IncidentClass } from '../../src/incidents/class.ts';
+import { raise } from '../../src/incidents/incident.ts';
 import { listIncidents } from '../../src/incidents/listing.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import type { Database } from '../../src/postgres/database.ts';
@@ -278,4 +279,34 @@ test('the daemon projects by itself, and counts what it opens and resolves', asy
     const counted = (name: string) => text.includes(`reclaimd_incidents_${name}_total{class="dead_executor",severity="error"} 1`);
     return counted('opened') && counted('resolved');
   });
+});
+
+test('what only a node can see stays open while it is heard of, and after that until it is acknowledged', async () => {
+  const { database, url } = await createFleetDatabase();
+  const context = await openTestContext(url);
+  for (const node of ['here', 'gone'])
+    for (const incidentClass of ['unit_failed', 'pgboss_unsupported'] as const)
+      await raise(database, node, { class: incidentClass, fingerprint: `${incidentClass}:${node}`, summary: 's', evidence: {} });
+  for (const node of ['here', 'gone'])
+    await database.query(`INSERT INTO node (node, daemon_id, host, pid, version) VALUES ($1, gen_random_uuid(), 'h', 1, '0')`, [node]);
+  const ofNodes = async () => (await listIncidents(database, {})).incidents.filter(({ class: name }) => /^(unit|pgboss)/.test(name));
+  const open = async () => {
+    await projectIncidents(context);
+    return (await ofNodes()).map(({ fingerprint }) => fingerprint).sort();
+  };
+  const all = ['pgboss_unsupported:gone', 'pgboss_unsupported:here', 'unit_failed:gone', 'unit_failed:here'];
+  await database.query(`UPDATE node SET beat_at = now() - interval '2 hours' WHERE node = 'gone'`);
+  expect(await open()).toEqual(all);
+  for (const { id } of await ofNodes())
+    await acknowledge(desk(database), { incidentId: id, actor: 'ann@desk', reason: 'that host is gone' });
+  expect(await open()).toEqual(all.filter((fingerprint) => fingerprint.endsWith('here')));
+});
+
+test('a daemon that looks after no units has none that is wrong', async () => {
+  const { database, url } = await createFleetDatabase();
+  await raise(database, 'test', { class: 'unit_failed', fingerprint: 'unit_failed:test:a', summary: 's', evidence: {} });
+  await raise(database, 'other', { class: 'unit_failed', fingerprint: 'unit_failed:other:a', summary: 's', evidence: {} });
+  await startTestDaemon(url);
+  await waitFor('its own to be resolved', async () => (await listIncidents(database, {})).incidents.length === 1);
+  expect((await listIncidents(database, {})).incidents[0]?.fingerprint).toBe('unit_failed:other:a');
 });
