@@ -165,9 +165,11 @@ test('an archived event that is changed, removed or exchanged is found, and so i
   expect(await archive()).toMatchObject({ intact: true });
   await database.query(`DELETE FROM archive WHERE class = 'audit'`);
   expect(await archive()).toMatchObject({ intact: false, problems: [{ position: 1, what: 'the events 1 to 5 are not in the archive' }] });
-  // Past the archive's own period it may be gone.
+  // Past the archive's own period it may be gone, but not within the database's 30 days.
   await database.query('ALTER TABLE audit_checkpoint DISABLE TRIGGER USER');
   await database.query(`UPDATE audit_checkpoint SET archived_at = now() - interval '2 days'`);
+  expect(await archive(86_400)).toMatchObject({ intact: false });
+  await database.query(`UPDATE audit_checkpoint SET archived_at = now() - interval '31 days'`);
   expect(await archive(86_400)).toEqual({ intact: true, checked: 0, begins: null, problems: [] });
 });
 
