@@ -9,6 +9,9 @@ export function createLogger(level: LogLevel, node: string): Logger {
   // A reader or a terminal that is gone takes the log with it, not what is to be brought to its end.
   output.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE' && error.code !== 'EIO') throw error;
+    // What could not be written would be tried again at the process's end, for ever.
+    output.write = () => true;
+    output.flushSync = () => undefined;
   });
   const { isoTime: timestamp } = pino.stdTimeFunctions;
   return pino({ level, base: { node }, timestamp, formatters: { level: (label) => ({ level: label }) } }, output);

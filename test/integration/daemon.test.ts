@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
+import { openProcess } from '../../src/host/process.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -95,9 +96,17 @@ test('the end of the terminal that it runs in is a stop, too: it says goodbye, t
     stdio: ['pipe', 'ignore', 'ignore'],
   });
   onTestFinished(() => void terminal.kill('SIGKILL'));
-  await waitFor('its first beat', async () => (await database.query('SELECT FROM node')).length === 1, 30_000);
+  const [node] = await waitFor(
+    'its first beat',
+    async () => {
+      const nodes = await database.query<{ pid: number }>('SELECT pid FROM node');
+      return nodes.length === 1 && nodes;
+    },
+    30_000,
+  );
   terminal.kill('SIGKILL');
   await waitFor('its goodbye', async () => (await database.query('SELECT FROM node WHERE stopped_at IS NOT NULL')).length === 1);
+  await waitFor('its end', () => openProcess(node?.pid ?? 0) === 'gone');
 });
 
 test('a stop does not wait for ever for what is under way: it says goodbye, and closes', async () => {
