@@ -1,4 +1,4 @@
-import type { Database, Sql } from '../postgres/database.ts';
+import { type Database, inSnapshot, type Sql } from '../postgres/database.ts';
 import { findCheckpoint } from './checkpoint.ts';
 import { GENESIS, hashChain, hashRow } from './hash.ts';
 import type { AuditProblem } from './problem.ts';
@@ -100,10 +100,7 @@ export function verifyAudit(
   expected?: ExpectedHead,
   { archiveToo = false }: { archiveToo?: boolean } = {},
 ): Promise<AuditVerification> {
-  return database.transaction(async (tx) => {
-    await tx.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
-    return verifyAt(tx, expected, archiveToo);
-  });
+  return inSnapshot(database, (tx) => verifyAt(tx, expected, archiveToo));
 }
 
 async function verifyAt(sql: Sql, expected: ExpectedHead | undefined, archiveToo: boolean): Promise<AuditVerification> {

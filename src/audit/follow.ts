@@ -1,4 +1,4 @@
-import type { Database } from '../postgres/database.ts';
+import { type Database, inSnapshot } from '../postgres/database.ts';
 import { type AuditFilter, type AuditMark, type AuditRow, listAudit, listAuditAfter, listLastNumbers, readAuditMark } from './queries.ts';
 
 const PAGE = 1_000;
@@ -18,10 +18,11 @@ export interface AuditFollower {
  * below which nothing can any more, and what was seen above it is remembered.
  */
 export async function followAudit(database: Database, filter: AuditFilter): Promise<AuditFollower> {
-  const started = await database.transaction(async (tx) => {
-    await tx.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
-    return { first: await listAudit(tx, filter), numbers: await listLastNumbers(tx, LATEST_BEHIND), mark: await readAuditMark(tx) };
-  });
+  const started = await inSnapshot(database, async (tx) => ({
+    first: await listAudit(tx, filter),
+    numbers: await listLastNumbers(tx, LATEST_BEHIND),
+    mark: await readAuditMark(tx),
+  }));
   const seen = new Set(started.numbers);
   let floor = BigInt(started.mark.seq) - BigInt(LATEST_BEHIND);
   let before: AuditMark = started.mark;

@@ -35,6 +35,14 @@ export function quoteIdentifier(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
+/** Runs `work`, which only reads, on the database as it is at its beginning, whatever is committed meanwhile. */
+export function inSnapshot<T>(database: Database, work: (tx: Sql) => Promise<T>): Promise<T> {
+  return database.transaction(async (tx) => {
+    await tx.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY');
+    return work(tx);
+  });
+}
+
 export function createDatabase(options: DatabaseOptions, dependencies: { clock: Clock; log: Logger }): Database {
   const { clock, log } = dependencies;
   const searchPath = options.searchPath.map(quoteIdentifier);

@@ -53,6 +53,9 @@ const notCited = (name: string) => `NOT EXISTS (SELECT FROM (${CITED}) AS c WHER
 /** The database keeps units of the audit for so long, whatever the period. */
 const UNITS_STAY = `(r.class <> 'audit' OR r.archived_at < now() - interval '30 days')`;
 
+/** The archive's files, which their nodes remove. */
+export const ARCHIVE_FILES = { table: 'archive_file', endedAt: 'r.archived_at', unless: UNITS_STAY } as const;
+
 export const RECORD_CLASSES: readonly RecordClass[] = [
   {
     name: 'attempts',
@@ -140,8 +143,7 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     unless: UNITS_STAY,
     archived: false,
     removal: 'rows',
-    // Its files, which their nodes remove.
-    beside: { table: 'archive_file', endedAt: 'r.archived_at', unless: UNITS_STAY },
+    beside: ARCHIVE_FILES,
   },
 ];
 

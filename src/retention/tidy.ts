@@ -2,6 +2,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Database, Sql } from '../postgres/database.ts';
 import { filesOf, runOfFile } from './archive.ts';
+import { ARCHIVE_FILES, isDue } from './classes.ts';
 import type { PruneDependencies } from './prune.ts';
 import { STAMP } from './runs.ts';
 
@@ -57,15 +58,12 @@ async function removeAbandoned(tx: Sql, { id, stamp, node, directory }: Shelf & 
   return abandoned;
 }
 
-/** `$2` is the period in seconds; the database keeps units of the audit for 30 days, whatever the period. */
-const PAST_PERIOD = `archived_at < now() - make_interval(secs => greatest($2, CASE class WHEN 'audit' THEN 30 * 86400 ELSE 0 END))`;
-
 /** Only what is a file of an archive by its name, in the directory that we were given: the register is no order to remove anything else. */
 async function removeExpired(database: Database, { node, directory }: Shelf, keptSeconds: number): Promise<string[]> {
   const registered = await database.query<{ id: string; runId: string; name: string }>(
-    `SELECT id::text, run_id::text AS "runId", name FROM archive_file
-     WHERE node = $1 AND directory = $3 AND ${PAST_PERIOD} ORDER BY id LIMIT 1000`,
-    [node, keptSeconds, directory],
+    `SELECT id::text, run_id::text AS "runId", name FROM archive_file r
+     WHERE ${isDue(ARCHIVE_FILES)} AND node = $2 AND directory = $3 ORDER BY id LIMIT 1000`,
+    [keptSeconds, node, directory],
   );
   const expired = registered.filter(({ runId, name }) => runOfFile(name)?.id === runId);
   for (const { id, name } of expired) {
@@ -82,10 +80,10 @@ async function removeExpired(database: Database, { node, directory }: Shelf, kep
 export async function forgetOutOfReach({ database, node, archiveDirectory, periods }: TidyDependencies): Promise<string[]> {
   if (!Number.isFinite(periods.archive)) return [];
   const forgotten = await database.query<{ place: string }>(
-    `DELETE FROM archive_file f WHERE ${PAST_PERIOD}
-       AND CASE WHEN f.node = $1 THEN f.directory IS DISTINCT FROM $3 ELSE NOT EXISTS (SELECT FROM node n WHERE n.node = f.node) END
-     RETURNING f.node || ':' || f.directory || '/' || f.name AS place`,
-    [node, periods.archive, archiveDirectory ?? null],
+    `DELETE FROM archive_file r WHERE ${isDue(ARCHIVE_FILES)}
+       AND CASE WHEN r.node = $2 THEN r.directory IS DISTINCT FROM $3 ELSE NOT EXISTS (SELECT FROM node n WHERE n.node = r.node) END
+     RETURNING r.node || ':' || r.directory || '/' || r.name AS place`,
+    [periods.archive, node, archiveDirectory ?? null],
   );
   return forgotten.map(({ place }) => place);
 }

@@ -1,9 +1,7 @@
-import { expect, onTestFinished, test } from 'vitest';
-import { createDatabase } from '../../src/postgres/database.ts';
+import { expect, test } from 'vitest';
 import { migrate } from '../../src/postgres/migrate.ts';
-import { systemClock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
-import { installPgBoss, silentLog } from '../support/database.ts';
+import { installPgBoss, openDatabase } from '../support/database.ts';
 import { createPrivatePostgres } from '../support/private-postgres.ts';
 import { createScriptedUnits } from '../support/scripted-units.ts';
 import { waitFor } from '../support/wait.ts';
@@ -21,18 +19,7 @@ test('Postgres away for longer than RECLAIMD_HUNG_AFTER: no unit of a living wor
   const postgres = await createPrivatePostgres();
   const { url } = postgres;
   await installPgBoss(url, { queues: [{ name: 'work' }] });
-  const database = createDatabase(
-    {
-      url,
-      applicationName: 'test',
-      searchPath: ['reclaimd', 'pgboss'],
-      maxConnections: 3,
-      statementTimeoutMs: 5_000,
-      lockTimeoutMs: 5_000,
-    },
-    { clock: systemClock, log: silentLog },
-  );
-  onTestFinished(() => database.close());
+  const database = openDatabase(url);
   await migrate(database, 'reclaimd');
   // It polls so seldom that its beats alone, every five seconds, say that it lives.
   const worker = await spawnWorker({ url, queues: ['work'], pollingIntervalSeconds: 60 });

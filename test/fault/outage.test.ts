@@ -1,10 +1,8 @@
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
-import { createDatabase } from '../../src/postgres/database.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
-import { systemClock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
-import { installPgBoss, silentLog } from '../support/database.ts';
+import { installPgBoss, openDatabase } from '../support/database.ts';
 import { createPrivatePostgres } from '../support/private-postgres.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker, type Worker } from '../support/worker.ts';
@@ -24,18 +22,7 @@ async function createFleet() {
   const postgres = await createPrivatePostgres();
   const { url } = postgres;
   await installPgBoss(url, { queues: [{ name: 'work', retryLimit: 3 }] });
-  const database = createDatabase(
-    {
-      url,
-      applicationName: 'test',
-      searchPath: ['reclaimd', 'pgboss'],
-      maxConnections: 3,
-      statementTimeoutMs: 5_000,
-      lockTimeoutMs: 5_000,
-    },
-    { clock: systemClock, log: silentLog },
-  );
-  onTestFinished(() => database.close());
+  const database = openDatabase(url);
   await migrate(database, 'reclaimd');
   await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
   const recoveries = () =>

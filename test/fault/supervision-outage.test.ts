@@ -1,10 +1,9 @@
 import { PgBoss } from 'pg-boss';
 import { expect, onTestFinished, test } from 'vitest';
-import { createDatabase } from '../../src/postgres/database.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
-import { installPgBoss, silentLog } from '../support/database.ts';
+import { installPgBoss, openDatabase } from '../support/database.ts';
 import { createPrivatePostgres } from '../support/private-postgres.ts';
 import { waitFor } from '../support/wait.ts';
 import { spawnWorker } from '../support/worker.ts';
@@ -28,9 +27,7 @@ async function countFailed(supervisor: Supervisor): Promise<number> {
   const postgres = await createPrivatePostgres();
   const { url } = postgres;
   const boss = await installPgBoss(url, { queues: [{ name: 'work', retryLimit: 3, heartbeatSeconds: 10 }] });
-  const options = { url, applicationName: 'test', searchPath: ['reclaimd', 'pgboss'], maxConnections: 3 };
-  const database = createDatabase({ ...options, statementTimeoutMs: 5_000, lockTimeoutMs: 5_000 }, { clock: systemClock, log: silentLog });
-  onTestFinished(() => database.close());
+  const database = openDatabase(url);
   await migrate(database, 'reclaimd');
   if (supervisor === 'the daemon') await startTestDaemon(url, TAKEN_OVER);
   else await startSupervising(url);

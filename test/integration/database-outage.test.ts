@@ -2,11 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { createDatabase } from '../../src/postgres/database.ts';
 import { startEmbeddedPostgres } from '../../src/postgres/embedded.ts';
 import { DatabaseUnreachable } from '../../src/postgres/errors.ts';
-import { systemClock } from '../../src/runtime/clock.ts';
-import { silentLog } from '../support/database.ts';
+import { openDatabase } from '../support/database.ts';
 import { binariesOfMajor } from '../support/postgres-majors.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -19,18 +17,7 @@ test.each(['kill', 'stop'] as const)(
     onTestFinished(() => rm(directory, { recursive: true, force: true }));
     const first = await startEmbeddedPostgres(directory, { binaries });
     onTestFinished(() => first.stop());
-    const database = createDatabase(
-      {
-        url: first.url,
-        applicationName: 'test',
-        searchPath: ['public'],
-        maxConnections: 3,
-        statementTimeoutMs: 5_000,
-        lockTimeoutMs: 5_000,
-      },
-      { clock: systemClock, log: silentLog },
-    );
-    onTestFinished(() => database.close());
+    const database = openDatabase(first.url, { searchPath: ['public'] });
     const heard: string[] = [];
     const listener = database.listen('channel', (payload) => heard.push(payload));
     onTestFinished(() => listener.stop());

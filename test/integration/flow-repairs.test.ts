@@ -1,4 +1,3 @@
-import pg from 'pg';
 import type { PgBoss } from 'pg-boss';
 import { expect, test } from 'vitest';
 import { createWorkflowDoor, type WorkflowChange } from '../../src/actions/workflow-door.ts';
@@ -11,6 +10,7 @@ import { completeAttempt } from '../support/complete.ts';
 import type { BossOptions } from '../support/database.ts';
 import { addWideFlow, chainOfThree, createFlows } from '../support/flows.ts';
 import { meanwhile } from '../support/meanwhile.ts';
+import { wokenBy } from '../support/woken.ts';
 
 const ORDER = { actor: 'ann@desk', reason: 'it was asked for' };
 
@@ -86,22 +86,6 @@ test('a child whose parent is gone runs when it is unblocked', async () => {
   const [job] = await boss.fetch('child', { includeMetadata: true });
   expect(job && (await completeAttempt(boss, 'child', job))).toBe(true);
 });
-
-/** Queues whose workers are woken meanwhile. */
-async function wokenBy(url: string, work: () => Promise<unknown>): Promise<(string | undefined)[]> {
-  const listener = new pg.Client({ connectionString: url });
-  await listener.connect();
-  const heard: (string | undefined)[] = [];
-  listener.on('notification', ({ payload }) => heard.push(payload));
-  const { rows } = await listener.query<{ channel: string }>(
-    `SELECT 'pgboss_' || left(encode(sha224('pgboss'::bytea), 'hex'), 24) AS channel`,
-  );
-  await listener.query(`LISTEN ${rows[0]?.channel}`);
-  await work();
-  await listener.query('SELECT 1');
-  await listener.end();
-  return heard;
-}
 
 test('workers are woken by what they can run now: a parent that is retried, a child that is free, and by no other', async () => {
   const { boss, url, database, door, run } = await createRepairs({}, [

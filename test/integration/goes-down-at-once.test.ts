@@ -1,10 +1,8 @@
 import { type AddressInfo, createServer } from 'node:net';
 import { setImmediate as aTurnOfTheLoop } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
-import { createDatabase } from '../../src/postgres/database.ts';
 import { DatabaseUnreachable } from '../../src/postgres/errors.ts';
-import { systemClock } from '../../src/runtime/clock.ts';
-import { silentLog } from '../support/database.ts';
+import { openDatabase } from '../support/database.ts';
 
 const LOGIN_ACCEPTED = message('R', Buffer.alloc(4));
 const READY = message('Z', Buffer.from('I'));
@@ -32,18 +30,12 @@ test('a server that goes down in the instant in which it lets us in is unreachab
   const note = (error: unknown) => uncaught.push(error);
   process.on('uncaughtException', note);
   onTestFinished(() => void process.removeListener('uncaughtException', note));
-  const database = createDatabase(
-    {
-      url: await startServerThatGoesDownAtOnce(),
-      applicationName: 'test',
-      searchPath: ['reclaimd'],
-      maxConnections: 2,
-      statementTimeoutMs: 1_000,
-      lockTimeoutMs: 1_000,
-    },
-    { clock: systemClock, log: silentLog },
-  );
-  onTestFinished(() => database.close());
+  const database = openDatabase(await startServerThatGoesDownAtOnce(), {
+    searchPath: ['reclaimd'],
+    maxConnections: 2,
+    statementTimeoutMs: 1_000,
+    lockTimeoutMs: 1_000,
+  });
   await expect(database.transaction((tx) => tx.query('SELECT 1'))).rejects.toBeInstanceOf(DatabaseUnreachable);
   await expect(database.query('SELECT 1')).rejects.toBeInstanceOf(DatabaseUnreachable);
   await aTurnOfTheLoop();

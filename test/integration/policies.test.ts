@@ -4,6 +4,7 @@ import { resolveReleasedHolds } from '../../src/recovery/holds.ts';
 import { savePolicy } from '../../src/recovery/policy-table.ts';
 import { type BossOptions, createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { wokenBy } from '../support/woken.ts';
 
 const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
 
@@ -231,17 +232,5 @@ test('workers of a notify-enabled queue are woken by a rescue', async () => {
   await boss.send('work', {});
   await executor.fetch('work');
   await executor.die();
-  const { default: pg } = await import('pg');
-  const listener = new pg.Client({ connectionString: url });
-  await listener.connect();
-  const heard: (string | undefined)[] = [];
-  listener.on('notification', ({ payload }) => heard.push(payload));
-  const { rows } = await listener.query<{ channel: string }>(
-    `SELECT 'pgboss_' || left(encode(sha224('pgboss'::bytea), 'hex'), 24) AS channel`,
-  );
-  await listener.query(`LISTEN ${rows[0]?.channel}`);
-  await sweepOnce(url);
-  await listener.query('SELECT 1');
-  await listener.end();
-  expect(heard).toEqual(['work']);
+  expect(await wokenBy(url, () => sweepOnce(url))).toEqual(['work']);
 });

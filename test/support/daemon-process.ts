@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
+import { underHostname } from './hostname.ts';
 import { waitFor } from './wait.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
@@ -27,7 +28,7 @@ export async function spawnDaemon(
 ): Promise<DaemonProcess> {
   const { PATH = '' } = process.env;
   const node = [process.execPath, ...nodeArguments, MAIN, 'run'];
-  const renamed = hostname === undefined ? node : ['unshare', '--uts', 'sh', '-c', 'hostname "$0" && exec "$@"', hostname, ...node];
+  const renamed = underHostname(hostname, node);
   const [command = '', ...args] = contained ? [...CONTAINER, ...renamed] : renamed;
   const child = spawn(command, args, {
     env: {

@@ -3,7 +3,7 @@ import pg from 'pg';
 import { PgBoss, type Queue } from 'pg-boss';
 import { inject, onTestFinished } from 'vitest';
 import { catalogName } from '../../src/pgboss/schema-name.ts';
-import { createDatabase, type Database } from '../../src/postgres/database.ts';
+import { createDatabase, type Database, type DatabaseOptions } from '../../src/postgres/database.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { createLogger } from '../../src/runtime/logger.ts';
@@ -20,6 +20,17 @@ export interface TestDatabase {
     lockTimeoutMs?: number;
     url?: string;
   }): Database;
+}
+
+/** A pool of ours on any server; closed at the end of the test. */
+export function openDatabase(url: string, options: Partial<Omit<DatabaseOptions, 'url' | 'applicationName'>> = {}): Database {
+  const limits = { maxConnections: 3, statementTimeoutMs: 5_000, lockTimeoutMs: 5_000 };
+  const database = createDatabase(
+    { url, applicationName: 'test', searchPath: ['reclaimd', 'pgboss'], ...limits, ...options },
+    { clock: systemClock, log: silentLog },
+  );
+  onTestFinished(() => database.close());
+  return database;
 }
 
 async function administer(statement: string): Promise<void> {
@@ -40,19 +51,8 @@ export async function createTestDatabase(): Promise<TestDatabase> {
     url: url.href,
     connect: (options = {}) => {
       const { schema = 'reclaimd', pgbossSchema = 'pgboss', statementTimeoutMs = 30_000, lockTimeoutMs = 10_000 } = options;
-      const database = createDatabase(
-        {
-          url: options.url ?? url.href,
-          applicationName: 'test',
-          searchPath: [schema, catalogName(pgbossSchema)],
-          maxConnections: 5,
-          statementTimeoutMs,
-          lockTimeoutMs,
-        },
-        { clock: systemClock, log: silentLog },
-      );
-      onTestFinished(() => database.close());
-      return database;
+      const searchPath = [schema, catalogName(pgbossSchema)];
+      return openDatabase(options.url ?? url.href, { searchPath, maxConnections: 5, statementTimeoutMs, lockTimeoutMs });
     },
   };
 }

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
+import { underHostname } from './hostname.ts';
 import { waitFor } from './wait.ts';
 import type { WorkerOptions } from './worker-main.ts';
 
@@ -36,7 +37,7 @@ export interface Worker {
 export async function spawnWorker(options: WorkerOptions & { hostname?: string; ownPids?: true | number }): Promise<Worker> {
   const { hostname, ownPids, ...workerOptions } = options;
   const node = [process.execPath, MAIN, JSON.stringify(workerOptions)];
-  const renamed = hostname === undefined ? node : ['unshare', '--uts', 'sh', '-c', 'hostname "$0" && exec "$@"', hostname, ...node];
+  const renamed = underHostname(hostname, node);
   const numbered = typeof ownPids === 'number' ? ['sh', '-c', FORK_AS, String(ownPids), ...renamed] : renamed;
   const [command, ...args] = (ownPids ? ['unshare', '--pid', '--fork', '--kill-child', ...numbered] : numbered) as [string, ...string[]];
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
