@@ -341,10 +341,14 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     // The others begin once the first look at the database is over, whatever it said.
     if (definition.name === 'setup') await within(FIRST_SETUP_LIMIT_MS, firstSetup.promise);
   }
-  const listener = database.listen(`${config.schema}_death`, (executorId) => {
-    if (executorId === `${COMMAND_NOTICE}${config.node}`) return wake('commands');
-    if (executorId.startsWith(COMMAND_NOTICE) || pendingDeaths.has(executorId)) return;
-    void clock.sleep(HEARD_DELAY_MS * (1 + Math.random()), stopping.signal).then(() => noticeDeath(executorId));
+  const listener = database.listen(`${config.schema}_death`, {
+    // A death that was not heard is found by the next sweep; a command would wait for its loop.
+    onListening: () => wake('commands'),
+    onMessage: (executorId) => {
+      if (executorId === `${COMMAND_NOTICE}${config.node}`) return wake('commands');
+      if (executorId.startsWith(COMMAND_NOTICE) || pendingDeaths.has(executorId)) return;
+      void clock.sleep(HEARD_DELAY_MS * (1 + Math.random()), stopping.signal).then(() => noticeDeath(executorId));
+    },
   });
   if (config.units.length > 0 && !dependencies)
     log.warn('RECLAIMD_UNITS names units, but there is no systemd to be asked: see RECLAIMD_SYSTEMD');

@@ -4,7 +4,7 @@ import type { PassResult } from '../runtime/loop.ts';
 import { endTurn, renewTurn, takeTurn } from './turn.ts';
 
 /** A third of the lease: two renewals may fail before another node may come in between. */
-const RENEW_MS = 10_000;
+const RENEW_MS = 3_000;
 
 export interface TurnTakers {
   sql: Sql;

@@ -1,7 +1,7 @@
 import type { Sql } from '../postgres/database.ts';
 
-/** So long after its last renewal a turn may be taken over. */
-const LEASE_SECONDS = 30;
+/** So long after its last renewal a turn may be taken over: what silence is swept for waits so long for a holder that died at it. */
+const LEASE_SECONDS = 10;
 
 export type Turn = { mine: true } | { mine: false; againInMs: number };
 

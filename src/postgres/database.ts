@@ -3,7 +3,7 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type ConnectionOptions, describeConnections } from './connection.ts';
 import { DatabaseError, DatabaseUnreachable, TransactionConflict, toDatabaseError } from './errors.ts';
-import { keepListening } from './listen.ts';
+import { type Hearer, keepListening } from './listen.ts';
 
 /** Something that runs statements: the pool, or one transaction. Rows come back as the driver parses them. */
 export interface Sql {
@@ -19,7 +19,7 @@ export interface Database extends Sql {
   /** Runs `work` in one transaction; conflicts (40001, 40P01) are run again, on a budget. */
   transaction<T>(work: (tx: Sql) => Promise<T>): Promise<T>;
   /** A connection of its own that hears `channel`; kept alive and renewed until `stop`. */
-  listen(channel: string, onMessage: (payload: string) => void): { stop(): Promise<void> };
+  listen(channel: string, hearer: Hearer): { stop(): Promise<void> };
   close(): Promise<void>;
 }
 
@@ -92,8 +92,7 @@ export function createDatabase(options: DatabaseOptions, dependencies: { clock: 
         }
       }
     },
-    listen: (channel, onMessage) =>
-      keepListening(describeConnections(options, searchPath), quoteIdentifier(channel), onMessage, dependencies),
+    listen: (channel, hearer) => keepListening(describeConnections(options, searchPath), quoteIdentifier(channel), hearer, dependencies),
     close: () => {
       closed ??= pool.end();
       connections.hangUpSoon();

@@ -5,11 +5,17 @@ import type { Connections } from './connection.ts';
 
 const RETRY_MS = 1_000;
 
-/** @param channel quoted. What is said while the connection is being renewed is not heard. */
+export interface Hearer {
+  onMessage(payload: string): void;
+  /** From now on everything is heard; what was said before, while the connection was being made or renewed, was not. */
+  onListening?(): void;
+}
+
+/** @param channel quoted. */
 export function keepListening(
   { config, hangUpSoon }: Connections,
   channel: string,
-  onMessage: (payload: string) => void,
+  { onMessage, onListening }: Hearer,
   { clock, log }: { clock: Clock; log: Logger },
 ): { stop(): Promise<void> } {
   const stopping = new AbortController();
@@ -34,6 +40,7 @@ export function keepListening(
       await connection.connect();
       connection.on('notification', (message) => tell(message.payload ?? ''));
       await connection.query(`LISTEN ${channel}`);
+      onListening?.();
       await ended.promise;
     } finally {
       stopping.signal.removeEventListener('abort', end);

@@ -83,7 +83,7 @@ export function onReplay(
   handler: (event: ReplayedEvent) => void,
   schema = DEFAULT_SCHEMA,
 ): { stop(): Promise<void> } {
-  return database.listen(replayChannel(schema), (payload) => handler(JSON.parse(payload) as ReplayedEvent));
+  return database.listen(replayChannel(schema), { onMessage: (payload) => handler(JSON.parse(payload) as ReplayedEvent) });
 }
 
 /** The longest of the names that are made of the schema's: the configuration leaves room for it. */

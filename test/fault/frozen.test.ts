@@ -23,14 +23,10 @@ const adopted = (database: Database) =>
   waitFor('the worker to be adopted', async () => (await database.query('SELECT FROM executor WHERE witness_node IS NOT NULL')).length > 0);
 
 const verdictIs = (database: Database, { instance }: Worker, verdict: string) =>
-  waitFor(
-    `the verdict ${verdict}`,
-    async () => {
-      const rows = await database.query('SELECT FROM executor WHERE id = $1 AND verdict = $2', [instance, verdict]);
-      return rows.length > 0;
-    },
-    40_000,
-  );
+  waitFor(`the verdict ${verdict}`, async () => {
+    const rows = await database.query('SELECT FROM executor WHERE id = $1 AND verdict = $2', [instance, verdict]);
+    return rows.length > 0;
+  });
 
 const recoveries = (database: Database) =>
   database.query<{ executor: string; proof: string }>('SELECT executor_id AS executor, proof FROM recovery');
@@ -87,11 +83,7 @@ test('a worker whose event loop is blocked is hung, never taken, and its result 
   await twoSweepsPass(database);
   expect(await recoveries(database)).toEqual([]);
   await verdictIs(database, worker, 'alive');
-  await waitFor(
-    'its job to be completed',
-    async () => (await database.query(`SELECT FROM job WHERE state = 'completed'`)).length > 0,
-    40_000,
-  );
+  await waitFor('its job to be completed', async () => (await database.query(`SELECT FROM job WHERE state = 'completed'`)).length > 0);
   await waitFor('its incident to end', async () => (await incidents(database)).every(({ open }) => !open));
   expect(await database.query('SELECT retry_count FROM job')).toEqual([{ retry_count: 0 }]);
   expect(await recoveries(database)).toEqual([]);

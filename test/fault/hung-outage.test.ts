@@ -51,5 +51,5 @@ test('Postgres away for longer than RECLAIMD_HUNG_AFTER: no unit of a living wor
   expect(units.calls).toEqual([]);
 
   worker.kill('SIGSTOP');
-  await waitFor('the restart', async () => (await verdict()) !== undefined && units.calls.includes('restart a.service'), 60_000);
+  await waitFor('the restart', async () => (await verdict()) !== undefined && units.calls.includes('restart a.service'));
 });

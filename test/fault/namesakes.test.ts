@@ -52,5 +52,5 @@ test('nor does that of one whose name, given by the application, another carries
   unregistered.kill('SIGKILL');
   await unregistered.exited;
   await fallSilent(database, 3600, [registered]);
-  await waitFor('both jobs to come back, for nobody carries the name now', async () => (await recoveries()).length === 2, 30_000);
+  await waitFor('both jobs to come back, for nobody carries the name now', async () => (await recoveries()).length === 2);
 });

@@ -6,9 +6,6 @@ import { waitFor } from '../support/wait.ts';
 import { spawnWorker, type Worker } from '../support/worker.ts';
 
 const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
-/** The daemon looks at ownership every ten seconds. */
-const SOON = 30_000;
-
 /** A worker that works, and a daemon beside it; ownership as the test has it. */
 async function createFleet({ installed }: { installed: boolean }) {
   const fleet = await createFleetDatabase({ queues: [{ name: 'work', retryLimit: 3 }] });
@@ -24,7 +21,7 @@ async function createFleet({ installed }: { installed: boolean }) {
     ...fleet,
     worker,
     ready,
-    becomes: (ownership: string) => waitFor(`ownership to be ${ownership}`, async () => (await ready()).ownership === ownership, SOON),
+    becomes: (ownership: string) => waitFor(`ownership to be ${ownership}`, async () => (await ready()).ownership === ownership),
     /** Its one incident is there, and open or resolved; written right after the page has changed. */
     incidentIs: (expected: 'open' | 'resolved') =>
       waitFor(`the incident to be ${expected}`, async () => {

@@ -55,7 +55,7 @@ test.skipIf(!isRoot)("a process of this host that carries a contained worker's p
   worker.kill('SIGKILL');
   await worker.exited;
   await fallSilent(database, 3600, [worker]);
-  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0, 40_000);
+  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0);
   expect(await database.query('SELECT verdict, proof FROM recovery')).toEqual([{ verdict: 'missing', proof: null }]);
 });
 
@@ -87,7 +87,7 @@ test.skipIf(!isRoot)('a daemon in a container takes no process of it for a worke
   worker.kill('SIGKILL');
   await worker.exited;
   await fallSilent(database, 3600, [worker]);
-  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0, 40_000);
+  await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0);
 });
 
 test.skipIf(!isRoot || !seesKernelThreads)('a thread of the kernel is nobody, whoever has registered under its number', async () => {

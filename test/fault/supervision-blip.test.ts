@@ -18,9 +18,7 @@ interface JobRow {
   silentSeconds: number;
 }
 
-test('every connection is cut for a moment in which a live job misses two beats: taken over, it is not failed', {
-  timeout: 120_000,
-}, async () => {
+test('every connection is cut for a moment in which a live job misses two beats: taken over, it is not failed', async () => {
   const { boss, url, database } = await createFleetDatabase({ queues: [{ name: 'work', retryLimit: 3, heartbeatSeconds: 10 }] });
   const proxy = await createBreakingProxy(url);
   const worker = await spawnWorker({ url: proxy.url, queues: ['work'], mode: 'forever' });
@@ -33,7 +31,7 @@ test('every connection is cut for a moment in which a live job misses two beats:
     async () => (await database.query(`SELECT FROM job WHERE heartbeat_on > started_on + interval '9 s'`)).length > 0,
   );
   // The moment that is the worst: the daemon has just beaten, and the job is about to.
-  await waitFor('the worst moment', async () => (await job()).silentSeconds > CUT_AT_SECONDS && (await nodeSeconds()) < 1, 60_000);
+  await waitFor('the worst moment', async () => (await job()).silentSeconds > CUT_AT_SECONDS && (await nodeSeconds()) < 1);
   await holdTurn(database, 'supervise');
   proxy.breakNow();
   await systemClock.sleep(CUT_MS);
@@ -48,7 +46,6 @@ test('every connection is cut for a moment in which a live job misses two beats:
   await waitFor(
     'a pass, when the grace is over',
     async () => (await database.query('SELECT FROM queue WHERE monitor_claim_on IS NOT NULL')).length > 0,
-    60_000,
   );
   expect(await job()).toMatchObject({ state: 'active', retryCount: 0 });
 

@@ -96,14 +96,10 @@ test('the end of the terminal that it runs in is a stop, too: it says goodbye, t
     stdio: ['pipe', 'ignore', 'ignore'],
   });
   onTestFinished(() => void terminal.kill('SIGKILL'));
-  const [node] = await waitFor(
-    'its first beat',
-    async () => {
-      const nodes = await database.query<{ pid: number }>('SELECT pid FROM node');
-      return nodes.length === 1 && nodes;
-    },
-    30_000,
-  );
+  const [node] = await waitFor('its first beat', async () => {
+    const nodes = await database.query<{ pid: number }>('SELECT pid FROM node');
+    return nodes.length === 1 && nodes;
+  });
   terminal.kill('SIGKILL');
   await waitFor('its goodbye', async () => (await database.query('SELECT FROM node WHERE stopped_at IS NOT NULL')).length === 1);
   await waitFor('its end', () => openProcess(node?.pid ?? 0) === 'gone');

@@ -19,7 +19,13 @@ test.each(['kill', 'stop'] as const)(
     onTestFinished(() => first.stop());
     const database = openDatabase(first.url, { searchPath: ['public'] });
     const heard: string[] = [];
-    const listener = database.listen('channel', (payload) => heard.push(payload));
+    let begun = 0;
+    const listener = database.listen('channel', {
+      onMessage: (payload) => heard.push(payload),
+      onListening: () => {
+        begun += 1;
+      },
+    });
     onTestFinished(() => listener.stop());
     const hears = (payload: string) =>
       waitFor(`hearing "${payload}"`, async () => {
@@ -28,6 +34,7 @@ test.each(['kill', 'stop'] as const)(
       });
     await database.query('CREATE TABLE item (id int)');
     await hears('before');
+    expect(begun).toBe(1);
     const interrupted = database.transaction(async (tx) => {
       await tx.query('INSERT INTO item VALUES (1)');
       await first[ending]();
@@ -44,5 +51,6 @@ test.each(['kill', 'stop'] as const)(
     onTestFinished(() => second.stop());
     expect(await database.query('SELECT FROM item')).toEqual([]);
     await hears('after');
+    expect(begun, 'it is said that what came meanwhile was not heard').toBe(2);
   },
 );

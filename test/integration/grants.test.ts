@@ -53,10 +53,9 @@ test('the printed privileges suffice for everything that the daemon does', async
   await waitFor(
     'the new table to be covered',
     async () => (await database.query(`SELECT FROM pg_trigger WHERE tgname = 'reclaimd_record_attempts'`)).length === 2,
-    30_000,
   );
   await database.query(`UPDATE attempt_turn SET emptied = false`);
-  await waitFor('the rotation', async () => (await database.query('SELECT FROM attempt_turn WHERE emptied')).length === 1, 30_000);
+  await waitFor('the rotation', async () => (await database.query('SELECT FROM attempt_turn WHERE emptied')).length === 1);
   const metrics = await (await fetch(`${daemon.url}/metrics`)).text();
   expect(metrics.split('\n').filter((line) => /^reclaimd_loop_runs_total.*"error"/.test(line))).toEqual([]);
 });
@@ -77,7 +76,7 @@ test("without the right to see others' sessions, which only some may grant, the 
   const sessions = async () => ((await (await fetch(`${daemon.url}/readyz`)).json()) as { sessions: string }).sessions;
   await waitFor('the look at the rights', async () => (await sessions()) === 'not seen');
   await database.query(`GRANT pg_read_all_stats TO ${role}`);
-  await waitFor('the next look', async () => (await sessions()) === 'seen', 60_000);
+  await waitFor('the next look', async () => (await sessions()) === 'seen');
   expect(warn.mock.calls.filter(([said]) => String(said).includes('pg_read_all_stats'))).toHaveLength(1);
 });
 

@@ -134,7 +134,7 @@ test.each(['a heal of its own', 'a heal that it joined'])(
   async (which) => {
     const { database, units, lines, heal, interrupt } = await setUp();
     units.set('a.service', FAILED);
-    units.onStart('a.service', { takesMs: 10_000 });
+    units.onStart('a.service', { ends: new Promise(() => undefined) });
     if (which === 'a heal that it joined')
       await database.query(
         `INSERT INTO unit_action (host, node, unit, action, actor, automatic, lease_until)
@@ -143,10 +143,8 @@ test.each(['a heal of its own', 'a heal that it joined'])(
       );
     const healed = heal(['a']);
     await waitFor('its beginning', () => lines.some((line) => line.includes('starting')));
-    const startedAt = performance.now();
     interrupt();
     expect(await healed).toBe(1);
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
     expect(lines.at(-1)).toMatch(which === 'a heal of its own' ? /nobody could watch/ : /bob@desk is at it, and goes on/);
   },
 );

@@ -84,42 +84,42 @@ test.each([
 ])('the bus goes away during a heal, and the unit %s: that is what is told', async (_, job, outcome) => {
   const { database, units, healing } = await setUp();
   units.set('a.service', FAILED);
-  units.onStart('a.service', { takesMs: 300, job });
+  const started = Promise.withResolvers<void>();
+  units.onStart('a.service', { ends: started.promise, job });
   const healed = healUnit(healing, 'a.service', PERSON);
   await waitFor('the start', () => starts(units).length === 1);
   units.setBus(false);
+  started.resolve();
   setTimeout(() => units.setBus(true), 1_000);
   expect(await healed).toMatchObject({ outcome });
   expect(await actions(database)).toMatchObject([{ outcome: job }]);
 });
 
 test.each([
-  ['its start job', { takesMs: 10_000 }, true],
-  ['a bus that is away', { takesMs: 300 }, false],
-])('with the signal a heal waits for %s no longer: what becomes of it is unknown', async (_, script, isBusUp) => {
+  ['its start job', true],
+  ['a bus that is away', false],
+])('with the signal a heal waits for %s no longer: what becomes of it is unknown', async (_, isBusUp) => {
   const { database, units, healing } = await setUp();
   units.set('a.service', FAILED);
-  units.onStart('a.service', script);
+  const started = Promise.withResolvers<void>();
+  units.onStart('a.service', { ends: started.promise });
   const stopping = new AbortController();
   const healed = healUnit(healing, 'a.service', DAEMON, undefined, stopping.signal);
   await waitFor('the start', () => starts(units).length === 1);
   units.setBus(isBusUp);
+  if (!isBusUp) started.resolve();
   setTimeout(() => stopping.abort(), 500);
-  const startedAt = performance.now();
   expect(await healed).toMatchObject({ outcome: 'failed', error: expect.stringContaining('nobody could watch') });
-  expect(performance.now() - startedAt).toBeLessThan(5_000);
   expect(await actions(database)).toMatchObject([{ outcome: 'unknown' }]);
 });
 
 test('a daemon that is stopped while a heal waits for its start job is stopped at once', async () => {
   const { url, database, units, service } = await setUp();
   units.set('a.service', FAILED);
-  units.onStart('a.service', { takesMs: 10_000 });
+  units.onStart('a.service', { ends: new Promise(() => undefined) });
   const daemon = await startTestDaemon(url, ENV, { units: service });
   await waitFor('the start', () => starts(units).length === 1);
-  const startedAt = performance.now();
   await daemon.stop();
-  expect(performance.now() - startedAt).toBeLessThan(5_000);
   expect(await actions(database)).toMatchObject([{ outcome: 'unknown' }]);
 });
 
@@ -302,21 +302,17 @@ test('the daemon heals what failed, leaves alone what a person stopped, and its 
   await startTestDaemon(url, ENV, { units: service });
   units.set('a.service', FAILED);
   await waitFor('the heal', async () => (await actions(database)).some(({ outcome }) => outcome === 'done'));
-  await waitFor(
-    'the incidents to settle',
-    async () => {
-      const rows = await database.query<{ fingerprint: string; open: boolean }>(
-        `SELECT fingerprint, resolved_at IS NULL AS open FROM incident WHERE class = 'unit_failed' ORDER BY 1`,
-      );
-      const open = rows.filter((row) => row.open).map(({ fingerprint }) => fingerprint);
-      return (
-        rows.some(({ fingerprint }) => fingerprint === 'unit_failed:test:a.service') &&
-        open.length === 1 &&
-        open[0] === 'unit_failed:test:c.service'
-      );
-    },
-    30_000,
-  );
+  await waitFor('the incidents to settle', async () => {
+    const rows = await database.query<{ fingerprint: string; open: boolean }>(
+      `SELECT fingerprint, resolved_at IS NULL AS open FROM incident WHERE class = 'unit_failed' ORDER BY 1`,
+    );
+    const open = rows.filter((row) => row.open).map(({ fingerprint }) => fingerprint);
+    return (
+      rows.some(({ fingerprint }) => fingerprint === 'unit_failed:test:a.service') &&
+      open.length === 1 &&
+      open[0] === 'unit_failed:test:c.service'
+    );
+  });
   expect(starts(units)).toEqual(['start a.service']);
 });
 

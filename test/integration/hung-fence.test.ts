@@ -104,7 +104,7 @@ test('a process that outlives the restart of its unit is told, and its unit is n
   await run();
   await waitFor('the node', () => nodeBeat(database));
   await hang();
-  await waitFor('its end', async () => (await actions(database))[0]?.outcome === 'failed', 30_000);
+  await waitFor('its end', async () => (await actions(database))[0]?.outcome === 'failed');
   expect((await actions(database))[0]?.error).toMatch(/the processes 4711 are left/);
   await judgedHung();
   await twoPasses();

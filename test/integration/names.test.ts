@@ -141,7 +141,7 @@ test('workers that share a name, or have none, are an incident and a doubt of th
     { executorId: 'd', applicationName: 'alone' },
   ]);
   const open = async () => (await listIncidents(database, { class: 'ownership_missing' })).incidents;
-  await waitFor('both incidents', async () => (await open()).length === 2, 30_000);
+  await waitFor('both incidents', async () => (await open()).length === 2);
   const [shared, nameless] = (await open()).sort((one, other) => other.fingerprint.length - one.fingerprint.length);
   expect(shared).toMatchObject({
     summary: expect.stringContaining('2 executors share the application_name "app"'),
@@ -167,5 +167,5 @@ test('workers that share a name, or have none, are an incident and a doubt of th
     { executorId: 'b', applicationName: 'app', stopped: true },
     { executorId: 'c', applicationName: 'named' },
   ]);
-  await waitFor('the end of both', async () => (await open()).length === 0, 30_000);
+  await waitFor('the end of both', async () => (await open()).length === 0);
 });

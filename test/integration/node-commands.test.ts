@@ -92,12 +92,17 @@ describe('a token that was used has one audit record, of who used it and why', (
   });
 
   test('when the daemon had it under way by itself: that heal has its own', async () => {
-    const { startDaemon, preview, execute, audit, units } = await setUp();
-    units.onStart(UNIT, { takesMs: 2_000 });
+    const { startDaemon, preview, execute, audit, units, database } = await setUp();
+    const started = Promise.withResolvers<void>();
+    units.onStart(UNIT, { ends: started.promise });
     await startDaemon('far', { RECLAIMD_HEAL: 'auto' });
     await waitFor('the heal', () => units.calls.length > 1);
     units.set(UNIT, FAILED);
-    expect(await execute(tokenOf(await preview('unit_heal', 'far:app')))).toMatchObject({ done: true, partial: false });
+    const executing = execute(tokenOf(await preview('unit_heal', 'far:app')));
+    const joined = `SELECT FROM node_command_event WHERE event->>'phase' = 'starting'`;
+    await waitFor('it to be joined', async () => (await database.query(joined)).length === 1);
+    started.resolve();
+    expect(await executing).toMatchObject({ done: true, partial: false });
     expect(await audit()).toMatchObject([
       { actor: 'reclaimd@far', outcome: 'done', reason: null },
       { ...HEALED, detail: { note: 'reclaimd@far had it under way', did: [] } },
@@ -222,11 +227,13 @@ describe('a command is carried out', () => {
   test('for longer than its lease, which is renewed meanwhile', async () => {
     const { startDaemon, send, until, command, database, units } = await setUp();
     await startDaemon();
-    units.onStart(UNIT, { takesMs: 7_000 });
+    const started = Promise.withResolvers<void>();
+    units.onStart(UNIT, { ends: started.promise });
     const id = await send();
     await waitFor('it to begin', () => units.calls.includes(`start ${UNIT}`));
     await database.query(`UPDATE node_command SET lease_until = now() + interval '6 s'`);
     await waitFor('the renewal', async () => ((await command(id))?.leaseSeconds ?? 0) > 10);
+    started.resolve();
     expect(await until(id)).toMatchObject({ outcome: 'done' });
   });
 
@@ -305,7 +312,8 @@ describe('what the daemon before has taken', () => {
 test('interrupted, execute says that it goes on, and fails', async () => {
   const { url, startDaemon, preview, audit, units } = await setUp();
   await startDaemon();
-  units.onStart(UNIT, { takesMs: 3_000 });
+  const started = Promise.withResolvers<void>();
+  units.onStart(UNIT, { ends: started.promise });
   const token = tokenOf(await preview('unit_heal', 'far:app'));
   const lines: string[] = [];
   const interrupt = new AbortController();
@@ -320,6 +328,7 @@ test('interrupted, execute says that it goes on, and fails', async () => {
   expect(await code).toBe(1);
   expect(await audit()).toEqual([]);
   expect(lines.join('\n')).toContain('it goes on at far: `reclaimd audit list` will say what it did');
+  started.resolve();
   await waitFor('the record', async () => (await audit()).length === 1);
 });
 

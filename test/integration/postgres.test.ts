@@ -208,7 +208,7 @@ test("listening survives its connection's death and hears again; stop ends it", 
   const { connect } = await createTestDatabase();
   const database = connect();
   const heard: string[] = [];
-  const listener = database.listen('My "channel"', (payload) => heard.push(payload));
+  const listener = database.listen('My "channel"', { onMessage: (payload) => heard.push(payload) });
   const listening = (not?: number) =>
     waitFor('the listening connection', async () => {
       const [row] = await database.query<{ pid: number }>(
@@ -233,9 +233,11 @@ test("listening survives its connection's death and hears again; stop ends it", 
 test('a hearer that throws ends neither the listening nor the process', async () => {
   const database = (await createTestDatabase()).connect();
   const heard: string[] = [];
-  const listener = database.listen('channel', (payload) => {
-    heard.push(payload);
-    throw new Error('deaf');
+  const listener = database.listen('channel', {
+    onMessage: (payload) => {
+      heard.push(payload);
+      throw new Error('deaf');
+    },
   });
   await waitFor('two messages', async () => {
     await database.query(`SELECT pg_notify('channel', '')`);

@@ -47,7 +47,6 @@ test.each(['after the start', 'in the job', 'before the event', 'inside the even
     await waitFor(
       'the workflow to complete',
       async () => (await database.query(`SELECT FROM workflow_instance WHERE state = 'completed'`)).length === 1,
-      60_000,
     );
     const effects = await database.query<{ step: string }>('SELECT step FROM public.effect ORDER BY step');
     expect(effects.map(({ step }) => step)).toEqual(['order', 'pay', 'ship']);
@@ -66,12 +65,11 @@ test('an engine that cannot take an event lives on, has done nothing of it, and 
   );
   await startTestDaemon(url, QUICK);
   void startEngine({ url, begin: 'sale-1' });
-  await waitFor('three replays', async () => (await replays(database)) >= 3, 60_000);
+  await waitFor('three replays', async () => (await replays(database)) >= 3);
   await database.query('DELETE FROM public.trouble');
   await waitFor(
     'the workflow to complete',
     async () => (await database.query(`SELECT FROM workflow_instance WHERE state = 'completed'`)).length === 1,
-    60_000,
   );
   expect(await database.query('SELECT FROM public.effect')).toHaveLength(3);
 }, 150_000);

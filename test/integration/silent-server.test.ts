@@ -18,7 +18,7 @@ test('a server that falls silent holds up no statement, no transaction, no end o
   const proxy = await createSilentProxy(url);
   const database = connect({ url: proxy.url, statementTimeoutMs: 200 });
   const direct = connect();
-  const listener = database.listen('channel', () => undefined);
+  const listener = database.listen('channel', { onMessage: () => undefined });
   await waitFor(
     'the listening connection',
     async () =>

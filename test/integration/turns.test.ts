@@ -50,6 +50,8 @@ test('an interval that was shortened counts at once, and one that was not change
 test('a turn whose holder died is taken over when its lease ends, and not before', async () => {
   const { database } = await createFleetDatabase();
   await takeTurn(database, 'sweep', 1_000, A);
+  const soon = `lease_until BETWEEN now() + interval '5 s' AND now() + interval '10 s'`;
+  expect(await database.query(`SELECT ${soon} AS soon FROM turn`)).toEqual([{ soon: true }]);
   await database.query(`UPDATE turn SET due_at = now() - interval '5 seconds'`);
   expect((await takeTurn(database, 'sweep', 1_000, B)).mine).toBe(false);
   await database.query(`UPDATE turn SET lease_until = now() - interval '1 millisecond'`);

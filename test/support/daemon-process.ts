@@ -57,13 +57,9 @@ export async function spawnDaemon(
     child.kill('SIGKILL');
     await exited;
   });
-  await waitFor(
-    'the daemon to run',
-    () => {
-      if (child.exitCode !== null) throw new Error(`the daemon ended: ${complaints}`);
-      return log.some(({ msg }) => msg === 'reclaimd runs');
-    },
-    30_000,
-  );
+  await waitFor('the daemon to run', () => {
+    if (child.exitCode !== null) throw new Error(`the daemon ended: ${complaints}`);
+    return log.some(({ msg }) => msg === 'reclaimd runs');
+  });
   return { pid: child.pid ?? 0, log, exited, kill: (signal) => void child.kill(signal) };
 }

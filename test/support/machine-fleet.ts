@@ -68,16 +68,12 @@ export interface Life {
 
 /** Waits until so many executors of that host are held in sight by its daemon. */
 export function waitForAdopted({ database }: MachineFleet, host: string, count: number): Promise<Life[]> {
-  return waitFor(
-    `${count} executors on ${host} to be adopted`,
-    async () => {
-      const rows = await database.query<Life>(
-        `SELECT id, pid, verdict, unit FROM executor
+  return waitFor(`${count} executors on ${host} to be adopted`, async () => {
+    const rows = await database.query<Life>(
+      `SELECT id, pid, verdict, unit FROM executor
          WHERE host = $1 AND witness_node IS NOT NULL AND proof IS NULL AND stopped_at IS NULL AND unit IS NOT NULL ORDER BY started_at`,
-        [host],
-      );
-      return rows.length >= count && rows;
-    },
-    30_000,
-  );
+      [host],
+    );
+    return rows.length >= count && rows;
+  });
 }

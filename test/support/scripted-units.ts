@@ -2,6 +2,15 @@ import { randomUUID } from 'node:crypto';
 import type { UnitJournal } from '../../src/actions/unit-journal.ts';
 import type { UnitChange, UnitManager, UnitStatus } from '../../src/actions/unit-manager.ts';
 
+export interface StartScript {
+  /** The job's result. */
+  job?: string;
+  /** The job goes on until then; unset, it ends at once. */
+  ends?: Promise<void>;
+  /** So long after a job that was done, the unit ends again. */
+  diesAfterMs?: number;
+}
+
 export interface ScriptedUnits {
   manager: UnitManager;
   journal: UnitJournal;
@@ -16,8 +25,8 @@ export interface ScriptedUnits {
   /** The processes of a unit, and of those the ones that outlive a stop of it. */
   processes: Map<string, number[]>;
   survivors: Map<string, number[]>;
-  /** How starts and restarts of that unit go: the job's result, and when it ends again, if it does. */
-  onStart(unit: string, script: { job?: string; diesAfterMs?: number; takesMs?: number }): void;
+  /** How starts and restarts of that unit go. */
+  onStart(unit: string, script: StartScript): void;
   /** The bus goes away: nothing is answered, and nothing told, until it is back. */
   setBus(isUp: boolean): void;
   /** Every further enumeration fails with this; undefined: they work again. */
@@ -27,7 +36,7 @@ export interface ScriptedUnits {
 /** A service manager that does what the test says: for what no real one can be made to do in time. */
 export function createScriptedUnits(): ScriptedUnits {
   const units = new Map<string, UnitStatus>();
-  const scripts = new Map<string, { job?: string; diesAfterMs?: number; takesMs?: number }>();
+  const scripts = new Map<string, StartScript>();
   const watchers = new Set<{ wants(unit: string): boolean; onChange(change: UnitChange): void }>();
   const calls: string[] = [];
   const lastLines = new Map<string, string[]>();
@@ -106,8 +115,8 @@ export function createScriptedUnits(): ScriptedUnits {
   async function runJob(kind: 'start' | 'restart', unit: string): Promise<string> {
     calls.push(`${kind} ${unit}`);
     const absencesBefore = absences;
-    const { job = 'done', diesAfterMs, takesMs = 0 } = scripts.get(unit) ?? {};
-    await new Promise((done) => setTimeout(done, takesMs));
+    const { job = 'done', diesAfterMs, ends } = scripts.get(unit) ?? {};
+    await ends;
     if (job !== 'done') {
       fail(unit);
       return told(job);

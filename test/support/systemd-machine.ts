@@ -113,15 +113,11 @@ async function boot(hostname: string): Promise<Booted> {
   }
 
   try {
-    const pid = await waitFor(
-      `machine ${hostname} to boot`,
-      () => {
-        if (outer.exitCode !== null) throw new Error(`the machine did not boot: ${complaints}`);
-        const child = childOf(outer);
-        return child !== undefined && existsSync(`/proc/${child}/root/run/machine-ready`) && child;
-      },
-      60_000,
-    );
+    const pid = await waitFor(`machine ${hostname} to boot`, () => {
+      if (outer.exitCode !== null) throw new Error(`the machine did not boot: ${complaints}`);
+      const child = childOf(outer);
+      return child !== undefined && existsSync(`/proc/${child}/root/run/machine-ready`) && child;
+    });
     return { pid, bootId, halt };
   } catch (error) {
     await halt();

@@ -53,14 +53,10 @@ export async function spawnWorker(options: WorkerOptions & { hostname?: string; 
     child.kill('SIGKILL');
     await exited;
   });
-  const ready = await waitFor(
-    'a worker to be ready',
-    () => {
-      if (child.exitCode !== null) throw new Error(`the worker ended: ${complaints}`);
-      return events.find(({ event }) => event === 'ready');
-    },
-    30_000,
-  );
+  const ready = await waitFor('a worker to be ready', () => {
+    if (child.exitCode !== null) throw new Error(`the worker ended: ${complaints}`);
+    return events.find(({ event }) => event === 'ready');
+  });
   return {
     pid: child.pid ?? 0,
     instance: ready.instance ?? '',

@@ -52,7 +52,7 @@ describeWithMachine('healing with a real systemd', () => {
     const machine = await fleet.addMachine('alpha', { env });
     await machine.writeUnit('app.service', '[Service]\nExecStart=/bin/sh -c "sleep 2; exit 1"\n');
     await machine.try('systemctl', ['start', 'app']);
-    await waitFor('the breaker', async () => (await openIncidents(fleet, 'unit_failed'))[0]?.evidence['breaker'] === 'open', 60_000);
+    await waitFor('the breaker', async () => (await openIncidents(fleet, 'unit_failed'))[0]?.evidence['breaker'] === 'open');
     const before = await heals(fleet);
     expect(before.map(({ outcome }) => outcome)).toEqual(['failed', 'failed']);
     expect(before[0]?.error).toMatch(/exited with status 1.* s after its start/);
@@ -61,7 +61,7 @@ describeWithMachine('healing with a real systemd', () => {
     await machine.writeUnit('app-other.service', '[Service]\nExecStart=/bin/sleep 600\n');
     await machine.run('systemctl', ['start', 'app-other']);
     await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app-other']);
-    await waitFor('the other to be healed', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'), 30_000);
+    await waitFor('the other to be healed', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'));
     expect((await heals(fleet)).map(({ unit }) => unit)).toEqual(['app.service', 'app.service', 'app-other.service']);
     expect(await machine.property('app', 'ActiveState')).toBe('failed');
   });
@@ -96,7 +96,7 @@ describeWithMachine('healing with a real systemd', () => {
     await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'forged']);
     // Killed last, and healed: so the daemon has looked at all of them.
     await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'other']);
-    await waitFor('three heals', async () => (await heals(fleet)).filter(({ outcome }) => outcome === 'done').length === 3, 30_000);
+    await waitFor('three heals', async () => (await heals(fleet)).filter(({ outcome }) => outcome === 'done').length === 3);
     expect((await heals(fleet)).map(({ unit, condition }) => [unit, condition]).sort()).toEqual([
       ['forged.service', 'failed'],
       ['limited.service', 'start_limit_hit'],
@@ -123,7 +123,7 @@ describeWithMachine('healing with a real systemd', () => {
     await machine.run('systemctl', ['stop', ...instances]);
     // Healed, so the daemon has looked at all of them.
     await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'last']);
-    await waitFor('the heal', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'), 30_000);
+    await waitFor('the heal', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'));
     expect(await countUnitSignals(machine, 3_000)).toBeLessThan(10);
     const startedAt = performance.now();
     await machine.run('systemctl', ['start', 'other']);

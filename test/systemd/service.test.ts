@@ -96,7 +96,7 @@ describeWithMachine("the daemon's own unit", () => {
       );
       return rows[0]?.evidence.lastError?.includes('it begins');
     });
-    await waitFor('its status to tell', async () => /executors: .*1 dead/.test(await machine.property('reclaimd', 'StatusText')), 30_000);
+    await waitFor('its status to tell', async () => /executors: .*1 dead/.test(await machine.property('reclaimd', 'StatusText')));
 
     const metrics = await (await fetch(`${await urlOf(machine)}/metrics`)).text();
     expect(metrics).toMatch(/^reclaimd_heals_total\{outcome="healed"\} 1$/m);
@@ -235,14 +235,10 @@ describeWithMachine("the daemon's own unit", () => {
     await machine.run('systemctl', ['start', 'reclaimd']);
     const pid = await machine.property('reclaimd', 'MainPID');
     await machine.run('kill', ['-STOP', pid]);
-    await waitFor(
-      'another life',
-      async () => {
-        const now = await machine.property('reclaimd', 'MainPID');
-        return now !== pid && now !== '0' && (await machine.property('reclaimd', 'ActiveState')) === 'active';
-      },
-      40_000,
-    );
+    await waitFor('another life', async () => {
+      const now = await machine.property('reclaimd', 'MainPID');
+      return now !== pid && now !== '0' && (await machine.property('reclaimd', 'ActiveState')) === 'active';
+    });
     expect(await machine.property('reclaimd', 'NRestarts')).toBe('1');
   });
 
