@@ -42,7 +42,7 @@ async function comparePlainDelete({ database, quick }: Bench, rows: number): Pro
   console.log(
     `  one plain DELETE ${median(plain).toFixed(1)} s; pruned in ${median(pruned).toFixed(1)} s: ${ratio.toFixed(2)} times, longest statement ${longestMs.toFixed(0)} ms`,
   );
-  console.log(`  memory of this process: ${Math.round(process.memoryUsage().rss / 2 ** 20)} MB`);
+  console.log(`  memory of this process, at most: ${Math.round(process.resourceUsage().maxRSS / 1024)} MB`);
 }
 
 async function measureArchive({ database }: Bench, rows: number, directory: string): Promise<void> {
@@ -54,7 +54,7 @@ async function measureArchive({ database }: Bench, rows: number, directory: stri
   report('the table', toTable, await readNumber(database, `SELECT pg_total_relation_size('archive')::float8 AS number`));
   const toFiles = await measure(database, 'recovery', fillRecoveries, rows, (watched) => prune(watched, 'recoveries', directory));
   report('files', toFiles, await readNumber(database, 'SELECT sum(bytes)::float8 AS number FROM archive_file'));
-  console.log(`  memory of this process: ${Math.round(process.memoryUsage().rss / 2 ** 20)} MB`);
+  console.log(`  memory of this process, at most: ${Math.round(process.resourceUsage().maxRSS / 1024)} MB`);
 }
 
 /** The sweep's own statement for one orphan's attempts, again and again: alone, and while a prune is at work. */

@@ -22,9 +22,13 @@ export async function executors(surroundings: Surroundings, options: { json?: tr
     ]);
     surroundings.out(
       rows.length === 0
-        ? 'no executors known'
+        ? noneShown(all.length)
         : table(['EXECUTOR', 'VERDICT', 'REASON', 'HOST', 'PID', 'LAST SIGN', 'AT', 'SEEN BY', 'QUEUES'], rows),
     );
     for (const line of describeRestraints(restraints)) surroundings.out(line);
   });
+}
+
+function noneShown(stopped: number): string {
+  return stopped === 0 ? 'no executors known' : `no executors but ${stopped} stopped: --all shows them`;
 }

@@ -1,4 +1,4 @@
-import type { JobStore } from '../actions/job-store.ts';
+import { type JobStore, nameAttempt } from '../actions/job-store.ts';
 import type { UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitChange, UnitManager, UnitStatus } from '../actions/unit-manager.ts';
 import { findExecutors } from '../executors/queries.ts';
@@ -145,8 +145,7 @@ export function createBlame(dependencies: BlameDependencies) {
     const attempts: CrashedAttempt[] = [];
     if (executor?.applicationName) attempts.push(...(await listActive(executor.applicationName)));
     attempts.push(...(await listRecovered(database, executorId)));
-    const keyOf = ({ queue, jobId, retryCount }: CrashedAttempt) => `${queue}/${jobId}:${retryCount}`;
-    const byKey = new Map(attempts.map((attempt) => [keyOf(attempt), attempt]));
+    const byKey = new Map(attempts.map((attempt) => [nameAttempt(attempt), attempt]));
     return [...byKey].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([, attempt]) => attempt);
   }
 

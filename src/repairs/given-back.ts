@@ -1,6 +1,7 @@
-import type { Attempt, JobStore } from '../actions/job-store.ts';
+import { type Attempt, type JobStore, nameAttempt } from '../actions/job-store.ts';
 import { readHistory } from '../actions/queries.ts';
 import type { CommandResult } from '../commands/end.ts';
+import { listNamedPolicies } from '../commands/queries.ts';
 import { type ExecutorHealth, findExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -11,20 +12,25 @@ export interface GivenBackDependencies {
   jobs: Pick<JobStore, 'listActive'>;
 }
 
-/** A death is proven within a second and swept at once; a sweep of many takes longer. */
+/** Without any progress: a death is proven within a second and swept at once, and a sweep of many goes batch by batch. */
 const PATIENCE_MS = 10_000;
 const POLL_MS = 100;
 const MOST_LOOKED_AT = 1_000;
 
 /** Waits until an executor whose unit was stopped has ended and holds no attempt any more, and says how far it came. */
 export async function awaitGivenBack({ database, clock, jobs }: GivenBackDependencies, executorId: string): Promise<CommandResult> {
-  const deadline = clock.now() + PATIENCE_MS;
+  let seen = '';
+  let deadline = 0;
   for (;;) {
     const [executor] = await findExecutorHealth(database, { ids: [executorId] });
     const name = executor?.applicationName ?? null;
     const left = name === null ? [] : await jobs.listActive(database, [name], MOST_LOOKED_AT);
     const result = judgeGivenBack(executor, left.length, await countHeld(database, left));
-    if (result.outcome === 'done' || result.outcome === 'partial' || clock.now() > deadline) return result;
+    if (result.outcome === 'done' || result.outcome === 'partial') return result;
+    const now = `${executor?.verdict} ${left.length}`;
+    if (now !== seen) deadline = clock.now() + PATIENCE_MS;
+    else if (clock.now() > deadline) return result;
+    seen = now;
     await clock.sleep(POLL_MS);
   }
 }
@@ -45,8 +51,11 @@ export function judgeGivenBack(
   return { outcome: 'failed', error: `${verdict}, but ${still}` };
 }
 
+/** What was held before is so no more, once another policy is named for it: it is about to come back. */
 async function countHeld(sql: Sql, attempts: readonly Attempt[]): Promise<number> {
+  const named = new Map((await listNamedPolicies(sql)).map(({ attempt, policy }) => [attempt, policy]));
+  const own = attempts.filter((attempt) => (named.get(nameAttempt(attempt)) ?? 'hold') === 'hold');
   let held = 0;
-  for (const [queue, some] of Map.groupBy(attempts, (attempt) => attempt.queue)) held += (await readHistory(sql, queue, some)).held.size;
+  for (const [queue, some] of Map.groupBy(own, (attempt) => attempt.queue)) held += (await readHistory(sql, queue, some)).held.size;
   return held;
 }

@@ -42,3 +42,12 @@ test('who may only read sees what the daemons saw last', async () => {
   expect(JSON.parse(await say(reader.href, 'executors', '--json'))).toMatchObject([{ id: 'e', verdict: 'alive' }]);
   expect(JSON.parse(await say(reader.href, 'status', '--json'))).toMatchObject({ executors: { alive: 1 } });
 });
+
+test('executors that have all stopped are not unknown', async () => {
+  const { url, database } = await createFleetDatabase();
+  expect(await say(url, 'executors')).toBe('no executors known');
+  await refreshHeartbeats(database, [{ executorId: 'e', applicationName: 'e' }]);
+  await database.query('UPDATE executor SET stopped_at = now()');
+  expect(await say(url, 'executors')).toBe('no executors but 1 stopped: --all shows them');
+  expect(await say(url, 'executors', '--all')).toMatch(/^e +stopped/m);
+});
