@@ -317,7 +317,8 @@ test('more blocked jobs than a turn looks at: the next goes on, and what it pass
   const page = await planOf(database, (sql) => context.flows.pageBlocked(sql, { queue: 'healthy', state: 'created' }, null, 100));
   expect(page).toMatch(/Index .*using job_common_i14/);
   const judged = await planOf(database, (sql) => context.flows.listStuck(sql, [{ queue: 'healthy', jobId: randomUUID() }]));
-  expect(page + judged).not.toContain('Seq Scan on job_');
+  const waiting = await planOf(database, (sql) => context.flows.listWaiting(sql, ['healthy', 'child', 'parent']));
+  expect(page + judged + waiting).not.toContain('Seq Scan on job_');
   // A repair looks at its own flow, wherever the walk stands.
   const asked = { action: 'workflow_cancel_descendants', targets: [last], actor: 'ann@desk' };
   expect(await previewRepair(context.repairDependencies(), asked)).toMatchObject({ plan: { flow: { jobs: { length: 1 } } } });
