@@ -19,5 +19,5 @@ USER node
 EXPOSE 9464
 # Asks where RECLAIMD_LISTEN says (0.0.0.0 and [::] lead to the container itself); with `off` there is nothing to ask.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["node", "-e", "const listen = process.env.RECLAIMD_LISTEN; if (listen !== 'off') fetch(`http://${listen}/livez`).then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["node", "--max-semi-space-size=4", "dist/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=4", "--heap-growing-percent=30", "dist/main.js"]
 CMD ["run"]

@@ -40,10 +40,10 @@ async function countActive({ database }: Bench): Promise<number> {
   return row?.count ?? Number.NaN;
 }
 
-/** One sweep in a process of its own, with the flags that the command has; its peak memory with it. */
+/** One sweep in a process of its own, with the flags that the command has, as this one; its peak memory with it. */
 function sweepInChild(url: string): Promise<{ ms: number; peakMegabytes: number; failed: number }> {
   return new Promise((resolve, reject) => {
-    const child = fork(SWEEPER, [url], { execArgv: ['--max-semi-space-size=4'] });
+    const child = fork(SWEEPER, [url]);
     child.once('message', (result) => resolve(result as { ms: number; peakMegabytes: number; failed: number }));
     child.once('exit', (code) => code !== 0 && reject(new Error(`the sweeper ended with ${code}`)));
   });

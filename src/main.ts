@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=4
+#!/usr/bin/env -S node --max-semi-space-size=4 --heap-growing-percent=30
 import { createRequire } from 'node:module';
 import { CommanderError } from 'commander';
 import { ActorsFileInvalid } from './authorization/actors-file.ts';

@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
-import { gunzip, gzip } from 'node:zlib';
+import { createGzip, gunzip } from 'node:zlib';
+import { DatabaseError } from '../postgres/errors.ts';
 
 /** What a file of the archive says of itself, in the file beside it. */
 export interface Manifest {
@@ -39,24 +41,31 @@ export const manifestName = (name: string) => `${name.slice(0, -ENDING.length)}.
 /**
  * Compressed JSON lines with a manifest beside them. Both are on disk, whole, under their names when this returns; a crash
  * leaves at most a part under another name. What it could not finish it takes away.
- * @throws ArchiveNotWritten, naming the directory and what was wrong with it.
+ * @param records as they come: none is kept in memory for longer than it takes to compress it.
+ * @returns undefined where there were none: then there is no file.
+ * @throws ArchiveNotWritten, naming the directory and what was wrong with it; what the database says when it is asked for the records.
  */
 export async function writeArchiveFile(
   directory: string,
   name: string,
-  { lines }: JsonLines,
-  about: Omit<Manifest, 'file' | 'bytes' | 'sha256'>,
-): Promise<Manifest> {
-  const content = await promisify(gzip)(`${lines}\n`);
-  const manifest = { file: name, ...about, bytes: content.length, sha256: digest(content) };
+  records: AsyncIterable<JsonLines>,
+  about: Omit<Manifest, 'file' | 'rows' | 'bytes' | 'sha256'>,
+): Promise<Manifest | undefined> {
   try {
-    await writeWhole(directory, name, content);
-    await writeWhole(directory, manifestName(name), `${JSON.stringify(manifest, null, 2)}\n`);
+    const written = await writePart(directory, name, (part) => compress(records, part));
+    if (written.rows === 0) {
+      await rm(join(directory, partOf(name)));
+      return undefined;
+    }
+    const manifest = { file: name, ...about, ...written };
+    await writePart(directory, manifestName(name), (part) => part.writeFile(`${JSON.stringify(manifest, null, 2)}\n`));
+    for (const file of [name, manifestName(name)]) await rename(join(directory, partOf(file)), join(directory, file));
     await syncDirectory(directory);
     return manifest;
   } catch (cause) {
     for (const file of [name, manifestName(name)])
       for (const each of [file, partOf(file)]) await rm(join(directory, each), { force: true }).catch(() => undefined);
+    if (cause instanceof DatabaseError) throw cause;
     throw new ArchiveNotWritten(`nothing can be archived in ${directory}: ${cause instanceof Error ? cause.message : String(cause)}`, {
       cause,
     });
@@ -66,15 +75,37 @@ export async function writeArchiveFile(
 const partOf = (file: string) => `.${file}.part`;
 const digest = (content: Uint8Array) => createHash('sha256').update(content).digest('hex');
 
-async function writeWhole(directory: string, file: string, content: string | Uint8Array): Promise<void> {
+/** Under its name for the time being, and on disk. */
+async function writePart<T>(directory: string, file: string, write: (part: FileHandle) => Promise<T>): Promise<T> {
   const part = await open(join(directory, partOf(file)), 'w', 0o600);
   try {
-    await part.writeFile(content);
+    const result = await write(part);
     await part.sync();
+    return result;
   } finally {
     await part.close();
   }
-  await rename(join(directory, partOf(file)), join(directory, file));
+}
+
+/** @returns how much it was, compressed. */
+async function compress(records: AsyncIterable<JsonLines>, file: FileHandle): Promise<Pick<Manifest, 'rows' | 'bytes' | 'sha256'>> {
+  const hash = createHash('sha256');
+  let rows = 0;
+  let bytes = 0;
+  async function* texts() {
+    for await (const { rows: more, lines } of records) {
+      rows += more;
+      yield `${lines}\n`;
+    }
+  }
+  await pipeline(texts, createGzip(), async (compressed: AsyncIterable<Buffer>) => {
+    for await (const chunk of compressed) {
+      hash.update(chunk);
+      bytes += chunk.length;
+      await file.writeFile(chunk);
+    }
+  });
+  return { rows, bytes, sha256: hash.digest('hex') };
 }
 
 /** A rename is on disk when its directory is. */

@@ -1,5 +1,5 @@
 import type { Sql } from '../postgres/database.ts';
-import { type JsonLines, manifestName, writeArchiveFile } from './archive-file.ts';
+import { type JsonLines, type Manifest, manifestName, writeArchiveFile } from './archive-file.ts';
 import type { RecordName } from './classes.ts';
 import type { Run } from './runs.ts';
 
@@ -9,8 +9,8 @@ export type ArchiveTarget = { kind: 'table' } | FileArchive;
 export interface FileArchive {
   kind: 'files';
   directory: string;
-  /** Writes one file, whole and on disk, and registers it in the transaction of what it archives. @returns its name. */
-  write(tx: Sql, name: RecordName, records: JsonLines): Promise<string>;
+  /** Writes one file, whole and on disk, and registers it in the transaction of what it archives; none where there are no records. */
+  write(tx: Sql, name: RecordName, records: AsyncIterable<JsonLines>): Promise<Pick<Manifest, 'file' | 'rows'> | undefined>;
 }
 
 /** The archive of one run. Its files are named for the run, so that those that it never registered are known. */
@@ -23,18 +23,15 @@ export function openArchive(run: Run, directory: string | undefined, schemaVersi
     write: async (tx, recordName, records) => {
       number += 1;
       const name = fileName(recordName, run, number);
-      const { bytes, sha256 } = await writeArchiveFile(directory, name, records, {
-        class: recordName,
-        rows: records.rows,
-        node: run.node,
-        run: run.id,
-        schemaVersion,
-      });
+      const about = { class: recordName, node: run.node, run: run.id, schemaVersion };
+      const manifest = await writeArchiveFile(directory, name, records, about);
+      if (!manifest) return undefined;
+      const { rows, bytes, sha256 } = manifest;
       await tx.query(
         'INSERT INTO archive_file (run_id, class, node, directory, name, rows, bytes, sha256) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)',
-        [run.id, recordName, run.node, directory, name, records.rows, bytes, sha256],
+        [run.id, recordName, run.node, directory, name, rows, bytes, sha256],
       );
-      return name;
+      return manifest;
     },
   };
 }

@@ -65,7 +65,9 @@ async function readCutoff(sql: Sql, seconds: number): Promise<string> {
   return row?.cutoff ?? '';
 }
 
-function writeUnit(tx: Sql, events: readonly ArchivedEvent[], archive: FileArchive): Promise<string> {
-  const lines = events.map((event) => JSON.stringify(event)).join('\n');
-  return archive.write(tx, 'audit', { rows: events.length, lines });
+async function writeUnit(tx: Sql, events: readonly ArchivedEvent[], archive: FileArchive): Promise<string | undefined> {
+  async function* records() {
+    for (const event of events) yield { rows: 1, lines: JSON.stringify(event) };
+  }
+  return (await archive.write(tx, 'audit', records()))?.file;
 }

@@ -47,12 +47,15 @@ const OUTAGE_PAUSE_MS = 1_000;
 /** A statement's time that batches are made for, and the pages of the first. */
 const AIM_MS = 100;
 const FIRST_PAGES = 64;
-const MOST_PAGES = 256;
-/** What goes to a file passes through this process, whole: a few thousand rows at once. */
-const MOST_PAGES_TO_FILE = 32;
+const MOST_PAGES = 2048;
 /** Of one batch, with what its rows keep outside of their pages. */
 const MOST_BYTES = 32 * 1024 * 1024;
-const MOST_BYTES_TO_FILE = 4 * 1024 * 1024;
+/** A batch is a file, which whoever restores it reads whole. */
+const MOST_PAGES_OF_FILE = 256;
+const MOST_BYTES_OF_FILE = 8 * 1024 * 1024;
+/** What goes to a file passes through this process in such parts. */
+const MOST_PAGES_AT_ONCE = 8;
+const MOST_BYTES_AT_ONCE = 1024 * 1024;
 /** A class with more pages that cannot be archived has a fault that is not its rows'. */
 const MOST_SPOILT_PAGES = 10;
 
@@ -176,15 +179,16 @@ async function* rowBatches(
   seconds: number,
 ): AsyncGenerator<Pruned> {
   const { pages: end, bytesPerPage } = await readExtent(database, recordClass.table);
-  const toFile = recordClass.archived && archive.kind === 'files';
-  const mostBytes = toFile ? MOST_BYTES_TO_FILE : MOST_BYTES;
-  const most = Math.max(1, Math.min(toFile ? MOST_PAGES_TO_FILE : MOST_PAGES, Math.floor(mostBytes / bytesPerPage)));
+  const within = (mostPages: number, mostBytes: number) => Math.max(1, Math.min(mostPages, Math.floor(mostBytes / bytesPerPage)));
+  const isFile = recordClass.archived && archive.kind === 'files';
+  const most = isFile ? within(MOST_PAGES_OF_FILE, MOST_BYTES_OF_FILE) : within(MOST_PAGES, MOST_BYTES);
+  const pagesAtOnce = within(MOST_PAGES_AT_ONCE, MOST_BYTES_AT_ONCE);
   let size = Math.min(FIRST_PAGES, most);
   const spoilt: unknown[] = [];
   for (let from = 0; from < end; ) {
     const startedAt = clock.now();
     const range = { from, to: from + size };
-    const batch = { recordClass, seconds, range };
+    const batch = { recordClass, seconds, range, pagesAtOnce };
     try {
       yield await inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: false }, archive)).catch((error: unknown) => {
         if (!(error instanceof LockNotAvailable)) throw error;

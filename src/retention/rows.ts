@@ -10,6 +10,16 @@ export interface PageRange {
   to: number;
 }
 
+export interface Batch {
+  recordClass: RecordClass;
+  seconds: number;
+  range: PageRange;
+  /** So many pages at a time pass through this process on their way to a file: what lives for so short a time costs no memory. */
+  pagesAtOnce: number;
+  /** Leaves rows that somebody else holds; costs three times as much. */
+  skipHeld: boolean;
+}
+
 export interface Pruned {
   pruned: number;
   archived: number;
@@ -19,36 +29,31 @@ export interface Pruned {
 const LOCK_WAIT = '100ms';
 
 /**
- * Archives and removes what is due in one range, in one statement: it reads each page once, and no row is locked before it goes.
- * Counts that do not match roll it back.
- * @throws LockNotAvailable where somebody else holds one of the rows: again with `skipHeld`, which costs three times as much.
+ * Archives and removes what is due in one range: each page is read once, and no row is locked before it goes. Counts that do not match
+ * roll it back.
+ * @throws LockNotAvailable where somebody else holds one of the rows, unless `skipHeld`.
  */
 export async function pruneRows(
   tx: Sql,
-  { recordClass, seconds, range, skipHeld }: { recordClass: RecordClass; seconds: number; range: PageRange; skipHeld: boolean },
+  { recordClass, seconds, range, pagesAtOnce, skipHeld }: Batch,
   archive: ArchiveTarget,
 ): Promise<Pruned> {
   const { name, table, record = 'to_jsonb(gone)' } = recordClass;
-  const values = [seconds, `(${range.from},0)`, `(${range.to},0)`];
+  const valuesOf = ({ from, to }: PageRange) => [seconds, `(${from},0)`, `(${to},0)`];
   const due = `r.ctid >= $2::tid AND r.ctid < $3::tid AND ${isDue(recordClass)}`;
   const held = `r.ctid = ANY (ARRAY(SELECT r.ctid FROM ${table} r WHERE ${due} FOR UPDATE OF r SKIP LOCKED))`;
   const remove = `DELETE FROM ${table} r WHERE ${skipHeld ? held : due}`;
   await tx.query(`SET LOCAL lock_timeout = '${LOCK_WAIT}'`);
-  if (!recordClass.archived) return { pruned: await tx.execute(remove, values), archived: 0 };
+  if (!recordClass.archived) return { pruned: await tx.execute(remove, valuesOf(range)), archived: 0 };
   if (archive.kind === 'files') {
-    // One text, not thousands of rows: this process only compresses it.
-    const [gone = { rows: 0, lines: '' }] = await tx.query<JsonLines>(
-      `WITH gone AS (${remove} RETURNING r.*)
-       SELECT count(*)::int AS rows, coalesce(string_agg((${record})::text, E'\\n'), '') AS lines FROM gone`,
-      values,
-    );
-    if (gone.rows > 0) await archive.write(tx, name, gone);
-    return { pruned: gone.rows, archived: gone.rows };
+    const written = await archive.write(tx, name, records());
+    const rows = written?.rows ?? 0;
+    return { pruned: rows, archived: rows };
   }
   const [counts = { pruned: 0, archived: 0 }] = await tx.query<Pruned>(
     `WITH gone AS (${remove} RETURNING r.*), kept AS (INSERT INTO archive (class, record) SELECT '${name}', ${record} FROM gone RETURNING 1)
      SELECT (SELECT count(*)::int FROM gone) AS pruned, (SELECT count(*)::int FROM kept) AS archived`,
-    values,
+    valuesOf(range),
   );
   if (counts.archived !== counts.pruned)
     throw new DatabaseError(
@@ -57,6 +62,17 @@ export async function pruneRows(
       undefined,
     );
   return counts;
+
+  /** One text, not thousands of rows: this process only compresses it. */
+  async function* records(): AsyncGenerator<JsonLines> {
+    for (let from = range.from; from < range.to; from += pagesAtOnce) {
+      const [gone] = await tx.query<JsonLines>(
+        `WITH gone AS (${remove} RETURNING r.*) SELECT count(*)::int AS rows, string_agg((${record})::text, E'\\n') AS lines FROM gone`,
+        valuesOf({ from, to: Math.min(range.to, from + pagesAtOnce) }),
+      );
+      if (gone && gone.rows > 0) yield gone;
+    }
+  }
 }
 
 /** How many pages a table has, and how much each stands for on the average: large values lie elsewhere. */

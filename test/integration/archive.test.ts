@@ -61,6 +61,33 @@ test('what goes is in compressed JSON lines, with a manifest that says what is i
   expect((await retentionStatus(context.pruneDependencies())).files).toEqual({ count: 1, rows: 50, bytes: content.length });
 });
 
+test('rows that somebody holds are left for the next run: what goes without them is one file of each batch, and where nothing goes there is none', async () => {
+  const directory = await createArchiveDirectory();
+  const { database, prune } = await setUp(directory);
+  await addDueRecoveries(database, 3_000);
+  const registered = () => database.query<{ name: string; rows: number }>('SELECT name, rows FROM archive_file ORDER BY name');
+  const written = async () => (await filesIn(directory)).filter((name) => name.endsWith('.gz'));
+  const enough = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<void>();
+  const holding = database.transaction(async (tx) => {
+    await tx.query(`SELECT FROM recovery WHERE id = (SELECT max(id) FROM recovery) FOR UPDATE`);
+    held.resolve();
+    await enough.promise;
+  });
+  await held.promise;
+  expect((await prune()).recoveries).toEqual({ pruned: 2_999, archived: 2_999, left: false });
+  const [first, ...more] = await registered();
+  expect([first?.rows, more]).toEqual([2_999, []]);
+  expect(await written()).toEqual([first?.name]);
+  expect((await prune()).recoveries).toMatchObject({ pruned: 0 });
+  expect(await written()).toEqual([first?.name]);
+  enough.resolve();
+  await holding;
+  expect((await prune()).recoveries).toEqual({ pruned: 1, archived: 1, left: false });
+  expect((await registered()).map(({ rows }) => rows).sort()).toEqual([1, 2_999]);
+  expect(await filesIn(directory)).toHaveLength(4);
+});
+
 test('restore reads a file back into a table, once however often; the command is audited', async () => {
   const directory = await createArchiveDirectory();
   const { url, database, prune } = await setUp(directory);
