@@ -19,8 +19,8 @@ export interface Surroundings {
 }
 
 /** Says no in one sentence, with the exit code of a refusal. */
-export function refused({ out }: Pick<Surroundings, 'out'>, sentence: string): number {
-  out(`refused: ${sentence}`);
+export function refused({ out }: Pick<Surroundings, 'out'>, sentence: string, json?: true): number {
+  out(json ? JSON.stringify({ done: false, message: sentence }) : `refused: ${sentence}`);
   return EXIT.refused;
 }
 

@@ -26,7 +26,7 @@ export function reconcile(surroundings: Surroundings, command: ReconcileCommand)
     const dryRun = wanted === true || context.config.dryRun;
     const wish = { actor, action: 'reconcile', resource: { kind: 'fleet' }, target: 'fleet' } as const;
     const denial = dryRun ? undefined : await whyDenied(context, wish);
-    if (denial !== undefined) return refused(surroundings, denial);
+    if (denial !== undefined) return refused(surroundings, denial, json);
     const steps = await reconcileWorkflows(context.reconcileDependencies(actor), context.scope, { dryRun });
     const settled = await settleFlows(context.flowDependencies(dryRun, actor), { whole: true });
     const { replayed, skipped, events, unpublished, unnotified } = steps;
@@ -60,9 +60,9 @@ async function tellStepAgain(
     throw new UsageError(`--reason: ${LEAST_REASON} characters or more are needed`);
   const wish = { actor, action: 'reconcile', resource: { kind: 'fleet' }, target: again, reason } as const;
   const denial = await whyDenied(context, wish);
-  if (denial !== undefined) return refused(surroundings, denial);
+  if (denial !== undefined) return refused(surroundings, denial, json);
   const told = await tellAgain(context.database, { step: again, actor, reason: reason.trim(), node: context.config.node });
-  if (!told.done) return refused(surroundings, told.why);
+  if (!told.done) return refused(surroundings, told.why, json);
   if (json) printJson(surroundings, { again });
   else surroundings.out(`${again} gets its event anew, from the next pass on`);
   return EXIT.done;

@@ -28,11 +28,11 @@ export async function prune(
       throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is pruned; `reclaimd retention status` shows what is due');
     const wish = { actor, action: 'retention_prune', resource: { kind: 'fleet' }, target: 'retention', reason } as const;
     const denial = await whyDenied(context, wish);
-    if (denial !== undefined) return refused(surroundings, denial);
+    if (denial !== undefined) return refused(surroundings, denial, json);
     const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim(), signal: surroundings.signal });
     if (!('classes' in run)) {
       const { actor: other, node, startedAt } = 'underWay' in run ? run.underWay : run.done;
-      return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`);
+      return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`, json);
     }
     const entries = Object.entries(run.classes);
     if (json) printJson(surroundings, run.classes);
@@ -55,7 +55,7 @@ export async function restore(surroundings: Surroundings, path: string, { actor,
   return withReadyContext(surroundings, async (context) => {
     const wish = { actor, action: 'retention_restore', resource: { kind: 'fleet' }, target: 'retention' } as const;
     const denial = await whyDenied(context, wish);
-    if (denial !== undefined) return refused(surroundings, denial);
+    if (denial !== undefined) return refused(surroundings, denial, json);
     const restored = await restoreFile(context.database, path, (tx, detail) => auditWish(tx, context, wish, detail)).catch(
       async (error: unknown) => {
         if (error instanceof ArchiveDamaged)

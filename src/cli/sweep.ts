@@ -29,7 +29,7 @@ export function runSweep(surroundings: Surroundings, { actor, executor, json, dr
     const dryRun = wanted === true || context.config.dryRun;
     const wish = { actor, action: 'sweep', resource: { kind: 'fleet' }, target: executor ?? 'fleet' } as const;
     const denial = dryRun ? undefined : await whyDenied(context, wish);
-    if (denial !== undefined) return refused(surroundings, denial);
+    if (denial !== undefined) return refused(surroundings, denial, json);
     await takeOverSigns(context);
     const report = await sweepOnce(context.sweepDependencies(null, dryRun, actor), executor);
     if (executor !== undefined && !report.executors.some(({ id }) => id === executor))

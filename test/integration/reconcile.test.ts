@@ -474,6 +474,11 @@ test('a step that was told in vain is shown, and told again when a person asks f
   const why = ['--reason', 'its engine is mended'];
   // Not while it is still told by itself.
   expect(await again('i1/one', ...why)).toMatchObject({ code: 3, text: expect.stringContaining('no exhausted step is called i1/one') });
+  const refusal = await again('i1/one', '--json', ...why);
+  expect({ ...refusal, text: JSON.parse(refusal.text) }).toMatchObject({
+    code: 3,
+    text: { done: false, message: expect.stringContaining('no exhausted step is called i1/one') },
+  });
   await pass(60);
   await reconcile();
   expect((await run(url, 'workflows')).text).toMatch(/steps of engines: 1 under way, 1 late\n.*\ni1\/one .* no more$/);
