@@ -24,6 +24,7 @@ export async function benchUnits(quick: boolean): Promise<void> {
       console.log(`units: ${rounds} kills each`);
       report('SIGKILL of a unit to its job back in the queue', await measureKills(bench, machine, rounds));
       report('a unit that failed to its heal begun', await measureHeals(bench, machine, rounds));
+      await measureMassFailure(bench, machine, quick ? 20 : 200);
       await measureLook(machine, quick ? 50 : 500);
     } finally {
       await machine.stop();
@@ -35,7 +36,7 @@ async function install(machine: Machine, url: string): Promise<void> {
   const settings = {
     DATABASE_URL: url,
     RECLAIMD_LISTEN: 'off',
-    RECLAIMD_UNITS: 'app',
+    RECLAIMD_UNITS: 'app,many@*',
     RECLAIMD_HEAL_SETTLE: '0s',
     RECLAIMD_HEAL_BACKOFF: '0s',
     RECLAIMD_HEAL_MAX: '1000',
@@ -97,6 +98,20 @@ async function measureHeals({ database }: Bench, machine: Machine, rounds: numbe
     );
   }
   return times;
+}
+
+/** They wait their turn, for so many are healed at once only; of those that run again meanwhile nothing is left to see. */
+async function measureMassFailure({ database }: Bench, machine: Machine, count: number): Promise<void> {
+  const units = Array.from({ length: count }, (_, index) => `many@${index}`);
+  await machine.run('systemctl', ['start', ...units]);
+  const killedAt = performance.now();
+  await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', ...units]);
+  const heals = `SELECT FROM unit_action WHERE unit LIKE 'many@%' AND outcome`;
+  const seconds = () => ((performance.now() - killedAt) / 1000).toFixed(1);
+  await waitFor('the first heal', async () => (await database.query(`${heals} = 'done'`)).length > 0);
+  const first = seconds();
+  await waitFor('every heal', async () => (await database.query(`${heals} = 'done'`)).length === count, 600_000);
+  console.log(`  ${count} units killed at once: the first heal done after ${first} s, the last after ${seconds()} s`);
 }
 
 async function measureLook(machine: Machine, count: number): Promise<void> {
