@@ -3,6 +3,7 @@ import { type IncidentClass, isOfNode } from './class.ts';
 import {
   type ClassCount,
   type FindingRow,
+  type KnownIncident,
   lockClass,
   readChanges,
   resolveMissing,
@@ -91,9 +92,9 @@ export async function resolveGone(
   return { opened: [], resolved: countOf(covered.class, await resolveMissing(sql, intoScope(covered, stillThere))) };
 }
 
-/** Resolves just these of a class: their condition has been seen gone. What was raised meanwhile stays. */
-export async function resolve(sql: Sql, incidentClass: IncidentClass, fingerprints: readonly string[]): Promise<IncidentChanges> {
-  return { opened: [], resolved: countOf(incidentClass, fingerprints.length === 0 ? 0 : await resolveNamed(sql, fingerprints)) };
+/** Resolves just these of a class: their condition has been seen gone. One that has occurred again since it was read stays. */
+export async function resolve(sql: Sql, incidentClass: IncidentClass, incidents: readonly KnownIncident[]): Promise<IncidentChanges> {
+  return { opened: [], resolved: countOf(incidentClass, incidents.length === 0 ? 0 : await resolveNamed(sql, incidents)) };
 }
 
 function countOf(incidentClass: IncidentClass, count: number): ClassCount[] {
@@ -140,8 +141,7 @@ export async function readLookTime(sql: Sql): Promise<string> {
   return row.now;
 }
 
-export interface OpenIncident<Evidence> {
-  fingerprint: string;
+export interface OpenIncident<Evidence> extends KnownIncident {
   evidence: Evidence;
   acknowledged: boolean;
 }
@@ -149,7 +149,7 @@ export interface OpenIncident<Evidence> {
 /** The open incidents of a class with their latest evidence. */
 export async function listOpenEvidence<Evidence>(sql: Sql, incidentClass: IncidentClass): Promise<OpenIncident<Evidence>[]> {
   return sql.query(
-    'SELECT fingerprint, evidence, acknowledged_at IS NOT NULL AS acknowledged FROM incident WHERE class = $1 AND resolved_at IS NULL',
+    'SELECT fingerprint, occurrences, evidence, acknowledged_at IS NOT NULL AS acknowledged FROM incident WHERE class = $1 AND resolved_at IS NULL',
     [incidentClass],
   );
 }

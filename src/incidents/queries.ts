@@ -128,14 +128,21 @@ export async function resolveMissing(sql: Sql, scope: Scope): Promise<number> {
   return rows.length;
 }
 
-/** Resolves just these, where they are open. */
-export async function resolveNamed(sql: Sql, fingerprints: readonly string[]): Promise<number> {
+/** An incident as somebody read it. */
+export interface KnownIncident {
+  fingerprint: string;
+  occurrences: number;
+}
+
+/** Resolves just these, where they are open and as they were read. */
+export async function resolveNamed(sql: Sql, incidents: readonly KnownIncident[]): Promise<number> {
   const rows = await sql.query(
     `WITH gone AS (
-       SELECT i.id FROM incident i WHERE i.fingerprint = ANY($1) AND i.resolved_at IS NULL ORDER BY i.fingerprint FOR UPDATE
+       SELECT i.id FROM incident i JOIN unnest($1::text[], $2::int[]) AS k(fingerprint, occurrences) USING (fingerprint, occurrences)
+       WHERE i.resolved_at IS NULL ORDER BY i.fingerprint FOR UPDATE OF i
      ),
      ${RESOLVE}`,
-    [fingerprints],
+    [incidents.map(({ fingerprint }) => fingerprint), incidents.map(({ occurrences }) => occurrences)],
   );
   return rows.length;
 }

@@ -22,9 +22,5 @@ export async function resolveReleasedHolds(sql: Sql, jobs: JobStore): Promise<In
           open.map(({ evidence }) => evidence),
         );
   const released = open.filter(({ evidence }) => !active.has(evidence.jobId));
-  return resolve(
-    sql,
-    'held_orphan',
-    released.map(({ fingerprint }) => fingerprint),
-  );
+  return resolve(sql, 'held_orphan', released);
 }

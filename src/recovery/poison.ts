@@ -26,9 +26,5 @@ export async function resolveMovedPoison(sql: Sql, jobs: JobStore): Promise<Inci
     if (!now) return isHeld || acknowledged;
     return now.state !== (isHeld ? 'active' : 'failed') || now.retryCount !== evidence.retryCount;
   });
-  return resolve(
-    sql,
-    'poison_job',
-    ended.map(({ fingerprint }) => fingerprint),
-  );
+  return resolve(sql, 'poison_job', ended);
 }

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { Resource } from '../../src/authorization/action.ts';
 import type { Authorize } from '../../src/authorization/authorize.ts';
 import { acknowledge, snooze } from '../../src/incidents/attention.ts';
-import { type Finding, project, raise, resolve, resolveGone } from '../../src/incidents/incident.ts';
+import { type Finding, listOpenEvidence, project, raise, resolve, resolveGone } from '../../src/incidents/incident.ts';
 import { listIncidents, readIncident } from '../../src/incidents/listing.ts';
 import type { Database, Sql } from '../../src/postgres/database.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
@@ -164,15 +164,20 @@ test('raising and resolving by many at once, in any order, deadlocks nobody and 
           `n${index}`,
           mine.map((name) => stuck(name)),
         );
-        await resolve(
-          own,
-          'workflow_stuck',
-          mine.slice(0, 10).map((name) => stuck(name).fingerprint),
-        );
+        await resolve(own, 'workflow_stuck', (await listOpenEvidence(own, 'workflow_stuck')).slice(0, 10));
       }
     }),
   );
   expect(await database.query('SELECT DISTINCT occurrences FROM incident')).toEqual([{ occurrences: 25 }]);
+});
+
+test('an incident that has occurred again since somebody saw its condition gone stays open', async () => {
+  const { database } = await createIncidents();
+  await raise(database, 'n', [hung('a'), hung('b')]);
+  const seen = await listOpenEvidence(database, 'hung_executor');
+  await raise(database, 'n', hung('a'));
+  expect(await resolve(database, 'hung_executor', seen)).toEqual({ opened: [], resolved: [{ class: 'hung_executor', count: 1 }] });
+  expect(await openFingerprints(database)).toEqual(['hung_executor:a']);
 });
 
 test('a look resolves only what it covered: its class, its node, its prefix', async () => {
@@ -379,7 +384,9 @@ test('lists are filtered by class, severity, node, queue, time and state, and so
     summary: 'held',
     evidence: { queue: 'old', jobId: '1' },
   });
-  await resolve(database, 'held_orphan', ['held_orphan:old/1']);
+  const held = await listOpenEvidence(database, 'held_orphan');
+  const ended = held.filter(({ fingerprint }) => fingerprint === 'held_orphan:old/1');
+  await resolve(database, 'held_orphan', ended);
   await database.query(`UPDATE incident SET last_seen_at = now() - interval '3 hours' WHERE fingerprint = 'hung_executor:a'`);
   const list = async (filter: Parameters<typeof listIncidents>[1]) =>
     (await listIncidents(database, filter)).incidents.map(({ fingerprint }) => fingerprint);
