@@ -180,6 +180,25 @@ test('an incident that has occurred again since somebody saw its condition gone 
   expect(await openFingerprints(database)).toEqual(['hung_executor:a']);
 });
 
+test('looks that differ write and resolve past each other: none waits for another that waits for it', async () => {
+  const { database, connect } = await createIncidents();
+  const nodes = Array.from({ length: 6 }, () => connect());
+  const half = (letter: string, round: number) =>
+    Array.from({ length: 300 }, (_, index) => hung(`${letter}${index}`, { evidence: { round: `${round}` } }));
+  await Promise.all(
+    nodes.map(async (own, index) => {
+      for (let round = 0; round < 10; round++) {
+        await project(own, `n${index}`, 'hung_executor', [...half('a', -1), ...half('z', -1)]);
+        await project(own, `n${index}`, 'hung_executor', half(index % 2 ? 'a' : 'z', round));
+      }
+    }),
+  );
+  // What a session counted is told when it ends, at the latest.
+  await Promise.all(nodes.map((node) => node.close()));
+  const deadlocks = 'SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()';
+  expect(await database.query(deadlocks)).toEqual([{ deadlocks: 0 }]);
+});
+
 test('a look resolves only what it covered: its class, its node, its prefix', async () => {
   const { database } = await createIncidents();
   const unit = (node: string, name: string): Finding => ({
