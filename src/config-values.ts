@@ -99,6 +99,12 @@ export const text: ValueType<string> = {
   parse: (given) => (given.trim() === '' ? undefined : given),
 };
 
+/** In targets it stands before a unit's name: `NODE:UNIT`. */
+export const nodeName: ValueType<string> = {
+  allowed: 'text without a colon, not empty',
+  parse: (given) => (given.trim() === '' || given.includes(':') ? undefined : given),
+};
+
 /** Postgres has 63 bytes for a name. The channel of replays is the schema's name and 16 bytes more: a longer one could not be told. */
 export const postgresName: ValueType<string> = {
   allowed: 'a schema name of at most 47 bytes, not `$user`, not beginning with `pg_`',

@@ -11,6 +11,7 @@ import {
   integer,
   listenAddress,
   maskUrl,
+  nodeName,
   oneOf,
   parseDuration,
   period,
@@ -132,7 +133,7 @@ const variables: Variables = {
   node: {
     name: 'RECLAIMD_NODE',
     default: hostname(),
-    ...text,
+    ...nodeName,
     meaning: 'Name of this node; each daemon of a fleet has its own. Default: the host name.',
   },
   schema: {

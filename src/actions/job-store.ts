@@ -25,6 +25,8 @@ export interface JobRow {
   /** Jobs that wait for this one. */
   children: number;
   deadLetter: string | null;
+  /** Until the queue's retention deletes it where it has not begun to run; negative: at its next pass. Null: never. */
+  keptSeconds: number | null;
   /** Under its queue's policy a failure of this job is terminal, for a sibling waits for its retry already. */
   siblingInRetry: boolean;
   /** Under its queue's policy a failed job keeps every other of its key from running. */

@@ -1,3 +1,4 @@
+import { LEAST_REASON, readReason } from '../authorization/reason.ts';
 import type { Context } from '../context.ts';
 import { tellAgain } from '../workflows/again.ts';
 import { reconcileWorkflows } from '../workflows/reconcile.ts';
@@ -14,8 +15,6 @@ export interface ReconcileCommand {
   again?: string;
   reason?: string;
 }
-
-const LEAST_REASON = 8;
 
 /** One pass over workflows now: missed events told again, stuck flows settled by policy. */
 export function reconcile(surroundings: Surroundings, command: ReconcileCommand): Promise<number> {
@@ -56,12 +55,12 @@ async function tellStepAgain(
   { again, reason, actor, json, dryRun }: ReconcileCommand & { again: string },
 ): Promise<number> {
   if (dryRun || context.config.dryRun) throw new UsageError('--again: a dry run changes nothing; `reclaimd workflows` shows the steps');
-  if (reason === undefined || reason.trim().length < LEAST_REASON)
-    throw new UsageError(`--reason: ${LEAST_REASON} characters or more are needed`);
-  const wish = { actor, action: 'reconcile', resource: { kind: 'fleet' }, target: again, reason } as const;
+  const said = readReason(reason ?? '');
+  if (said === undefined) throw new UsageError(`--reason: ${LEAST_REASON} characters or more are needed`);
+  const wish = { actor, action: 'reconcile', resource: { kind: 'fleet' }, target: again, reason: said } as const;
   const denial = await whyDenied(context, wish);
   if (denial !== undefined) return refused(surroundings, denial, json);
-  const told = await tellAgain(context.database, { step: again, actor, reason: reason.trim(), node: context.config.node });
+  const told = await tellAgain(context.database, { step: again, actor, reason: said, node: context.config.node });
   if (!told.done) return refused(surroundings, told.why, json);
   if (json) printJson(surroundings, { again });
   else surroundings.out(`${again} gets its event anew, from the next pass on`);

@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline/promises';
+import { LEAST_REASON } from '../authorization/reason.ts';
 import type { HealEvent } from '../healing/heal.ts';
-import { executeRepair, LEAST_REASON } from '../repairs/execute.ts';
+import { executeRepair } from '../repairs/execute.ts';
 import type { FlowPlan } from '../repairs/flow-plan.ts';
 import type { RepairExecuted, TargetOutcome } from '../repairs/outcome.ts';
 import type { RepairPlan } from '../repairs/plan.ts';

@@ -1,3 +1,4 @@
+import { LEAST_REASON, readReason } from '../authorization/reason.ts';
 import { ArchiveDamaged } from '../retention/archive-file.ts';
 import { type ClassResult, runArchivePrune } from '../retention/prune.ts';
 import { restoreFile } from '../retention/restore.ts';
@@ -7,8 +8,6 @@ import { EXIT, refused, type Surroundings, withReadyContext } from './command.ts
 import { formatSeconds, paint, printJson, table } from './output.ts';
 import { auditWish, whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
-
-const LEAST_REASON = 8;
 
 export function showStatus(surroundings: Surroundings, { json }: { json?: true }): Promise<void> {
   return withReadyContext(surroundings, async (context) => {
@@ -22,14 +21,15 @@ export async function prune(
   surroundings: Surroundings,
   { actor, reason, json }: { actor: string; reason: string; json?: true },
 ): Promise<number> {
-  if (reason.trim().length < LEAST_REASON) throw new UsageError(`--reason: ${LEAST_REASON} characters or more are needed`);
+  const said = readReason(reason);
+  if (said === undefined) throw new UsageError(`--reason: ${LEAST_REASON} characters or more are needed`);
   return withReadyContext(surroundings, async (context) => {
     if (context.config.dryRun)
       throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is pruned; `reclaimd retention status` shows what is due');
-    const wish = { actor, action: 'retention_prune', resource: { kind: 'fleet' }, target: 'retention', reason } as const;
+    const wish = { actor, action: 'retention_prune', resource: { kind: 'fleet' }, target: 'retention', reason: said } as const;
     const denial = await whyDenied(context, wish);
     if (denial !== undefined) return refused(surroundings, denial, json);
-    const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: reason.trim(), signal: surroundings.signal });
+    const run = await runArchivePrune(context.pruneDependencies(), { actor, reason: said, signal: surroundings.signal });
     if (!('classes' in run)) {
       const { actor: other, node, startedAt } = 'underWay' in run ? run.underWay : run.done;
       return refused(surroundings, `a run by ${other} on ${node} has been under way since ${startedAt}: it does what is due`, json);

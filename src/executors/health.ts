@@ -46,6 +46,19 @@ export async function importSigns(sql: Sql, registry: ExecutorRegistry): Promise
   await importSessions(sql);
 }
 
+/**
+ * Within a transaction, a look at executors past what others have taken over so far. That is undone after the look: the transaction may go on
+ * for a while, and a living executor's next beat must not wait for it.
+ */
+export async function lookAfresh<T>(tx: Sql, registry: ExecutorRegistry, look: () => Promise<T>): Promise<T> {
+  await tx.query('SAVEPOINT afresh');
+  await importSigns(tx, registry);
+  const seen = await look();
+  await tx.query('ROLLBACK TO SAVEPOINT afresh');
+  await tx.query('RELEASE SAVEPOINT afresh');
+  return seen;
+}
+
 /** The turn that fuses all sources and keeps the verdicts that others read. */
 export async function refreshExecutors(sql: Sql, registry: ExecutorRegistry): Promise<ExecutorHealth[]> {
   await importSigns(sql, registry);

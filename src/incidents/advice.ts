@@ -168,7 +168,10 @@ export function adviseOn(stated: Stated): Advice {
 const some = <Value>(value: Value | undefined): Value[] => (value === undefined ? [] : [value]);
 
 function preview(action: string, target: string, effect: string, policy?: Policy): Repair {
-  return { command: `reclaimd preview ${action} ${quoteForShell(target)}${policy === undefined ? '' : ` --policy ${policy}`}`, effect };
+  const option = policy === undefined ? [] : [`--policy ${policy}`];
+  // A name that begins like an option is none behind `--`.
+  const words = target.startsWith('-') ? [...option, '--', quoteForShell(target)] : [quoteForShell(target), ...option];
+  return { command: ['reclaimd preview', action, ...words].join(' '), effect };
 }
 
 /** What is still there is held, as a rule: without a policy by name nothing would be given back. */

@@ -1,6 +1,7 @@
 import { appendAudit } from '../audit/append.ts';
 import type { Action, Resource } from '../authorization/action.ts';
 import type { Authorize } from '../authorization/authorize.ts';
+import { LEAST_REASON, readReason } from '../authorization/reason.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { isoTime } from '../postgres/iso-time.ts';
 import type { IncidentClass } from './class.ts';
@@ -23,7 +24,6 @@ export interface AttentionRequest {
 
 export type AttentionResult = { done: true; until: string | null } | { done: false; refusal: string };
 
-const LEAST_REASON = 8;
 const LONGEST_SNOOZE_SECONDS = 30 * 86_400;
 
 /** Says that a person has taken it on. It stays open until its condition is gone; reopening asks for attention anew. */
@@ -31,7 +31,7 @@ export function acknowledge(dependencies: AttentionDependencies, request: Attent
   return attend(dependencies, request, 'incident_acknowledge', async (tx) => {
     await tx.query(
       'UPDATE incident SET acknowledged_at = now(), acknowledged_by = $2, acknowledged_reason = $3 WHERE id = $1 AND resolved_at IS NULL',
-      [request.incidentId, request.actor, request.reason.trim()],
+      [request.incidentId, request.actor, readReason(request.reason)],
     );
     return null;
   });
@@ -50,7 +50,7 @@ export async function snooze(
       `UPDATE incident SET snoozed_until = now() + make_interval(secs => $4), snoozed_by = $2, snoozed_reason = $3
        WHERE id = $1 AND resolved_at IS NULL
        RETURNING ${isoTime('snoozed_until')} AS until`,
-      [request.incidentId, request.actor, request.reason.trim(), seconds],
+      [request.incidentId, request.actor, readReason(request.reason), seconds],
     );
     return row?.until ?? null;
   });
@@ -62,8 +62,8 @@ async function attend(
   action: Action & `incident_${string}`,
   write: (tx: Sql) => Promise<string | null>,
 ): Promise<AttentionResult> {
-  const reason = given.trim();
-  if (reason.length < LEAST_REASON) return { done: false, refusal: `a reason of ${LEAST_REASON} characters or more is needed` };
+  const reason = readReason(given);
+  if (reason === undefined) return { done: false, refusal: `a reason of ${LEAST_REASON} characters or more is needed` };
   const target = incidentTarget(incidentId);
   const [incident] = await database.query<Subject>('SELECT class, node, evidence, queues, fingerprint FROM incident WHERE id = $1', [
     incidentId,

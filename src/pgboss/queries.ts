@@ -69,6 +69,7 @@ export interface JobStateRow {
   blocked: boolean;
   children: number;
   deadLetter: string | null;
+  keptSeconds: number | null;
   siblingInRetry: boolean;
   blocksKeyWhenFailed: boolean;
   placeTakenBy: string | null;
@@ -93,6 +94,7 @@ export function readJobs(sql: Sql, jobs: readonly { queue: string; jobId: string
   return sql.query<JobStateRow>(
     `SELECT j.name AS queue, j.id AS "jobId", j.state::text, j.retry_count AS "retryCount", j.retry_limit AS "retryLimit",
        j.started_on::text AS "startedOn", j.blocked, j.dead_letter AS "deadLetter",
+       CASE WHEN isfinite(j.keep_until) THEN extract(epoch FROM j.keep_until - now())::float8 END AS "keptSeconds",
        (SELECT count(*)::int FROM job_dependency d WHERE d.parent_name = j.name AND d.parent_id = j.id) AS children,
        coalesce(j.policy = 'stately' AND EXISTS (SELECT FROM job s WHERE s.policy = 'stately' AND s.state = 'retry' AND s.state <= 'active'
          AND s.id <> j.id AND s.name = j.name AND coalesce(s.singleton_key, '') = coalesce(j.singleton_key, '')), false) AS "siblingInRetry",

@@ -29,24 +29,29 @@ interface Attempt {
   retryCount: number;
 }
 
-/** As listOverdue, one by one. */
+/** A statement of pg-boss's begins so long after the look at most. */
+const SOON = `interval '1 s'`;
+const EXPIRY_MESSAGES = ['job timed out', 'job heartbeat timeout'];
+
+/** As listOverdue, one by one, with those that are about to be. */
 export function listExpiring(sql: Sql, limit: number): Promise<Attempt[]> {
   return sql.query<Attempt>(
     `SELECT q.name AS queue, w.id AS "jobId", w.retry_count AS "retryCount" FROM queue q CROSS JOIN LATERAL (
        SELECT j.id, j.retry_count FROM job j CROSS JOIN LATERAL (${OVER_AT}) d
-       WHERE j.name = q.name AND j.state = 'active' AND d.over_at < now() LIMIT $1
+       WHERE j.name = q.name AND j.state = 'active' AND d.over_at < now() + ${SOON} ORDER BY d.over_at LIMIT $1
      ) w`,
     [limit],
   );
 }
 
-/** Who was completed, cancelled or deleted meanwhile was not failed; who runs again was. */
+/** Those that pg-boss gave up, by the words that it leaves in their output: others may have failed, completed or deleted the rest meanwhile. */
 export async function listExpired(sql: Sql, attempts: readonly Attempt[]): Promise<string[]> {
   const rows = await sql.query<{ attempt: string }>(
     `SELECT a.queue || '/' || a.id || ':' || a.retry_count AS attempt
      FROM unnest($1::text[], $2::uuid[], $3::int[]) AS a(queue, id, retry_count) JOIN job j ON j.name = a.queue AND j.id = a.id
-     WHERE j.state IN ('retry', 'failed') OR (j.state = 'active' AND j.retry_count > a.retry_count) ORDER BY 1`,
-    [attempts.map(({ queue }) => queue), attempts.map(({ jobId }) => jobId), attempts.map(({ retryCount }) => retryCount)],
+     WHERE (j.state IN ('retry', 'failed') OR (j.state = 'active' AND j.retry_count > a.retry_count))
+       AND j.output->'value'->>'message' = ANY($4) ORDER BY 1`,
+    [attempts.map(({ queue }) => queue), attempts.map(({ jobId }) => jobId), attempts.map(({ retryCount }) => retryCount), EXPIRY_MESSAGES],
   );
   return rows.map(({ attempt }) => attempt);
 }

@@ -53,6 +53,15 @@ export interface PolicyResolver {
   staleRules: readonly PolicyRule[];
 }
 
+/** The function, asked once for each attempt as it is: `answers` keeps what it said. */
+export function remembering(resolvePolicy: ResolvePolicy, answers: Map<string, Policy | undefined> = new Map()): ResolvePolicy {
+  return async (attempt) => {
+    const asked = JSON.stringify(attempt);
+    if (!answers.has(asked)) answers.set(asked, await resolvePolicy(attempt));
+    return answers.get(asked);
+  };
+}
+
 export interface PolicySources {
   /** By attempt: what a person who was shown it named when they had its executor stopped. */
   named?: ReadonlyMap<string, { executor: string; policy: Policy }>;

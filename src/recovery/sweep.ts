@@ -1,8 +1,8 @@
 import type { JobStore } from '../actions/job-store.ts';
 import type { Nomination, Recovered, RescueGateway, RescueResult } from '../actions/rescue.ts';
-import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth, listExecutorHealth } from '../executors/health.ts';
+import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth, listExecutorHealth, lookAfresh } from '../executors/health.ts';
 import { hasOwnName } from '../executors/owners.ts';
-import { importSessions, listNamesInUse } from '../executors/queries.ts';
+import { listNamesInUse } from '../executors/queries.ts';
 import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { type FleetState, readFleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
@@ -158,11 +158,10 @@ async function dropReturned(dependencies: SweepDependencies, tx: Sql, orphans: r
   const isOfUnknown = ({ executor }: Orphan) => executor === null;
   if (silent.length === 0 && !orphans.some(isOfUnknown)) return orphans.filter(({ executor }) => !executor || !returned.has(executor));
   const { registry, daemonId, node, brakes } = dependencies;
-  await registry.importExecutors(tx);
-  await importSessions(tx);
   const fleet = await readFleetState(tx, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
   const ids = silent.map(({ id }) => id);
-  const now = new Map((await findExecutorHealth(tx, { ids })).map((executor) => [executor.id, executor]));
+  const health = await lookAfresh(tx, registry, () => findExecutorHealth(tx, { ids }));
+  const now = new Map(health.map((executor) => [executor.id, executor]));
   for (const executor of silent) {
     const again = now.get(executor.id);
     if (again?.verdict !== 'missing' || !fleet.ownBeatFresh || isSilenceExcused(again, fleet, brakes)) returned.add(executor);

@@ -2,11 +2,12 @@ import type { JobChange, JobEnd } from '../actions/job-repair.ts';
 import { operatorsPolicy } from '../actions/limits.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { appendAudit } from '../audit/append.ts';
+import { LEAST_REASON, readReason } from '../authorization/reason.ts';
 import { awaitCommand } from '../commands/caller.ts';
-import { findExecutorHealth } from '../executors/health.ts';
+import { findExecutorHealth, importSigns, lookAfresh } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
 import { type Executed, type RepairEvent, type SentToNode, settleFault } from './doubt.ts';
-import { type JobName, refreshLiveness } from './facts.ts';
+import type { JobName, PolicyAnswers } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import type { RepairExecuted, TargetOutcome } from './outcome.ts';
@@ -22,7 +23,7 @@ import {
   refuse,
 } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
-import { findUnshown } from './stop-plan.ts';
+import { findUnshown, planHeld } from './stop-plan.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
 import { sendPlanned } from './unit-repair.ts';
@@ -38,8 +39,6 @@ export interface ExecuteRequest {
   signal?: AbortSignal;
 }
 
-export const LEAST_REASON = 8;
-
 const UNKNOWN = 'there is no such token: `reclaimd preview ACTION TARGET` makes one';
 
 /**
@@ -48,30 +47,43 @@ const UNKNOWN = 'there is no such token: `reclaimd preview ACTION TARGET` makes 
  */
 export async function executeRepair(dependencies: RepairDependencies, request: ExecuteRequest): Promise<RepairExecuted | RepairRefused> {
   const { database, authorize, node } = dependencies;
-  const reason = request.reason.trim();
+  const reason = readReason(request.reason);
   const preview = isToken(request.token) ? await readPreview(database, request.token) : undefined;
   if (!preview) {
-    const tried = { actor: request.actor, action: 'execute', target: 'an unknown token', reason: reason || null, node };
+    const tried = { actor: request.actor, action: 'execute', target: 'an unknown token', reason: reason ?? null, node };
     await database.transaction((tx) => appendAudit(tx, { ...tried, outcome: 'denied', detail: { denial: UNKNOWN } }));
     return refuse('unknown', UNKNOWN);
   }
-  const event = eventOf(preview, request.actor, reason, node);
+  const event = eventOf(preview, request.actor, reason ?? request.reason.trim(), node);
   const deny = async (refused: 'foreign' | 'denied', message: string) => {
     await database.transaction((tx) => appendAudit(tx, { ...event, outcome: 'denied', detail: { ...event.detail, denial: message } }));
     return refuse(refused, message);
   };
   if (preview.actor !== request.actor)
     return deny('foreign', `that preview is ${preview.actor}'s, and you are ${request.actor}: make one of your own`);
-  if (reason.length < LEAST_REASON) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
+  if (reason === undefined) return refuse('reason', `a reason of ${LEAST_REASON} characters or more is needed`);
   const denial = await findDenial(authorize, request.actor, preview.plan);
   if (denial !== null) return deny('denied', denial);
   const observing = await findObserving(dependencies, preview.action);
   if (observing !== undefined) return refuse('observing', observing);
   const { unit } = preview.plan;
+  const answers = await foresee(dependencies, preview.plan);
   const executed = await database
-    .transaction<Executed>((tx) => (unit ? sendToNode(dependencies, tx, preview, unit, event) : execute(dependencies, tx, preview, event)))
+    .transaction<Executed>((tx) =>
+      unit ? sendToNode(dependencies, tx, preview, unit, event, answers) : execute(dependencies, tx, preview, event, answers),
+    )
     .catch((error: unknown) => settleFault(dependencies, preview, event, error));
   return 'sent' in executed ? followCommand(dependencies, preview, executed, request) : executed;
+}
+
+/** Takes over what signs of life there are, and asks the host's policy function, before anything is locked. */
+async function foresee(dependencies: RepairDependencies, plan: RepairPlan): Promise<PolicyAnswers> {
+  const { database, registry } = dependencies;
+  const answers: PolicyAnswers = new Map();
+  if (plan.executor || plan.jobs.length > 0) await importSigns(database, registry);
+  if (plan.executor && plan.unit) await planHeld(dependencies, database, plan.executor.id, plan.policy, answers);
+  else if (plan.jobs.length > 0) await examineJobs(dependencies, database, plan, plan.jobs, { lock: false, answers });
+  return answers;
 }
 
 /** Whoever may read the audit must not find a token in it that is still good: it names the preview by its number. */
@@ -86,11 +98,12 @@ async function sendToNode(
   { token, plan }: PreviewRow,
   unit: UnitPlan,
   event: RepairEvent,
+  answers: PolicyAnswers,
 ): Promise<SentToNode | RepairRefused> {
   if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
-  if (plan.executor) await refreshLiveness(dependencies, tx);
   const moved =
-    (await executorDrift(tx, plan)) ?? (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id) : undefined);
+    (await executorDrift(dependencies, tx, plan)) ??
+    (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id, answers) : undefined);
   if (moved === undefined) return { sent: await sendPlanned(tx, plan, event), unit };
   const drifted = [{ target: commonTarget(plan), drift: moved }];
   await endPreview(tx, token, 'drifted');
@@ -137,11 +150,12 @@ async function execute(
   tx: Sql,
   preview: PreviewRow,
   event: RepairEvent,
+  answers: PolicyAnswers,
 ): Promise<RepairExecuted | RepairRefused> {
   const { token, plan, action } = preview;
   if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
   if (plan.flow && isFlowAction(action)) return executeFlow(dependencies, tx, preview, plan.flow, action, event);
-  const { asPlanned, drifted } = await compare(dependencies, tx, plan);
+  const { asPlanned, drifted } = await compare(dependencies, tx, plan, answers);
   if (asPlanned.length === 0) {
     await endPreview(tx, token, 'drifted');
     await appendAudit(tx, { ...event, outcome: 'drifted', detail: { ...event.detail, drifted } });
@@ -226,9 +240,9 @@ interface Compared {
 }
 
 /** Locks the jobs, looks at everything anew, and says what still is as it was shown. */
-async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan): Promise<Compared> {
-  const examined = new Map((await examineJobs(dependencies, tx, plan, plan.jobs, { lock: true })).map((job) => [job.target, job]));
-  const moved = await executorDrift(tx, plan);
+async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan, answers: PolicyAnswers): Promise<Compared> {
+  const examined = new Map((await examineJobs(dependencies, tx, plan, plan.jobs, { lock: true, answers })).map((job) => [job.target, job]));
+  const moved = await executorDrift(dependencies, tx, plan);
   if (moved !== undefined) return { asPlanned: [], drifted: [{ target: plan.executor?.id ?? '', drift: moved }] };
   const compared: Compared = { asPlanned: [], drifted: [] };
   for (const shown of plan.jobs) {
@@ -243,9 +257,9 @@ async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPl
 }
 
 /** In what way the executor is not any more what the preview showed. */
-async function executorDrift(tx: Sql, { executor }: RepairPlan): Promise<string | undefined> {
+async function executorDrift({ registry }: RepairDependencies, tx: Sql, { executor }: RepairPlan): Promise<string | undefined> {
   if (!executor) return undefined;
-  const [now] = await findExecutorHealth(tx, { ids: [executor.id] });
+  const [now] = await lookAfresh(tx, registry, () => findExecutorHealth(tx, { ids: [executor.id] }));
   if (!now) return `executor ${executor.id} is not known any more`;
   if (isAsGood(executor.verdict, now.verdict)) return undefined;
   return `executor ${executor.id} was ${executor.verdict}, is ${now.verdict} (${now.reason})`;

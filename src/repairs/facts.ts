@@ -1,9 +1,8 @@
 import type { JobStore } from '../actions/job-store.ts';
 import { operatorsPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import { readHistory } from '../actions/queries.ts';
-import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth } from '../executors/health.ts';
+import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth, lookAfresh } from '../executors/health.ts';
 import { isNameShared, ownersOf } from '../executors/owners.ts';
-import { importSessions } from '../executors/queries.ts';
 import type { Sql } from '../postgres/database.ts';
 import { type JobFacts, type Owner, whyNotGone } from './job-plan.ts';
 
@@ -26,19 +25,19 @@ export type ResolveOrphan = (orphan: {
   executorId: string | null;
 }) => Promise<ResolvedPolicy>;
 
+/** Of the host's policy function, by what it was asked. */
+export type PolicyAnswers = Map<string, Policy | undefined>;
+
 export interface FactsDependencies {
   jobs: JobStore;
   registry: ExecutorRegistry;
   resolve: ResolveOrphan;
 }
 
-/** Takes over every sign of life that there is by now: a copy that nobody has renewed for a while makes the living look dead. */
-export async function refreshLiveness({ registry }: Pick<FactsDependencies, 'registry'>, tx: Sql): Promise<void> {
-  await registry.importExecutors(tx);
-  await importSessions(tx);
-}
-
-/** Everything that a plan rests on, as of now; `lock`: the jobs stay as they are until the transaction ends. */
+/**
+ * Everything that a plan rests on, as of now; `lock`: the jobs stay as they are until the transaction ends, and the signs of life are looked at
+ * anew. Whoever does not lock has taken those over before.
+ */
 export async function readFacts(
   { jobs, registry, resolve }: FactsDependencies,
   tx: Sql,
@@ -48,9 +47,9 @@ export async function readFacts(
   const rows = await jobs.readJobs(tx, named, { lock });
   const byTarget = new Map(rows.map((row) => [`${row.queue}/${row.jobId}`, row]));
   const names = [...new Set(rows.flatMap(({ applicationName }) => (applicationName === null ? [] : [applicationName])))];
+  const look = () => findExecutorHealth(tx, { names });
   // After the lock, which may have been waited for: who beats meanwhile is alive.
-  if (names.length > 0) await refreshLiveness({ registry }, tx);
-  const executors = names.length === 0 ? [] : await findExecutorHealth(tx, { names });
+  const executors = names.length === 0 ? [] : lock ? await lookAfresh(tx, registry, look) : await look();
   const recoveries = new Map<string, number>();
   const held = new Set<string>();
   for (const [queue, some] of Map.groupBy(rows, (row) => row.queue)) {
@@ -59,8 +58,9 @@ export async function readFacts(
     for (const [jobId, count] of history.counts) recoveries.set(`${queue}/${jobId}`, count);
     for (const jobId of history.held) held.add(`${queue}/${jobId}`);
   }
-  const facts: JobFacts[] = [];
-  for (const { queue, jobId } of named) {
+  return Promise.all(named.map(factsOf));
+
+  async function factsOf({ queue, jobId }: JobName): Promise<JobFacts> {
     const row = byTarget.get(`${queue}/${jobId}`);
     const { applicationName: name = null, startedOn = null } = row ?? {};
     const owner = name && startedOn ? ownerAmong(ownersOf(executors, name, startedOn)) : null;
@@ -73,7 +73,7 @@ export async function readFacts(
       executorId: owner?.executorId ?? null,
     };
     const resolved = policy === null ? await resolve(orphan) : operatorsPolicy(policy);
-    facts.push({
+    return {
       queue,
       jobId,
       row,
@@ -81,9 +81,8 @@ export async function readFacts(
       sharedName,
       resolved: held.has(`${queue}/${jobId}`) ? asHeld(resolved) : resolved,
       recoveries: recoveries.get(`${queue}/${jobId}`) ?? 0,
-    });
+    };
   }
-  return facts;
 }
 
 /** The sweep that held it may go by other rules than whoever asks here: it stays held until a person names a policy. */

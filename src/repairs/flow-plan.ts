@@ -3,6 +3,7 @@ import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
+import { retentionWarning } from './job-plan.ts';
 import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
@@ -50,7 +51,7 @@ export async function planFlow(
   if (action === 'workflow_unblock') {
     const [stuck] = await flows.listStuck(sql, [named], { ofEach: 1 });
     if (!row || !stuck) return { refusal: `${target} is ${row ? 'not waiting in vain' : 'gone'}: \`reclaimd workflows\` shows what is` };
-    const warnings = ['it runs although what it waits for never completed: it must cope without'];
+    const warnings = ['it runs although what it waits for never completed: it must cope without', ...retentionWarning(row)];
     return { plan: { target, state: row.state, retryCount: row.retryCount, jobs: [target], children: [], after: 'free', warnings } };
   }
   const flow = await findStuck(sql, named);
@@ -88,6 +89,9 @@ function trapsOf(row: JobRow, copies: readonly JobCopy[]): string[] {
       ? `it was redriven as ${queue}/${jobId}, which is ${state}: its work is done twice`
       : `its copy ${queue}/${jobId} is ${state}: redriven or worked on there, its work is done twice`,
   );
+  if (row.state === 'failed' && row.deadLetter !== null && copies.length === 0)
+    warnings.push(`a copy of it went to ${row.deadLetter}, and is there no more: if it was worked on, its work is done twice`);
+  warnings.push(...retentionWarning(row));
   if (row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: until it has completed, no other job of its key runs');
   return warnings;
 }

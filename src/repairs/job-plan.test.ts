@@ -13,6 +13,7 @@ const ROW: JobRow = {
   blocked: false,
   children: 0,
   deadLetter: null,
+  keptSeconds: 86_400,
   siblingInRetry: false,
   blocksKeyWhenFailed: false,
   placeTakenBy: null,

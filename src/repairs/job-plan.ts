@@ -51,6 +51,9 @@ export interface JobPlan {
   warnings: string[];
 }
 
+/** Less than which a job may well wait for its turn. */
+const SHORTLY_SECONDS = 3_600;
+
 export type JobPlanned = { plan: JobPlan } | { refusal: string };
 
 export interface JobFacts {
@@ -108,9 +111,10 @@ export function beforeOf(action: JobAction, { row, owner, resolved, recoveries }
 function planRetry(facts: JobFacts, row: JobBefore): JobPlanned {
   if ((row.state === 'cancelled' || row.state === 'failed') && row.placeTakenBy !== null)
     return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for it: try again when that one has moved on` };
-  if (row.state === 'cancelled') return planOf(facts, row, 'resume', 'created', []);
+  const traps = facts.row ? [...blockedWarning(facts.row), ...retentionWarning(facts.row)] : [];
+  if (row.state === 'cancelled') return planOf(facts, row, 'resume', 'created', traps);
   const copy = row.deadLetter === null ? [] : [`its copy in ${row.deadLetter} stays there: redriven, it runs twice`];
-  if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', copy);
+  if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', [...copy, ...traps]);
   const instead = row.state === 'active' ? '; for one whose executor is gone there is job_rescue' : '';
   return { refusal: `it is ${row.state}: job_retry is for failed and cancelled jobs${instead}` };
 }
@@ -167,6 +171,16 @@ function rescueWarnings(policy: Policy, row: JobBefore): string[] {
   if (ends) warnings.push(...waitingWarning(row));
   if (row.recoveries > 0) warnings.push(`it was given back ${row.recoveries} times before`);
   return warnings;
+}
+
+const blockedWarning = ({ blocked }: JobRow): string[] =>
+  blocked ? ['it stays blocked, for what it waits for has not completed: workflow_unblock or workflow_retry_parent come after this'] : [];
+
+/** A job that is late to run may be deleted before it does. */
+export function retentionWarning({ keptSeconds }: Pick<JobRow, 'keptSeconds'>): string[] {
+  if (keptSeconds === null || keptSeconds > SHORTLY_SECONDS) return [];
+  const when = keptSeconds <= 0 ? 'at its next pass' : `in ${Math.ceil(keptSeconds / 60)} min`;
+  return [`its queue's retention deletes it ${when}, unless it has begun to run by then: nothing moves that`];
 }
 
 function waitingWarning({ children }: JobBefore): string[] {

@@ -3,10 +3,10 @@ import { POLICIES, type Policy } from '../actions/limits.ts';
 import { appendAudit } from '../audit/append.ts';
 import type { Action, Resource } from '../authorization/action.ts';
 import type { Authorize } from '../authorization/authorize.ts';
-import { type ExecutorHealth, findExecutorHealth } from '../executors/health.ts';
+import { type ExecutorHealth, findExecutorHealth, importSigns } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { eachOnce, type FactsDependencies, type JobName, type ResolveOrphan, readFacts, refreshLiveness } from './facts.ts';
+import { eachOnce, type FactsDependencies, type JobName, type PolicyAnswers, type ResolveOrphan, readFacts } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
 import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
@@ -21,8 +21,11 @@ export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, 
   clock: Clock;
   door: RepairDoor;
   authorize: Authorize;
-  /** Each job's policy by the rules as they are now. */
-  policies(sql: Sql): Promise<ResolveOrphan>;
+  /**
+   * Each job's policy by the rules as they are now.
+   * @param answers what the host's function has said already: it is asked for as long as it likes, and not while jobs are locked.
+   */
+  policies(sql: Sql, answers?: PolicyAnswers): Promise<ResolveOrphan>;
   /** The node on which it is asked. */
   node: string;
   /** Why no job may be changed now: pg-boss is not there, or in a version that we may not act on. */
@@ -146,7 +149,7 @@ export const findObserving = async ({ whyObserving }: Pick<RepairDependencies, '
   isUnitAction(action) ? undefined : whyObserving();
 const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && (POLICIES as readonly string[]).includes(policy);
 
-/** The plan as of now, from a fresh look at everything that it rests on. */
+/** The plan as of now, from a fresh look at everything that it rests on; locks nothing. */
 async function planRepair(dependencies: RepairDependencies, request: RepairRequest, actor: string): Promise<RepairPlan | RepairRefused> {
   const { database } = dependencies;
   const { action } = request;
@@ -159,31 +162,29 @@ async function planRepair(dependencies: RepairDependencies, request: RepairReque
     const planned = await planUnitRepair(dependencies, action, request.targets[0] as string, actor);
     return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, unit: planned.plan };
   }
+  await importSigns(database, dependencies.registry);
   if (isJobAction(action)) {
     const named = request.targets.map((target) => parseJobTarget(target) as JobName);
-    return database.transaction((tx) => planJobs(dependencies, tx, empty, named));
+    return planJobs(dependencies, database, empty, named);
   }
   const id = request.targets[0] as string;
-  const executor = await database.transaction(async (tx) => {
-    await refreshLiveness(dependencies, tx);
-    return (await findExecutorHealth(tx, { ids: [id] }))[0];
-  });
+  const [executor] = await findExecutorHealth(database, { ids: [id] });
   if (!executor) return refuse('target', `there is no executor ${id}: see \`reclaimd executors --all\``);
   const { verdict, reason } = executor;
   const frame: RepairPlan = { ...empty, executor: { id, verdict, reason } };
   if (action === 'executor_stop_and_rescue') {
     const planned = await planStopOf(dependencies, executor, actor);
     if ('refusal' in planned) return refuse('impossible', planned.refusal);
-    const held = await database.transaction((tx) => planHeld(dependencies, tx, id, request.policy));
+    const held = await planHeld(dependencies, database, id, request.policy);
     return 'refusal' in held ? refuse('impossible', held.refusal) : { ...frame, unit: planned.plan, ...held };
   }
-  return database.transaction((tx) => planRescueOf(dependencies, tx, frame, executor));
+  return planRescueOf(dependencies, database, frame, executor);
 }
 
 /** The first of the executor's attempts, and how many there are beyond. */
 async function planRescueOf(
   dependencies: RepairDependencies,
-  tx: Sql,
+  sql: Sql,
   frame: RepairPlan,
   executor: ExecutorHealth,
 ): Promise<RepairPlan | RepairRefused> {
@@ -192,21 +193,21 @@ async function planRescueOf(
   const alive = whyNotGone({ executorId: id, verdict, reason });
   if (alive) return refuse('impossible', alive);
   const names = applicationName === null ? [] : [applicationName];
-  const attempts = await jobs.listActive(tx, names, MOST_TARGETS);
+  const attempts = await jobs.listActive(sql, names, MOST_TARGETS);
   if (attempts.length === 0) return refuse('impossible', `${id} holds no attempt any more: there is nothing to give back`);
   const named = eachOnce(attempts);
-  const { count: left, queues: leftQueues } = await jobs.tallyActive(tx, names, named);
-  return planJobs(dependencies, tx, { ...frame, left, leftQueues }, named);
+  const { count: left, queues: leftQueues } = await jobs.tallyActive(sql, names, named);
+  return planJobs(dependencies, sql, { ...frame, left, leftQueues }, named);
 }
 
 /** Where nothing can be done, the reason is the answer. */
 async function planJobs(
   dependencies: RepairDependencies,
-  tx: Sql,
+  sql: Sql,
   frame: RepairPlan,
   named: readonly JobName[],
 ): Promise<RepairPlan | RepairRefused> {
-  const looked = await examineJobs(dependencies, tx, frame, named, { lock: false });
+  const looked = await examineJobs(dependencies, sql, frame, named, { lock: false });
   const jobs = looked.flatMap(({ planned }) => ('plan' in planned ? [planned.plan] : []));
   const leftOut = looked.flatMap(({ target, planned }) => ('refusal' in planned ? [{ target, why: planned.refusal }] : []));
   if (jobs.length > 0) return { ...frame, jobs, leftOut };
@@ -230,14 +231,14 @@ export interface Examined {
  */
 export async function examineJobs(
   { jobs, registry, policies }: Pick<RepairDependencies, 'jobs' | 'registry' | 'policies'>,
-  tx: Sql,
+  sql: Sql,
   frame: RepairPlan,
   named: readonly JobName[],
-  { lock }: { lock: boolean },
+  { lock, answers }: { lock: boolean; answers?: PolicyAnswers },
 ): Promise<Examined[]> {
   const action = frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
   const policy = frame.action === 'job_discard' ? 'discard' : frame.policy;
-  const facts = await readFacts({ jobs, registry, resolve: await policies(tx) }, tx, named, { policy, lock });
+  const facts = await readFacts({ jobs, registry, resolve: await policies(sql, answers) }, sql, named, { policy, lock });
   return facts.map((one) => ({
     target: `${one.queue}/${one.jobId}`,
     now: beforeOf(action, one),

@@ -1,12 +1,12 @@
 import type { Policy } from '../actions/limits.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
-import { eachOnce, type FactsDependencies, type ResolveOrphan, readFacts } from './facts.ts';
+import { eachOnce, type FactsDependencies, type PolicyAnswers, type ResolveOrphan, readFacts } from './facts.ts';
 import { type JobFacts, type JobPlanned, planJob } from './job-plan.ts';
 import { driftOf, type RepairPlan } from './plan.ts';
 
 export interface StopDependencies extends Omit<FactsDependencies, 'resolve'> {
-  policies(sql: Sql): Promise<ResolveOrphan>;
+  policies(sql: Sql, answers?: PolicyAnswers): Promise<ResolveOrphan>;
 }
 
 /** One plan, as of other repairs: but a stop ends everything that its executor holds, so it is shown whole or not at all. */
@@ -20,6 +20,7 @@ export async function planHeld(
   sql: Sql,
   id: string,
   policy: Policy | null,
+  answers?: PolicyAnswers,
 ): Promise<Held | { refusal: string }> {
   const held: Held = { jobs: [], leftOut: [] };
   const [executor] = await findExecutorHealth(sql, { ids: [id] });
@@ -33,7 +34,7 @@ export async function planHeld(
       refusal: `${id} holds ${count} attempts, more than the ${MOST_ATTEMPTS} that one plan can show: unit_restart ends it too, and gives each back by its queue's policy`,
     };
   }
-  const resolve = await dependencies.policies(sql);
+  const resolve = await dependencies.policies(sql, answers);
   for (const facts of await readFacts({ ...dependencies, resolve }, sql, attempts, { policy, lock: false })) {
     const planned = planOnceStopped(id, facts);
     if ('plan' in planned) held.jobs.push(planned.plan);
@@ -53,8 +54,14 @@ function planOnceStopped(id: string, facts: JobFacts): JobPlanned {
 }
 
 /** What the executor holds by now that was not shown, or would fare otherwise. What it has finished meanwhile is no drift. */
-export async function findUnshown(dependencies: StopDependencies, tx: Sql, plan: RepairPlan, id: string): Promise<string | undefined> {
-  const now = await planHeld(dependencies, tx, id, plan.policy);
+export async function findUnshown(
+  dependencies: StopDependencies,
+  sql: Sql,
+  plan: RepairPlan,
+  id: string,
+  answers: PolicyAnswers,
+): Promise<string | undefined> {
+  const now = await planHeld(dependencies, sql, id, plan.policy, answers);
   if ('refusal' in now) return now.refusal;
   const shown = new Map(plan.jobs.map((job) => [job.target, job]));
   const leftOut = new Set(plan.leftOut.map(({ target }) => target));

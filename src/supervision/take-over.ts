@@ -1,4 +1,5 @@
 import type { FlowStore } from '../actions/flow-store.ts';
+import { nameAttempt } from '../actions/job-store.ts';
 import type { ExpiringAttempt, SupervisionStore } from '../actions/supervision-store.ts';
 import { appendAudit } from '../audit/append.ts';
 import type { FleetState } from '../fleet/queries.ts';
@@ -61,17 +62,20 @@ export async function superviseOnce(dependencies: TakeOverDependencies): Promise
   await attempt(async () => {
     held = await ask();
     if (held !== undefined) return;
-    const expiring = await dependencies.supervision.listExpiring(dependencies.database, MOST_EXPIRING);
+    const expiring = new Map<string, ExpiringAttempt>();
     try {
       await dependencies.supervision.supervise(async () => {
         const why = await ask();
         if (why !== undefined) throw new Held(why);
+        // A pass may take minutes: what the next statement fails may have become overdue since the last.
+        for (const attempt of await dependencies.supervision.listExpiring(dependencies.database, MOST_EXPIRING))
+          expiring.set(nameAttempt(attempt), attempt);
       });
     } catch (error) {
       if (!(error instanceof Held)) throw error;
       held = error.message;
     } finally {
-      await attempt(() => auditExpired(dependencies, expiring));
+      await attempt(() => auditExpired(dependencies, [...expiring.values()]));
     }
   });
   await attempt(() => dependencies.flows.resolve());

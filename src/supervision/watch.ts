@@ -11,6 +11,8 @@ const OVERDUE_SECONDS = 240;
 const IDLE_SECONDS = 300;
 /** Passes that somebody configured to be slower are given their own time twice. */
 const PASSES = 2;
+/** What is overdue for so long is told of, whatever keeps supervision from it: a host that comes back again and again would for ever. */
+const NEGLECTED_SECONDS = 1_800;
 const UNRESOLVED_SECONDS = 120;
 /** After so long without a turn nobody has taken supervision over any more. */
 const TURNS_END_SECONDS = 60;
@@ -19,7 +21,8 @@ const MOST_NAMED = 50;
 
 const PREFIX = 'supervision_stalled:pgboss:';
 
-type Trouble = 'overdue' | 'nobody' | 'idle' | 'twice' | 'flows';
+const TROUBLES = ['overdue', 'nobody', 'idle', 'twice', 'flows'] as const;
+type Trouble = (typeof TROUBLES)[number];
 
 export interface SupervisionWatch {
   supervision: SupervisionStore;
@@ -36,7 +39,7 @@ export interface Stalls {
 
 /**
  * What pg-boss's supervision should have done by now, and has not. While an outage is not far enough back that it could
- * have, nothing is known.
+ * have, nothing is known but what it has neglected for far longer.
  */
 export async function projectSupervision(
   sql: Sql,
@@ -45,24 +48,39 @@ export async function projectSupervision(
   watch: SupervisionWatch & SupervisionLimits,
 ): Promise<IncidentChanges> {
   const { comebackSeconds, ownBeatFresh } = fleet;
-  if (!ownBeatFresh || (comebackSeconds !== null && comebackSeconds < OVERDUE_SECONDS)) return { opened: [], resolved: [] };
+  if (!ownBeatFresh) return { opened: [], resolved: [] };
   const lookedAt = await readLookTime(sql);
-  const { findings, unknown } = await findStalls(sql, watch, freeSeconds(fleet, watch) ?? 0);
+  const isCalm = comebackSeconds === null || comebackSeconds >= OVERDUE_SECONDS;
+  const { findings, unknown } = isCalm ? await findStalls(sql, watch, freeSeconds(fleet, watch) ?? 0) : await findNeglected(sql, watch);
   return project(sql, node, { class: 'supervision_stalled', prefix: PREFIX, unknown, lookedAt }, findings);
 }
+
+async function findNeglected(sql: Sql, { supervision }: SupervisionWatch): Promise<Stalls> {
+  const unknown = TROUBLES.map((trouble) => PREFIX + trouble);
+  return { findings: await findOverdue(sql, supervision, NEGLECTED_SECONDS), unknown };
+}
+
+async function findOverdue(sql: Sql, supervision: SupervisionStore, seconds: number): Promise<Finding[]> {
+  const overdue = await supervision.listOverdue(sql, seconds, MOST_COUNTED);
+  const affected = overdue.reduce((sum, { count }) => sum + count, 0);
+  const summary = `active jobs are past their expiry or their beat by ${seconds} s and more, and pg-boss has not failed them`;
+  const queues = overdue.slice(0, MOST_NAMED).map(({ queue }) => queue);
+  return affected === 0 ? [] : [stall('overdue', summary, { queues }, affected)];
+}
+
+const stall = (trouble: Trouble, summary: string, evidence: object, affected: number): Finding => ({
+  class: 'supervision_stalled',
+  fingerprint: PREFIX + trouble,
+  summary,
+  evidence: { trouble, ...evidence },
+  affected,
+});
 
 /** Reads only. @param daemonSeconds for how long the daemons could have made a pass, where they have taken it over. */
 export async function findStalls(sql: Sql, { supervision, flows, takenOver }: SupervisionWatch, daemonSeconds: number): Promise<Stalls> {
   const findings: Finding[] = [];
   const unknown: string[] = [];
-  const found = (trouble: Trouble, summary: string, evidence: object, affected: number) =>
-    void findings.push({
-      class: 'supervision_stalled',
-      fingerprint: PREFIX + trouble,
-      summary,
-      evidence: { trouble, ...evidence },
-      affected,
-    });
+  const found = (...told: Parameters<typeof stall>) => void findings.push(stall(...told));
   const { passSeconds } = await supervision.readPace(sql);
   const slowest = PASSES * (passSeconds ?? 0);
   const [overdueSeconds, idleSeconds] = [Math.max(OVERDUE_SECONDS, slowest), Math.max(IDLE_SECONDS, slowest)];
@@ -72,12 +90,7 @@ export async function findStalls(sql: Sql, { supervision, flows, takenOver }: Su
   const hadTime = (takenOver ? daemonSeconds : supervising.length > 0 ? supervisingSeconds : instanceSeconds) >= idleSeconds;
 
   if (takenOver && !hadTime) unknown.push(`${PREFIX}overdue`);
-  else {
-    const overdue = await supervision.listOverdue(sql, overdueSeconds, MOST_COUNTED);
-    const affected = overdue.reduce((sum, { count }) => sum + count, 0);
-    const summary = `active jobs are past their expiry or their beat by ${overdueSeconds} s and more, and pg-boss has not failed them`;
-    if (affected > 0) found('overdue', summary, { queues: overdue.slice(0, MOST_NAMED).map(({ queue }) => queue) }, affected);
-  }
+  findings.push(...(await findOverdue(sql, supervision, takenOver && !hadTime ? Math.max(NEGLECTED_SECONDS, slowest) : overdueSeconds)));
 
   const who = takenOver
     ? 'the daemons have taken it over, and'

@@ -14,6 +14,15 @@ export async function saveAction(tx: Sql, queue: string, jobId: string, action: 
   await tx.query('INSERT INTO workflow_action (queue, job_id, action) VALUES ($1, $2, $3)', [queue, jobId, action]);
 }
 
+/** Whether that attempt of a job was ended by a person's discard, by the policy `discard`, or as poison. */
+export async function wasEndedOnPurpose(
+  sql: Sql,
+  { queue, jobId, retryCount }: { queue: string; jobId: string; retryCount: number },
+): Promise<boolean> {
+  const ended = `SELECT FROM recovery WHERE queue = $1 AND job_id = $2 AND retry_count = $3 AND (outcome = 'discarded' OR poison)`;
+  return (await sql.query(ended, [queue, jobId, retryCount])).length > 0;
+}
+
 export interface Scope {
   stack: string | null;
   env: string | null;
@@ -31,8 +40,8 @@ export interface EndedStepRow extends Place {
   jobId: string;
   /** Of whatever outcome. */
   replays: number;
-  /** The outcome that its engine was told last. */
-  told: string | null;
+  /** The outcome that its engine was told last, of this job. */
+  told: ReplayedEvent['outcome'] | null;
   /** Its job has ended otherwise than its engine was told: that is told from the beginning. */
   anew: boolean;
   /** Of its job; null where it still runs, or is gone. */

@@ -104,10 +104,12 @@ export async function reconcileWorkflows(
   return report;
 }
 
-/** Pure: how a step's job ended, as far as it can be told by now. */
-export function outcomeOf(step: Pick<EndedStepRow, 'outcome' | 'missing' | 'missingSeconds'>): ReplayedEvent['outcome'] | undefined {
+/** Pure: how a step's job ended, as far as it can be told by now. Of one that is gone, what was known of it while it was there. */
+export function outcomeOf(
+  step: Pick<EndedStepRow, 'outcome' | 'told' | 'missing' | 'missingSeconds'>,
+): ReplayedEvent['outcome'] | undefined {
   if (step.outcome !== null) return step.outcome;
-  return step.missing && (step.missingSeconds ?? 0) >= LOST_AFTER_SECONDS ? 'lost' : undefined;
+  return step.missing && (step.missingSeconds ?? 0) >= LOST_AFTER_SECONDS ? (step.told ?? 'lost') : undefined;
 }
 
 type Told = Pick<ReconcileReport, 'events' | 'unpublished' | 'unnotified'>;

@@ -6,7 +6,7 @@ import type { Database, Sql } from '../postgres/database.ts';
 import { addChains, FLOW_PREFIX, fingerprintOf, judge, nameOf, type StuckFlow, type StuckLook, walkBlocked } from './find-stuck.ts';
 import { listOpenFlows, type OpenFlow, projectStuckFlows } from './flow-incidents.ts';
 import { type FlowPolicyRule, flowPolicyOf } from './policy.ts';
-import { countActions, saveAction } from './queries.ts';
+import { countActions, saveAction, wasEndedOnPurpose } from './queries.ts';
 import { listRemembered, readPosition, savePosition } from './stuck-queries.ts';
 
 export interface FlowDependencies {
@@ -158,10 +158,15 @@ async function applyPolicy(
   if (retried) report.retried += 1;
 }
 
-/** Who cancelled a parent meant it, and of one that failed and has a copy somebody may run that: only other failures are tried again. */
-async function retryable({ flows }: FlowDependencies, sql: Sql, { parents, parentRetryCount, reason }: StuckFlow, max: number) {
+/**
+ * Who cancelled or discarded a parent meant it, and one that is poison kills its worker. Of one that failed and has a dead letter queue a
+ * copy went there: whether that is worked on, was, or was purged, its work could be done twice. Only other failures are tried again.
+ */
+async function retryable({ flows }: FlowDependencies, sql: Sql, flow: StuckFlow, max: number) {
+  const { parents, parentRetryCount, reason, deadLetter } = flow;
   const [parent] = parents;
-  if (reason !== 'parent_failed' || !parent || parentRetryCount === null) return undefined;
+  if (reason !== 'parent_failed' || !parent || parentRetryCount === null || deadLetter !== null) return undefined;
+  if (await wasEndedOnPurpose(sql, { ...parent, retryCount: parentRetryCount })) return undefined;
   if ((await countActions(sql, parent.queue, parent.jobId, 'retry')) >= max) return undefined;
   if ((await flows.listCopies(sql, parent, 1)).length > 0) return undefined;
   return { ...parent, retryCount: parentRetryCount, state: 'failed' } as const;
