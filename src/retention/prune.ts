@@ -1,11 +1,11 @@
 import { appendAudit } from '../audit/append.ts';
 import type { Database, Sql } from '../postgres/database.ts';
-import { DatabaseError, DatabaseUnreachable, LockNotAvailable } from '../postgres/errors.ts';
+import { DatabaseError, DatabaseUnreachable, LockNotAvailable, StatementTimedOut } from '../postgres/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { type ArchiveTarget, openArchive } from './archive.ts';
 import { pruneChain } from './chain.ts';
 import { RECORD_CLASSES, type RecordClass, type RecordName } from './classes.ts';
-import { isAnythingDue, type Pruned, pruneRows, readExtent } from './rows.ts';
+import { findDuePage, isAnythingDue, type Pruned, pruneRows, readExtent } from './rows.ts';
 import { beginRun, endRun, holdRun, type Run, RunLost, type RunUnderWay, saveProgress } from './runs.ts';
 
 /** How long each class is kept, in seconds; Infinity: for ever. */
@@ -44,10 +44,12 @@ export type PruneResult = Partial<Record<RecordName, ClassResult>>;
 /** So that others get at the database in between. */
 const PAUSE_MS = 5;
 const OUTAGE_PAUSE_MS = 1_000;
-/** A statement's time that batches are made for, and the pages of the first. */
+/** A statement's time that batches are made for, and the pages of the first: nobody knows yet what a row costs. */
 const AIM_MS = 100;
-const FIRST_PAGES = 64;
+const FIRST_PAGES = 8;
 const MOST_PAGES = 2048;
+/** That one look for the next due row goes through, where a batch has found none. */
+const PAGES_A_LOOK = 1024;
 /** Of one batch, with what its rows keep outside of their pages. */
 const MOST_BYTES = 32 * 1024 * 1024;
 /** A batch is a file, which whoever restores it reads whole. */
@@ -123,14 +125,12 @@ async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): 
   const isOver = () => signal?.aborted === true || clock.now() >= deadline;
   // Whoever is told to stop does not look through tables first.
   const endedEarly = async () => ({ ...result, left: signal?.aborted === true || (await isAnythingDue(database, recordClass, seconds)) });
-  const inBatch: InBatch = async (work) => {
+  const inTurn: InTurn = async (work) => {
     for (;;) {
       try {
         return await database.transaction(async (tx) => {
           await holdRun(tx, run);
-          const went = await work(tx);
-          if (went.pruned > 0) await saveProgress(tx, run, { ...before, [recordClass.name]: sum(result, went) });
-          return went;
+          return work(tx);
         });
       } catch (error) {
         // A short outage is over within the lease.
@@ -139,8 +139,16 @@ async function pruneClass(dependencies: PruneDependencies, classRun: ClassRun): 
       }
     }
   };
+  const inBatch: InBatch = (work) =>
+    inTurn(async (tx) => {
+      const went = await work(tx);
+      if (went.pruned > 0) await saveProgress(tx, run, { ...before, [recordClass.name]: sum(result, went) });
+      return went;
+    });
   const batches =
-    recordClass.removal === 'chain' ? chainBatches(inBatch, seconds, archive) : rowBatches(dependencies, classRun, inBatch, seconds);
+    recordClass.removal === 'chain'
+      ? chainBatches(inBatch, seconds, archive)
+      : rowBatches(dependencies, classRun, inTurn, inBatch, seconds);
   try {
     if (isOver()) return await endedEarly();
     for await (const went of batches) {
@@ -161,6 +169,9 @@ const sum = (result: ClassResult, { pruned, archived }: Pruned): ClassResult => 
   archived: result.archived + archived,
 });
 
+/** In a transaction that holds the run. */
+type InTurn = <T>(work: (tx: Sql) => Promise<T>) => Promise<T>;
+/** The same, with what went noted in the ledger. */
 type InBatch = (work: (tx: Sql) => Promise<Pruned>) => Promise<Pruned>;
 
 async function* chainBatches(inBatch: InBatch, seconds: number, archive: ArchiveTarget): AsyncGenerator<Pruned> {
@@ -171,43 +182,87 @@ async function* chainBatches(inBatch: InBatch, seconds: number, archive: Archive
   }
 }
 
-/** Along the pages of the table, as many at a time as the database does in good time. */
+/** Along the pages of the table, from one that has due rows to the next, as many at a time as the database does in good time. */
 async function* rowBatches(
   { database, clock }: PruneDependencies,
   { recordClass, archive }: ClassRun,
+  inTurn: InTurn,
   inBatch: InBatch,
   seconds: number,
 ): AsyncGenerator<Pruned> {
-  const { pages: end, bytesPerPage } = await readExtent(database, recordClass.table);
+  const { pages: end, bytesPerPage, rowsPerPage } = await readExtent(database, recordClass.table);
   const within = (mostPages: number, mostBytes: number) => Math.max(1, Math.min(mostPages, Math.floor(mostBytes / bytesPerPage)));
   const isFile = recordClass.archived && archive.kind === 'files';
   const most = isFile ? within(MOST_PAGES_OF_FILE, MOST_BYTES_OF_FILE) : within(MOST_PAGES, MOST_BYTES);
   const pagesAtOnce = within(MOST_PAGES_AT_ONCE, MOST_BYTES_AT_ONCE);
   let size = Math.min(FIRST_PAGES, most);
   const spoilt: unknown[] = [];
+  let isEmptyHere = false;
   for (let from = 0; from < end; ) {
-    const startedAt = clock.now();
+    if (isEmptyHere) {
+      const upTo = Math.min(end, from + PAGES_A_LOOK);
+      const next = await inTurn((tx) => findDuePage(tx, recordClass, seconds, { from, to: upTo }));
+      from = next ?? upTo;
+      isEmptyHere = next === undefined;
+      continue;
+    }
     const range = { from, to: from + size };
     const batch = { recordClass, seconds, range, pagesAtOnce };
+    let work: Stopwatch = createStopwatch(clock);
+    const prune = (skipHeld: boolean) =>
+      inBatch((tx) => {
+        work = createStopwatch(clock);
+        return pruneRows(work.watch(tx), { ...batch, skipHeld }, archive);
+      });
+    let went: Pruned;
     try {
-      yield await inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: false }, archive)).catch((error: unknown) => {
+      went = await prune(false).catch((error: unknown) => {
         if (!(error instanceof LockNotAvailable)) throw error;
-        return inBatch((tx) => pruneRows(tx, { ...batch, skipHeld: true }, archive));
+        return prune(true);
       });
     } catch (error) {
-      if (!isOfRows(error) || spoilt.length === MOST_SPOILT_PAGES) throw error;
-      if (size > 1) {
-        size = Math.floor(size / 2);
-        continue;
+      const isTooMuch = error instanceof StatementTimedOut && size > 1;
+      if (!isTooMuch && (!isOfRows(error) || spoilt.length === MOST_SPOILT_PAGES)) throw error;
+      if (size > 1) size = Math.floor(size / 2);
+      else {
+        spoilt.push(error);
+        from = range.to;
       }
-      spoilt.push(error);
+      continue;
     }
+    yield went;
     from = range.to;
-    const took = clock.now() - startedAt;
-    if (took > 2 * AIM_MS) size = Math.max(1, Math.floor(size / 2));
-    else if (took < AIM_MS / 2) size = Math.min(most, size * 2);
+    isEmptyHere = went.pruned === 0;
+    const ms = work.longestMs();
+    // What few rows cost says nothing of as many pages that are full of them.
+    const isTelling = went.pruned >= (size * rowsPerPage) / 4;
+    if (ms > 2 * AIM_MS) size = Math.max(1, Math.floor(size / 2));
+    else if (ms < AIM_MS / 2 && isTelling) size = Math.min(most, size * 2);
   }
   if (spoilt.length > 0) throw new Error(`${spoilt.length} pages of ${recordClass.table} were passed over: ${String(spoilt[0])}`);
+}
+
+interface Stopwatch {
+  watch(sql: Sql): Sql;
+  /** Of the slowest statement, beyond what the first takes, which does nothing: the way to the database is no work of its. */
+  longestMs(): number;
+}
+
+function createStopwatch(clock: Clock): Stopwatch {
+  const times: number[] = [];
+  async function timed<T>(statement: Promise<T>): Promise<T> {
+    const startedAt = clock.now();
+    const result = await statement;
+    times.push(clock.now() - startedAt);
+    return result;
+  }
+  return {
+    watch: (sql) => ({
+      query: (text, values) => timed(sql.query<never>(text, values)),
+      execute: (text, values) => timed(sql.execute(text, values)),
+    }),
+    longestMs: () => Math.max(0, ...times.slice(1)) - (times[0] ?? 0),
+  };
 }
 
 /** What some value in a row may have brought about: the rows of other pages may go all the same. */

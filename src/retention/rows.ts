@@ -75,14 +75,33 @@ export async function pruneRows(
   }
 }
 
-/** How many pages a table has, and how much each stands for on the average: large values lie elsewhere. */
-export async function readExtent(sql: Sql, table: string): Promise<{ pages: number; bytesPerPage: number }> {
-  const [row] = await sql.query<{ pages: number; bytes: number }>(
-    `SELECT (pg_relation_size($1::regclass) / current_setting('block_size')::int)::int AS pages, pg_table_size($1::regclass)::float8 AS bytes`,
+/**
+ * How many pages a table has, and what each stands for on the average: rows as far as Postgres has counted them, else one; bytes, for large
+ * values lie elsewhere.
+ */
+export async function readExtent(sql: Sql, table: string): Promise<{ pages: number; bytesPerPage: number; rowsPerPage: number }> {
+  const [row] = await sql.query<{ pages: number; bytes: number; rows: number }>(
+    `SELECT (pg_relation_size(c.oid) / current_setting('block_size')::int)::int AS pages, pg_table_size(c.oid)::float8 AS bytes,
+       c.reltuples::float8 / greatest(1, c.relpages) AS rows FROM pg_class c WHERE c.oid = $1::regclass`,
     [table],
   );
-  const { pages = 0, bytes = 0 } = row ?? {};
-  return { pages, bytesPerPage: bytes / Math.max(1, pages) };
+  const { pages = 0, bytes = 0, rows = 0 } = row ?? {};
+  return { pages, bytesPerPage: bytes / Math.max(1, pages), rowsPerPage: Math.max(1, rows) };
+}
+
+/** The first page of the range that has a due row; undefined where none has. */
+export async function findDuePage(
+  sql: Sql,
+  recordClass: RecordClass,
+  seconds: number,
+  { from, to }: PageRange,
+): Promise<number | undefined> {
+  const [row] = await sql.query<{ page: number | null }>(
+    `SELECT min((r.ctid::text::point)[0])::int AS page FROM ${recordClass.table} r
+     WHERE r.ctid >= $2::tid AND r.ctid < $3::tid AND ${isDue(recordClass)}`,
+    [seconds, `(${from},0)`, `(${to},0)`],
+  );
+  return row?.page ?? undefined;
 }
 
 export async function isAnythingDue(sql: Sql, recordClass: RecordClass, seconds: number): Promise<boolean> {

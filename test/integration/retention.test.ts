@@ -202,6 +202,68 @@ test('all that is due goes in one run, in many batches; out of time, the rest go
   expect(done.workflow_actions).toEqual({ pruned: 30_000 - early, archived: 0, left: false });
 });
 
+/** How many pages each batch went through, in order; `delayMs`: how much later it is by the clock after each statement. */
+function watchBatches({ database, ...dependencies }: PruneDependencies, delayMs = 0) {
+  const sizes: number[] = [];
+  let now = 0;
+  const note = (text: string, values: readonly unknown[] = []) => {
+    now += delayMs;
+    const [from, to] = values.slice(1, 3).map((tid) => Number(/^\((\d+),0\)$/.exec(String(tid))?.[1]));
+    if (text.includes('DELETE FROM') && from !== undefined && to !== undefined) sizes.push(to - from);
+  };
+  const watch = (tx: Sql): Sql => ({
+    query: (text, values) => {
+      note(text, values);
+      return tx.query(text, values);
+    },
+    execute: (text, values) => {
+      note(text, values);
+      return tx.execute(text, values);
+    },
+  });
+  const transaction: Database['transaction'] = (work) => database.transaction((tx) => work(watch(tx)));
+  const clock = delayMs === 0 ? {} : { clock: { ...systemClock, now: () => now } };
+  return { sizes, dependencies: { ...dependencies, ...clock, database: { ...database, transaction } } };
+}
+
+test('rows that are not due yet make no batch of those behind them larger', async () => {
+  const { database, dependencies } = await setUp();
+  await database.query(DUE_ACTIONS, [60_000]);
+  await database.query('UPDATE workflow_action SET acted_at = now()');
+  await database.query('VACUUM workflow_action');
+  const [before] = await database.query<{ pages: number }>(`SELECT (pg_relation_size('workflow_action') / 8192)::int AS pages`);
+  expect(before?.pages).toBeGreaterThan(500);
+  await database.query(DUE_ACTIONS, [60_000]);
+  await database.query('ANALYZE workflow_action');
+  const { sizes, dependencies: watched } = watchBatches(dependencies);
+  expect((await prune(watched)).workflow_actions).toEqual({ pruned: 60_000, archived: 0, left: false });
+  // Each is at most twice as large as one before it that was full.
+  expect(sizes[0]).toBe(8);
+  for (const [index, size] of sizes.entries()) expect(size).toBeLessThanOrEqual(2 * Math.max(8, ...sizes.slice(0, index)));
+  expect(sizes.filter((size) => size === 8).length).toBeLessThan(20);
+});
+
+test('a database that is far away, but quick, gets batches as large as one that is near', async () => {
+  const { database, dependencies } = await setUp();
+  await database.query(DUE_ACTIONS, [60_000]);
+  await database.query('ANALYZE workflow_action');
+  const { sizes, dependencies: watched } = watchBatches(dependencies, 300);
+  expect((await prune(watched)).workflow_actions).toEqual({ pruned: 60_000, archived: 0, left: false });
+  expect(sizes.slice(0, 4)).toEqual([8, 16, 32, 64]);
+});
+
+test('a batch that takes longer than a statement may is made smaller, until it fits', async () => {
+  const { database, dependencies, connect } = await setUp();
+  await addDueRecoveries(database, 1_000);
+  await database.query(
+    `CREATE FUNCTION reclaimd.be_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$`,
+  );
+  await database.query(`CREATE TRIGGER slow BEFORE INSERT ON archive FOR EACH ROW EXECUTE FUNCTION reclaimd.be_slow()`);
+  const hurried = connect({ statementTimeoutMs: 700 });
+  const result = await prune({ ...dependencies, database: hurried });
+  expect(result.recoveries).toEqual({ pruned: 1_000, archived: 1_000, left: false });
+});
+
 test('a row that somebody holds is left for the next run, and keeps no other', async () => {
   const { database, dependencies } = await setUp();
   for (let index = 0; index < 10; index++) await add(database, 'heals', 1_000 * DAY);
