@@ -41,14 +41,22 @@ export const RECORD_NAMES = [
 ] as const;
 export type RecordName = (typeof RECORD_NAMES)[number];
 
-/** Everything that open incidents name: by now, and in the occurrences that are kept of them. */
-const CITED = `SELECT cited #>> '{}' AS name FROM (
-    SELECT i.evidence FROM incident i WHERE i.resolved_at IS NULL
-    UNION ALL SELECT o.evidence FROM incident_occurrence o JOIN incident i ON i.id = o.incident_id WHERE i.resolved_at IS NULL
-  ) AS open, jsonb_path_query(open.evidence, 'strict $.** ? (@.type() == "string")') AS cited`;
+/**
+ * Everything that open incidents name, by now and in the occurrences that are kept of them: the keys of one object, which a statement
+ * makes once, and in which it finds each row's names at next to no cost. The inner DISTINCT is for the planner, which expects a thousand
+ * names of each evidence, and would compile, or run in parallel, what takes milliseconds.
+ */
+const CITED = `(SELECT coalesce(jsonb_object_agg(named.name, true), '{}') FROM (
+    SELECT DISTINCT jsonb_path_query(open.evidence, 'strict $.** ? (@.type() == "string")') #>> '{}' AS name FROM (
+      SELECT DISTINCT stated.evidence FROM (
+        SELECT i.evidence FROM incident i WHERE i.resolved_at IS NULL
+        UNION ALL SELECT o.evidence FROM incident_occurrence o JOIN incident i ON i.id = o.incident_id WHERE i.resolved_at IS NULL
+      ) AS stated
+    ) AS open
+  ) AS named)`;
 
-/** Evidence behind an open incident stays. */
-const notCited = (name: string) => `NOT EXISTS (SELECT FROM (${CITED}) AS c WHERE c.name = ${name})`;
+/** Evidence behind an open incident stays: what goes by one of these names. A null is no name. */
+const notCited = (...names: string[]) => `NOT ${CITED} ?| ARRAY[${names.join(', ')}]`;
 
 /** The database keeps units of the audit for so long, whatever the period. */
 const UNITS_STAY = `(r.class <> 'audit' OR r.archived_at < now() - interval '30 days')`;
@@ -71,7 +79,7 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     name: 'recoveries',
     table: 'recovery',
     endedAt: 'r.recovered_at',
-    unless: `${notCited('r.job_id::text')} AND ${notCited(`r.queue || '/' || r.job_id`)}`,
+    unless: notCited('r.job_id::text', `r.queue || '/' || r.job_id`),
     archived: true,
     removal: 'rows',
   },

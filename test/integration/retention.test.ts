@@ -8,7 +8,7 @@ import { installOwnership } from '../../src/ownership/install.ts';
 import { rotateOwnership } from '../../src/ownership/rotate.ts';
 import type { Database, Sql } from '../../src/postgres/database.ts';
 import { projectBehind } from '../../src/retention/behind.ts';
-import { RECORD_CLASSES, type RecordName } from '../../src/retention/classes.ts';
+import { isDue, RECORD_CLASSES, type RecordName } from '../../src/retention/classes.ts';
 import { type PruneDependencies, type PruneOrder, type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
 import { retentionStatus } from '../../src/retention/status.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
@@ -147,6 +147,56 @@ test('the evidence of an open incident stays until it is resolved', async () => 
   await database.query('UPDATE incident SET resolved_at = now()');
   await prune(dependencies);
   expect([await count(database, 'recovery'), await count(database, 'unit_crash'), await count(database, 'executor')]).toEqual([0, 0, 0]);
+});
+
+interface PlanNode {
+  'Parent Relationship'?: string;
+  'Relation Name'?: string;
+  Alias?: string;
+  Plans?: PlanNode[];
+}
+
+/** The scans of incidents and of their occurrences, but for the rows `r` that are judged; and whether each is done once a statement. */
+function incidentScans(node: PlanNode, inside = false): { once: boolean }[] {
+  const once = inside || node['Parent Relationship'] === 'InitPlan';
+  const { 'Relation Name': table, Alias: alias, Plans: below = [] } = node;
+  const own = table?.startsWith('incident') && alias !== 'r' ? [{ once }] : [];
+  return [...own, ...below.flatMap((child) => incidentScans(child, once))];
+}
+
+test('whatever asks whether rows may go reads the open incidents once, not for each row', async () => {
+  const { database } = await setUp();
+  const scans: Record<string, { once: boolean }[]> = {};
+  for (const recordClass of RECORD_CLASSES) {
+    const due = isDue(recordClass);
+    const statements = { look: `SELECT ${due} FROM ${recordClass.table} r`, prune: `DELETE FROM ${recordClass.table} r WHERE ${due}` };
+    for (const [what, statement] of Object.entries(statements)) {
+      if (what === 'prune' && recordClass.removal !== 'rows') continue;
+      const [row] = await database.query<{ 'QUERY PLAN': [{ Plan: PlanNode }] }>(`EXPLAIN (FORMAT JSON) ${statement}`, [DAY]);
+      if (row) scans[`${what} ${recordClass.name}`] = incidentScans(row['QUERY PLAN'][0].Plan);
+    }
+  }
+  expect(Object.entries(scans).filter(([, found]) => found.some(({ once }) => !once))).toEqual([]);
+  // The incidents, their occurrences, and whose these are.
+  const three = [{ once: true }, { once: true }, { once: true }];
+  expect(scans).toMatchObject({ 'look recoveries': three, 'prune recoveries': three, 'look crashes': three, 'prune crashes': three });
+});
+
+test('many open incidents beside much that is due keep nobody from looking', async () => {
+  const { database, dependencies, connect } = await setUp();
+  await addDueRecoveries(database, 200_000);
+  await database.query(
+    `WITH opened AS (
+       INSERT INTO incident (class, fingerprint, summary, evidence)
+       SELECT 'held_orphan', n::text, 's', jsonb_build_object('queue', r.queue, 'jobId', r.job_id, 'verdict', 'dead', 'executor', gen_random_uuid())
+       FROM (SELECT queue, job_id, row_number() OVER () AS n FROM recovery LIMIT 1000) AS r RETURNING *
+     )
+     INSERT INTO incident_occurrence (incident_id, number, opening, node, summary, affected, evidence)
+     SELECT id, 1, 1, 'n', summary, 1, evidence FROM opened`,
+  );
+  await database.query('ANALYZE');
+  const { classes } = await retentionStatus({ ...dependencies, database: connect({ statementTimeoutMs: 10_000 }) });
+  expect(classes.find(({ name }) => name === 'recoveries')).toMatchObject({ rows: 200_000, due: 199_000 });
 });
 
 test('an executor that still holds an attempt stays', async () => {
