@@ -79,7 +79,8 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     name: 'recoveries',
     table: 'recovery',
     endedAt: 'r.recovered_at',
-    unless: notCited('r.job_id::text', `r.queue || '/' || r.job_id`),
+    // An incident of an executor shows what was given back of it.
+    unless: notCited('r.job_id::text', `r.queue || '/' || r.job_id`, 'r.executor_id'),
     archived: true,
     removal: 'rows',
   },
@@ -112,7 +113,7 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
     name: 'crashes',
     table: 'unit_crash',
     endedAt: 'r.crashed_at',
-    unless: notCited('r.executor_id'),
+    unless: notCited('r.executor_id', 'r.unit'),
     archived: true,
     removal: 'rows',
   },

@@ -149,6 +149,26 @@ test('the evidence of an open incident stays until it is resolved', async () => 
   expect([await count(database, 'recovery'), await count(database, 'unit_crash'), await count(database, 'executor')]).toEqual([0, 0, 0]);
 });
 
+test.each([
+  ['heals', '{"unit": "u"}'],
+  ['unit_lives', '{"unit": "u"}'],
+  ['crashes', '{"unit": "u"}'],
+  ['recoveries', '{"executor": "e"}'],
+] as const)('%s behind an open incident, by now or in an occurrence of it, stay until it is resolved: %s', async (name, evidence) => {
+  const { database, dependencies } = await setUp();
+  await add(database, name, 1_000 * DAY);
+  if (name === 'recoveries') await database.query(`UPDATE recovery SET executor_id = 'e'`);
+  await database.query(`INSERT INTO incident (class, fingerprint, summary, evidence) VALUES ('unit_failed', 'f', 's', $1)`, [evidence]);
+  expect((await prune(dependencies))[name]?.pruned).toBe(0);
+  await database.query(
+    `INSERT INTO incident_occurrence (incident_id, number, opening, node, summary, affected, evidence) SELECT id, 1, 1, 'n', 's', 1, evidence FROM incident`,
+  );
+  await database.query(`UPDATE incident SET evidence = '{}'`);
+  expect((await prune(dependencies))[name]?.pruned).toBe(0);
+  await database.query('UPDATE incident SET resolved_at = now()');
+  expect((await prune(dependencies))[name]?.pruned).toBe(1);
+});
+
 interface PlanNode {
   'Parent Relationship'?: string;
   'Relation Name'?: string;
