@@ -4,6 +4,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { PgBoss } from 'pg-boss';
+import { claimFleet } from '../src/fleet/queries.ts';
 import { createDatabase, type Database } from '../src/postgres/database.ts';
 import { startEmbeddedPostgres } from '../src/postgres/embedded.ts';
 import { migrate } from '../src/postgres/migrate.ts';
@@ -41,6 +42,7 @@ export async function withServer(quick: boolean, measure: (bench: Bench) => Prom
   try {
     await boss.start();
     await migrate(database, TARGET.schema);
+    await claimFleet(database, TARGET.pgbossSchema);
     await measure({ quick, url: server.url, database, boss });
   } finally {
     await boss.stop({ graceful: false });

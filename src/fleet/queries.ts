@@ -80,6 +80,13 @@ export async function claimFleet(sql: Sql, pgbossSchema: string): Promise<string
   return row.schema;
 }
 
+/** What tells this fleet from all others, for good: a UUID. */
+export async function readFleetId(sql: Sql): Promise<string> {
+  const [row] = await sql.query<{ id: string }>('SELECT id::text FROM fleet');
+  if (!row) throw new Error('the fleet has no row');
+  return row.id;
+}
+
 export interface FleetState {
   /** Seconds since the last comeback of database, daemon or host, whichever was last; null when there was none. */
   comebackSeconds: number | null;

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type FileHandle, open, readFile, rename, rm } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
@@ -40,7 +40,7 @@ export const manifestName = (name: string) => `${name.slice(0, -ENDING.length)}.
 
 /**
  * Compressed JSON lines with a manifest beside them. Both are on disk, whole, under their names when this returns; a crash
- * leaves at most a part under another name. What it could not finish it takes away.
+ * leaves at most a part under another name. What it could not finish it takes away; what was there before, it neither writes over nor removes.
  * @param records as they come: none is kept in memory for longer than it takes to compress it.
  * @returns undefined where there were none: then there is no file.
  * @throws ArchiveNotWritten, naming the directory and what was wrong with it; what the database says when it is asked for the records.
@@ -51,20 +51,24 @@ export async function writeArchiveFile(
   records: AsyncIterable<JsonLines>,
   about: Omit<Manifest, 'file' | 'rows' | 'bytes' | 'sha256'>,
 ): Promise<Manifest | undefined> {
+  const made = new Set<string>();
   try {
-    const written = await writePart(directory, name, (part) => compress(records, part));
+    const written = await writePart(directory, name, made, (part) => compress(records, part));
     if (written.rows === 0) {
       await rm(join(directory, partOf(name)));
       return undefined;
     }
     const manifest = { file: name, ...about, ...written };
-    await writePart(directory, manifestName(name), (part) => part.writeFile(`${JSON.stringify(manifest, null, 2)}\n`));
-    for (const file of [name, manifestName(name)]) await rename(join(directory, partOf(file)), join(directory, file));
+    await writePart(directory, manifestName(name), made, (part) => part.writeFile(`${JSON.stringify(manifest, null, 2)}\n`));
+    for (const file of [name, manifestName(name)]) {
+      await rename(join(directory, partOf(file)), join(directory, file));
+      made.delete(join(directory, partOf(file)));
+      made.add(join(directory, file));
+    }
     await syncDirectory(directory);
     return manifest;
   } catch (cause) {
-    for (const file of [name, manifestName(name)])
-      for (const each of [file, partOf(file)]) await rm(join(directory, each), { force: true }).catch(() => undefined);
+    for (const path of made) await rm(path, { force: true }).catch(() => undefined);
     if (cause instanceof DatabaseError) throw cause;
     throw new ArchiveNotWritten(`nothing can be archived in ${directory}: ${cause instanceof Error ? cause.message : String(cause)}`, {
       cause,
@@ -75,10 +79,16 @@ export async function writeArchiveFile(
 const partOf = (file: string) => `.${file}.part`;
 const digest = (content: Uint8Array) => createHash('sha256').update(content).digest('hex');
 
-/** Under its name for the time being, and on disk. */
-async function writePart<T>(directory: string, file: string, write: (part: FileHandle) => Promise<T>): Promise<T> {
-  const part = await open(join(directory, partOf(file)), 'w', 0o600);
+/**
+ * Under its name for the time being, and on disk; noted in `made` as soon as it is there. Whoever holds that name is the only one who may give a
+ * file its own: that it was free once the part was there makes it safe to rename the part, also where a file system knows no hard links.
+ */
+async function writePart<T>(directory: string, file: string, made: Set<string>, write: (part: FileHandle) => Promise<T>): Promise<T> {
+  const path = join(directory, partOf(file));
+  const part = await open(path, 'wx', 0o600);
+  made.add(path);
   try {
+    if (await isThere(join(directory, file))) throw new Error(`${file} is there already`);
     const result = await write(part);
     await part.sync();
     return result;
@@ -86,6 +96,12 @@ async function writePart<T>(directory: string, file: string, write: (part: FileH
     await part.close();
   }
 }
+
+const isThere = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? false : Promise.reject(error)),
+  );
 
 /** @returns how much it was, compressed. */
 async function compress(records: AsyncIterable<JsonLines>, file: FileHandle): Promise<Pick<Manifest, 'rows' | 'bytes' | 'sha256'>> {

@@ -13,7 +13,7 @@ export interface FileArchive {
   write(tx: Sql, name: RecordName, records: AsyncIterable<JsonLines>): Promise<Pick<Manifest, 'file' | 'rows'> | undefined>;
 }
 
-/** The archive of one run. Its files are named for the run, so that those that it never registered are known. */
+/** The archive of one run. Its files are named for its fleet and the run, so that those that it never registered are known. */
 export function openArchive(run: Run, directory: string | undefined, schemaVersion: number): ArchiveTarget {
   if (directory === undefined) return { kind: 'table' };
   let number = 0;
@@ -37,14 +37,23 @@ export function openArchive(run: Run, directory: string | undefined, schemaVersi
 }
 
 const fileName = (recordName: RecordName, run: Run, number: number) =>
-  `${recordName}-${run.stamp}-${run.id}-${String(number).padStart(4, '0')}.jsonl.gz`;
+  `${recordName}-${run.fleet}-${run.stamp}-${run.id}-${String(number).padStart(4, '0')}.jsonl.gz`;
 
-const OF_A_RUN = /^\.?[a-z_]+-(\d{8}T\d{6}Z)-(\d+)-\d{4,}\.(?:jsonl\.gz|manifest\.json)(?:\.part)?$/;
+const OF_A_RUN =
+  /^\.?[a-z_]+-(?:([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})-)?(\d{8}T\d{6}Z)-(\d+)-\d{4,}\.(?:jsonl\.gz|manifest\.json)(?:\.part)?$/;
 
-/** The run that a file in an archive's directory was written by, half files among them; undefined: no file of ours. */
-export function runOfFile(file: string): { stamp: string; id: string } | undefined {
-  const [, stamp, id] = OF_A_RUN.exec(file) ?? [];
-  return stamp === undefined || id === undefined ? undefined : { stamp, id };
+/** What the name of a file says of the run that wrote it. */
+export interface RunOfFile {
+  /** Undefined: of schema version 27 or older, whose names did not say it. */
+  fleet: string | undefined;
+  stamp: string;
+  id: string;
+}
+
+/** The run that a file in an archive's directory was written by, half files among them; undefined: no file of an archive. */
+export function runOfFile(file: string): RunOfFile | undefined {
+  const [, fleet, stamp, id] = OF_A_RUN.exec(file) ?? [];
+  return stamp === undefined || id === undefined ? undefined : { fleet, stamp, id };
 }
 
 /** The files that a registered one consists of. */

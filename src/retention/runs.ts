@@ -1,9 +1,11 @@
 import { appendAudit } from '../audit/append.ts';
+import { readFleetId } from '../fleet/queries.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 
 /** One run of retention: a row of the ledger, held by a lease while it lasts. */
 export interface Run {
   id: string;
+  fleet: string;
   node: string;
   /** When it began, by the database's clock: `20260131T031700Z`. */
   stamp: string;
@@ -46,12 +48,12 @@ export function beginRun(
     await closeBroken(tx);
     const done = dueForSeconds === undefined ? undefined : await findDone(tx, dueForSeconds);
     if (done) return { done };
-    const [run] = await tx.query<Run>(
+    const [run] = await tx.query<Omit<Run, 'fleet'>>(
       `INSERT INTO retention_run (node, actor, reason, lease_until) VALUES ($1, $2, $3, now() + ${LEASE}) RETURNING id::text, node, ${STAMP} AS stamp`,
       [node, actor, reason],
     );
     if (!run) throw new Error('the run was not recorded');
-    return { run };
+    return { run: { ...run, fleet: await readFleetId(tx) } };
   });
 }
 

@@ -1,12 +1,14 @@
-import { createHash } from 'node:crypto';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { createHash, randomUUID } from 'node:crypto';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { expect, onTestFinished, test } from 'vitest';
 import * as command from '../../src/cli/retention.ts';
 import { readLookTime } from '../../src/incidents/incident.ts';
+import { ArchiveNotWritten, writeArchiveFile } from '../../src/retention/archive-file.ts';
 import { projectBehind } from '../../src/retention/behind.ts';
 import { type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
+import { restoreFile } from '../../src/retention/restore.ts';
 import { retentionStatus } from '../../src/retention/status.ts';
 import { forgetOutOfReach, tidyArchive } from '../../src/retention/tidy.ts';
 import { addDueRecoveries, createArchiveDirectory, createSmallDisk, filesIn } from '../support/archive.ts';
@@ -15,9 +17,9 @@ import { openTestContext } from '../support/executor.ts';
 
 const ORDER = { actor: 'ann@desk', reason: 'the disk is full' };
 
-async function setUp(directory: string) {
+async function setUp(directory: string, node = 'test') {
   const fleet = await createFleetDatabase({ queues: [{ name: 'q' }] });
-  const context = await openTestContext(fleet.url, { RECLAIMD_ARCHIVE_DIR: directory });
+  const context = await openTestContext(fleet.url, { RECLAIMD_ARCHIVE_DIR: directory, RECLAIMD_NODE: node });
   const prune = async (): Promise<PruneResult> => {
     const run = await runArchivePrune(context.pruneDependencies(), ORDER);
     if (!('classes' in run)) throw new Error('another run is under way');
@@ -41,7 +43,8 @@ test('what goes is in compressed JSON lines, with a manifest that says what is i
   const [row] = await database.query<{ record: object }>('SELECT to_jsonb(r) AS record FROM recovery r ORDER BY id LIMIT 1');
   expect((await prune()).recoveries).toEqual({ pruned: 50, archived: 50, left: false });
   const [data = '', manifest = '', ...more] = await filesIn(directory);
-  expect(data).toMatch(/^recoveries-\d{8}T\d{6}Z-\d+-0001\.jsonl\.gz$/);
+  const [{ id = '' } = {}] = await database.query<{ id: string }>('SELECT id::text FROM fleet');
+  expect(data).toMatch(new RegExp(`^recoveries-${id}-\\d{8}T\\d{6}Z-\\d+-0001\\.jsonl\\.gz$`));
   expect(more).toEqual([]);
   const content = await readFile(join(directory, data));
   const lines = gunzipSync(content).toString().trimEnd().split('\n');
@@ -246,7 +249,7 @@ test.each([
   expect(await filesIn(directory)).toEqual(files);
 });
 
-test('the register is no order to remove what is no file of an archive, or lies elsewhere', async () => {
+test('the register is no order to remove what is no file of an archive, lies elsewhere, or is of another fleet', async () => {
   const directory = await createArchiveDirectory();
   const elsewhere = await createArchiveDirectory();
   const { database, tidy } = await setUp(directory);
@@ -262,6 +265,87 @@ test('the register is no order to remove what is no file of an archive, or lies 
   await register(elsewhere, precious);
   await register(directory, 'precious.conf');
   await register(directory, `../${elsewhere.split('/').at(-1)}/${precious}`);
+  const marked = `recoveries-${randomUUID()}-20200101T000000Z-7-0001.jsonl.gz`;
+  await writeFile(join(directory, marked), 'of another fleet');
+  await register(directory, marked);
   expect(await tidy()).toMatchObject({ expired: [], abandoned: [] });
-  expect([await filesIn(directory), await filesIn(elsewhere)]).toEqual([['precious.conf'], [precious]]);
+  expect([await filesIn(directory), await filesIn(elsewhere)]).toEqual([['precious.conf', marked], [precious]]);
 });
+
+/** Two fleets whose runs begin in the same second with the same number, and write into one directory. */
+async function setUpTwins(nodes: readonly [string, string]) {
+  const directory = await createArchiveDirectory();
+  const twins = [await setUp(directory, nodes[0]), await setUp(directory, nodes[1])] as const;
+  const now = new Date().toISOString();
+  for (const { database } of twins) await database.query(`ALTER TABLE retention_run ALTER COLUMN started_at SET DEFAULT '${now}'`);
+  return { directory, twins };
+}
+
+test.each([
+  ['on one host', ['h', 'h']],
+  ['on two hosts', ['h', 'i']],
+] as const)('two fleets may share a directory, %s: each finds what it has archived', async (_, nodes) => {
+  const { directory, twins } = await setUpTwins(nodes);
+  await addDueRecoveries(twins[0].database, 10);
+  await addDueRecoveries(twins[1].database, 20);
+  const results = await Promise.all(twins.map(({ prune }) => prune()));
+  expect(results.map(({ recoveries }) => recoveries)).toMatchObject([{ archived: 10 }, { archived: 20 }]);
+  for (const { tidy } of twins) expect(await tidy()).toEqual({ expired: [], abandoned: [] });
+  expect(await filesIn(directory)).toHaveLength(4);
+  for (const [twin, rows] of [10, 20].entries()) {
+    const database = twins[twin]?.database;
+    const [file] = (await database?.query<{ name: string }>('SELECT name FROM archive_file')) ?? [];
+    if (database && file) expect(await restoreFile(database, join(directory, file.name), async () => undefined)).toMatchObject({ rows });
+  }
+});
+
+test("a node takes no file of another fleet's run for one that its own run has left behind, nor any whose fleet cannot be told", async () => {
+  const { directory, twins } = await setUpTwins(['h', 'h']);
+  const [mine, other] = twins;
+  await addDueRecoveries(other.database, 20);
+  await mine.prune();
+  await other.prune();
+  const [data = '', ...more] = await filesIn(directory);
+  expect(more).toHaveLength(1);
+  const [run] = await mine.database.query<{ stamp: string }>(
+    `SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"') AS stamp FROM retention_run`,
+  );
+  const [fleet] = await mine.database.query<{ id: string }>('SELECT id::text FROM fleet');
+  const unmarked = `recoveries-${run?.stamp}-1-0001.jsonl.gz`;
+  const half = `.recoveries-${fleet?.id}-${run?.stamp}-1-0001.jsonl.gz.part`;
+  for (const name of [unmarked, half]) await writeFile(join(directory, name), '');
+  expect(await mine.tidy()).toEqual({ expired: [], abandoned: [half] });
+  expect(await filesIn(directory)).toEqual([data, ...more, unmarked].sort());
+});
+
+test('files that were registered before names had the fleet in them are read, restored and removed as ever', async () => {
+  const directory = await createArchiveDirectory();
+  const { database, prune, tidy, rows } = await setUp(directory);
+  await addDueRecoveries(database, 5);
+  await prune();
+  const [{ id = '' } = {}] = await database.query<{ id: string }>('SELECT id::text FROM fleet');
+  for (const name of await filesIn(directory)) await rename(join(directory, name), join(directory, name.replace(`${id}-`, '')));
+  await database.query(`UPDATE archive_file SET name = replace(name, $1 || '-', '')`, [id]);
+  const [old = ''] = await filesIn(directory);
+  expect(old).toMatch(/^recoveries-\d{8}T\d{6}Z-\d+-0001\.jsonl\.gz$/);
+  expect(await tidy()).toEqual({ expired: [], abandoned: [] });
+  expect(await restoreFile(database, join(directory, old), async () => undefined)).toMatchObject({ rows: 5 });
+  await database.query(`UPDATE archive_file SET archived_at = now() - interval '2 days'`);
+  expect(await tidy()).toEqual({ expired: [old], abandoned: [] });
+  expect([await filesIn(directory), await rows('archive_file')]).toEqual([[], 0]);
+});
+
+test.each(['x.jsonl.gz', 'x.manifest.json', '.x.jsonl.gz.part', '.x.manifest.json.part'])(
+  'a file that is there already, %s, is neither written over nor removed, and nothing else is left',
+  async (there) => {
+    const directory = await createArchiveDirectory();
+    await writeFile(join(directory, there), "another's");
+    async function* records() {
+      yield { rows: 1, lines: '{}' };
+    }
+    const written = writeArchiveFile(directory, 'x.jsonl.gz', records(), { class: 'heals', node: 'n', run: '1', schemaVersion: 1 });
+    await expect(written).rejects.toBeInstanceOf(ArchiveNotWritten);
+    expect(await filesIn(directory)).toEqual([there]);
+    expect(await readFile(join(directory, there), 'utf8')).toBe("another's");
+  },
+);
