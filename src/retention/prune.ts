@@ -27,7 +27,7 @@ export interface PruneOrder {
   reason: string | null;
   /** Aborted, the run ends after the batch that is under way. */
   signal?: AbortSignal;
-  /** For a schedule that came due so long ago: not again where another node has done it. */
+  /** For a schedule that came due so long ago: not again where another node has done it, or this one has tried. */
   dueForSeconds?: number;
 }
 

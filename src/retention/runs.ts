@@ -33,7 +33,7 @@ const SAME_TIME = `interval '10 minutes'`;
 
 /**
  * Begins a run, unless one is under way anywhere in the fleet.
- * @param order `dueForSeconds`: for a schedule that came due so long ago; `done` where a daemon's run for it is over already.
+ * @param order `dueForSeconds`: for a schedule that came due so long ago; `done` where that has been done already, or this node has tried.
  */
 export function beginRun(
   database: Database,
@@ -46,7 +46,7 @@ export function beginRun(
     );
     if (underWay) return { underWay };
     await closeBroken(tx);
-    const done = dueForSeconds === undefined ? undefined : await findDone(tx, dueForSeconds);
+    const done = dueForSeconds === undefined ? undefined : await findDone(tx, node, dueForSeconds);
     if (done) return { done };
     const [run] = await tx.query<Omit<Run, 'fleet'>>(
       `INSERT INTO retention_run (node, actor, reason, lease_until) VALUES ($1, $2, $3, now() + ${LEASE}) RETURNING id::text, node, ${STAMP} AS stamp`,
@@ -57,12 +57,16 @@ export function beginRun(
   });
 }
 
-/** One that broke off, whose end was written after its lease, has not done it. */
-async function findDone(tx: Sql, dueForSeconds: number): Promise<RunUnderWay | undefined> {
+/**
+ * One that broke off, whose end was written after its lease, has not done it. Nor has one that failed somewhere, for all nodes but its own: what
+ * keeps one of them from its work, a directory that it cannot write to, need not keep another.
+ */
+async function findDone(tx: Sql, node: string, dueForSeconds: number): Promise<RunUnderWay | undefined> {
   const [done] = await tx.query<RunUnderWay>(
     `SELECT node, actor, started_at::text AS "startedAt" FROM retention_run
-     WHERE actor LIKE 'reclaimd@%' AND ended_at <= lease_until AND started_at > now() - make_interval(secs => $1) - ${SAME_TIME} ORDER BY id DESC LIMIT 1`,
-    [dueForSeconds],
+     WHERE actor LIKE 'reclaimd@%' AND ended_at <= lease_until AND started_at > now() - make_interval(secs => $1) - ${SAME_TIME}
+       AND (node = $2 OR NOT jsonb_path_exists(result, '$.*.error')) ORDER BY id DESC LIMIT 1`,
+    [dueForSeconds, node],
   );
   return done;
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { sealAudit } from '../../src/audit/chain.ts';
 import * as command from '../../src/cli/retention.ts';
@@ -12,7 +13,7 @@ import { isDue, RECORD_CLASSES, type RecordName } from '../../src/retention/clas
 import { type PruneDependencies, type PruneOrder, type PruneResult, runArchivePrune } from '../../src/retention/prune.ts';
 import { retentionStatus } from '../../src/retention/status.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
-import { addDueRecoveries } from '../support/archive.ts';
+import { addDueRecoveries, createArchiveDirectory } from '../support/archive.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
 
@@ -475,6 +476,35 @@ test('a scheduled run is done once in the fleet; one that broke off is taken up,
   await database.query(`UPDATE retention_run SET started_at = started_at - interval '1 hour'`);
   await prune(dependencies);
   expect(await scheduled('b', 0)).toHaveProperty('classes');
+});
+
+test('a scheduled run that failed somewhere is not done for the others: each node that comes tries once, until one has done it', async () => {
+  const { database, dependencies } = await setUp();
+  const directory = await createArchiveDirectory();
+  const scheduled = (node: string, archiveDirectory: string, dueForSeconds: number) =>
+    runArchivePrune({ ...dependencies, node, archiveDirectory }, { actor: `reclaimd@${node}`, reason: null, dueForSeconds });
+  const missing = join(directory, 'missing');
+  const nextTime = () => database.query(`UPDATE retention_run SET started_at = started_at - interval '1 day'`);
+  const failed = { classes: { recoveries: { pruned: 0, left: true, error: expect.stringContaining('nothing can be archived') } } };
+  await addDueRecoveries(database, 10);
+  for (let day = 1; day <= 2; day++) {
+    expect(await scheduled('a', missing, 0)).toMatchObject(failed);
+    expect(await scheduled('b', missing, 60)).toMatchObject(failed);
+    expect(await scheduled('a', missing, 70)).toMatchObject({ done: { node: 'a' } });
+    expect(await scheduled('b', missing, 80)).toMatchObject({ done: { node: 'b' } });
+    await nextTime();
+  }
+  expect(await scheduled('a', missing, 0)).toMatchObject(failed);
+  expect(await scheduled('b', directory, 60)).toMatchObject({ classes: { recoveries: { pruned: 10, archived: 10, left: false } } });
+  for (const node of ['a', 'b', 'c']) expect(await scheduled(node, directory, 120)).toHaveProperty('done');
+  // One that only ran out of its time has failed nowhere: the next run goes on.
+  await nextTime();
+  await addDueRecoveries(database, 10);
+  const order = { actor: 'reclaimd@a', reason: null, dueForSeconds: 0 };
+  expect(await runArchivePrune({ ...dependencies, node: 'a', budgetMs: 0 }, order)).toMatchObject({
+    classes: { recoveries: { pruned: 0, left: true } },
+  });
+  expect(await scheduled('b', directory, 60)).toMatchObject({ done: { node: 'a' } });
 });
 
 test('connections that break do not end a run', async () => {
