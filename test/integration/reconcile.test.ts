@@ -462,6 +462,23 @@ test('the command reconciles: dry, then for real, in the name of who asks', asyn
   expect(await database.query('SELECT actor, action FROM audit')).toEqual([{ actor: 'ann@desk', action: 'workflow_replay' }]);
 });
 
+test('a step that was told how its job ended is told the same when the job is gone, and nothing of the job before', async () => {
+  const { boss, database, reconcile, missed, pass } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_MAX: '3' });
+  const jobId = await missed('i1');
+  expect((await reconcile()).events).toMatchObject([{ outcome: 'completed', replay: 1 }]);
+  await boss.deleteJob('step', jobId);
+  await pass(3_600);
+  await reconcile();
+  await pass(3_600);
+  expect((await reconcile()).events).toMatchObject([{ outcome: 'completed', replay: 2 }]);
+  // It begins afresh, and that job is lost before anybody saw its end.
+  const other = await missed('i1', 'created');
+  await database.query('DELETE FROM job WHERE id = $1', [other]);
+  await reconcile();
+  await pass(3_600);
+  expect((await reconcile()).events).toMatchObject([{ jobId: other, outcome: 'lost', replay: 1 }]);
+});
+
 test('a step that was told in vain is shown, and told again when a person asks for it', async () => {
   const { url, database, reconcile, missed, pass } = await createSteps({ ...QUICK, RECLAIMD_REPLAY_MAX: '1' });
   expect((await run(url, 'workflows')).text).toBe('no flow is stuck');

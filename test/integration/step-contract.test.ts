@@ -35,6 +35,13 @@ test.each([
   [`track_step(repeat('ü', 251), 'one')`, 'track_step: instance_id: given 502 bytes; allowed: 1 to 500'],
   [`track_step('i1', repeat('s', 501))`, 'track_step: step: given 501 bytes; allowed: 1 to 500'],
   [`track_step('i1', 'one', repeat('q', 501))`, 'track_step: queue: given 501 bytes; allowed: up to 500'],
+  [
+    `track_step('i1', 'two', env => 'staging')`,
+    'given stack none and env staging; allowed: those of its first step, stack none and env none',
+  ],
+  [`track_step('i1', 'two', stack => 'blue')`, 'given stack blue and env none; allowed: those of its first step, stack none and env none'],
+  [`track_step('i1', 'one', 'step')`, 'track_step: job_id: given nothing, beside a queue; allowed: both'],
+  [`track_step('i1', 'one', NULL, gen_random_uuid())`, 'track_step: queue: given nothing, beside a job_id; allowed: both'],
   [`track_step('i1', 'one', workflow => repeat('w', 8000))`, 'track_step: workflow: given 8000 bytes; allowed: up to 500'],
 ])('%s is refused, and says what is allowed', async (call, message) => {
   const { database, missed } = await createSteps();
@@ -53,6 +60,16 @@ test.each(['completed', 'failed', 'cancelled'] as const)('an instance that is %s
   await instanceMoved(database, { instanceId: 'i1', state: 'running' });
   await missed('i1', 'created');
   expect(await reconcile()).toMatchObject({ skipped: 1 });
+});
+
+test('a step of another deployment is not overwritten by one of the same name; who names none is taken for its own', async () => {
+  const { database, reconcile, missed } = await createSteps();
+  const jobId = await missed('order-1', 'completed', { env: 'prod' });
+  await expect(missed('order-1', 'created', { env: 'staging' })).rejects.toThrow('given stack none and env staging');
+  expect(await database.query('SELECT job_id FROM workflow_step')).toEqual([{ job_id: jobId }]);
+  await trackStep(database, { instanceId: 'order-1', step: 'two' });
+  await trackStep(database, { instanceId: 'order-1', step: 'three', env: 'prod' });
+  expect(await reconcile({ stack: null, env: 'prod' })).toMatchObject({ replayed: 1, skipped: 2 });
 });
 
 test('a blocked instance runs again with its next step', async () => {

@@ -336,6 +336,39 @@ test('more blocked jobs than a turn looks at: the next goes on, and what it pass
   expect(await stuckIncidents(database)).toHaveLength(1);
 }, 180_000);
 
+test('retry-parent leaves a parent alone whose copy went to a dead letter queue, whatever became of the copy', async () => {
+  const { boss, settle, run, stateOf } = await createFlows(
+    { RECLAIMD_WORKFLOW_POLICIES: '*=retry-parent' },
+    { queues: [{ name: 'dead' }, { name: 'parent', retryLimit: 0, deadLetter: 'dead' }, { name: 'child' }] },
+  );
+  await boss.flow(broad(1));
+  const parent = await run('parent', 'fail');
+  expect((await settle()).retried).toBe(0);
+  const copy = await run('dead', 'complete');
+  expect((await settle()).retried).toBe(0);
+  await boss.deleteJob('dead', copy);
+  expect((await settle()).retried).toBe(0);
+  expect(await stateOf(parent)).toMatchObject({ state: 'failed' });
+});
+
+test.each([
+  ['discarded', false],
+  ['failed', true],
+])('retry-parent leaves a parent alone that was ended on purpose: %s, poison %s', async (outcome, poison) => {
+  const { boss, database, settle, run, stateOf } = await createFlows({ RECLAIMD_WORKFLOW_POLICIES: '*=retry-parent:max=3' });
+  await boss.flow(broad(1));
+  const parent = await run('parent', 'fail');
+  await database.query(
+    `INSERT INTO recovery (queue, job_id, retry_count, verdict, policy, policy_source, outcome, poison, reason, node)
+     SELECT name, id, retry_count, 'dead', 'discard', 'configured', $1, $2, 'its process is gone', 'n' FROM job WHERE id = $3`,
+    [outcome, poison, parent],
+  );
+  expect((await settle()).retried).toBe(0);
+  expect(await stateOf(parent)).toMatchObject({ state: 'failed' });
+  await database.query('DELETE FROM recovery');
+  expect((await settle()).retried).toBe(1);
+});
+
 test('a thousand parents and more are resolved, and each is on record', async () => {
   const { database, settle } = await createFlows();
   await addWideFlow(database, 1_500, 1_500);

@@ -260,6 +260,81 @@ test('a pass is broken off between two statements of pg-boss, and goes on when n
   expect(asked).toBe(0);
 });
 
+test('what is overdue by half an hour is told of, however often somebody comes back, and whatever holds the pass', async () => {
+  const { boss, database, watch } = await createSupervised();
+  await boss.send('beats', {});
+  await boss.fetch('beats');
+  const project = (takenOver: boolean, fleet: object) =>
+    projectSupervision(database, 'test', { ...CALM, ...fleet }, { ...watch, takenOver });
+  const overdueBy = (minutes: number) =>
+    database.query(`UPDATE job SET heartbeat_on = now() - make_interval(mins => $1), started_on = now() - make_interval(mins => $1)`, [
+      minutes,
+    ]);
+  await overdueBy(25);
+  for (const takenOver of [true, false]) expect((await project(takenOver, { comebackSeconds: 5 })).opened).toEqual([]);
+  await overdueBy(35);
+  expect((await project(true, { comebackSeconds: 5 })).opened).toEqual([{ class: 'supervision_stalled', count: 1 }]);
+  await database.query('DELETE FROM incident');
+  expect((await project(true, { braked: true })).opened).toEqual([{ class: 'supervision_stalled', count: 1 }]);
+  // What nobody could have done better is not told to be over, either.
+  await overdueBy(1);
+  expect((await project(true, { comebackSeconds: 5 })).resolved).toEqual([]);
+});
+
+test('the audit of a pass names what became overdue during it, and not what others failed meanwhile', async () => {
+  const { boss, url, database } = await createSupervised();
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true', ...GRACE });
+  const [late, byWorker] = [(await boss.send('dead', {}, { retryLimit: 0 })) ?? '', (await boss.send('dead', {}, { retryLimit: 0 })) ?? ''];
+  await boss.fetch('dead', { batchSize: 2 });
+  const expire = (id: string) => database.query(`UPDATE job SET started_on = now() - interval '1 hour' WHERE id = $1`, [id]);
+  await expire(byWorker);
+  let asked = 0;
+  await superviseOnce({
+    database,
+    node: 'test',
+    supervision: context.supervision,
+    flows: context.flows,
+    outageGraceSeconds: 120,
+    startupDelaySeconds: 120,
+    readFleet: async () => {
+      asked += 1;
+      if (asked === 3) await Promise.all([expire(late), boss.fail('dead', byWorker, { message: 'the handler said no' })]);
+      return CALM;
+    },
+  });
+  expect(await database.query(`SELECT detail FROM audit WHERE action = 'supervise'`)).toEqual([
+    { detail: { attempts: [`dead/${late}:0`] } },
+  ]);
+});
+
+test('a pass that is broken off anywhere keeps no queue from its retention at the next', async () => {
+  const { boss, url, database } = await createSupervised();
+  const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true', ...GRACE });
+  const pass = async (statements: number) => {
+    let asked = 0;
+    await database.query('UPDATE queue SET monitor_claim_on = NULL, monitor_on = NULL');
+    return superviseOnce({
+      database,
+      node: 'test',
+      supervision: context.supervision,
+      flows: context.flows,
+      outageGraceSeconds: 120,
+      startupDelaySeconds: 120,
+      readFleet: async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }),
+    });
+  };
+  for (let statements = 1; statements < 200; statements++) {
+    await boss.send('dead', {}, { retentionSeconds: 1 });
+    await database.query(`UPDATE job SET keep_until = now() - interval '1 minute'`);
+    await database.query('UPDATE queue SET maintain_on = NULL');
+    const held = await pass(statements);
+    await pass(1_000);
+    expect(await database.query('SELECT id FROM job'), `held after ${statements} questions`).toEqual([]);
+    if (held === undefined) return;
+  }
+  throw new Error('no pass came to its end');
+});
+
 test('while another daemon has the turn, nobody supervises', async () => {
   const { boss, url, database } = await createSupervised();
   await boss.send('dead', {}, { retryLimit: 0 });
