@@ -98,7 +98,7 @@ const lostOf = ({ count, jobs: named }: LossRow) => ({ count, jobs: named });
 function describe(flow: StuckFlow, loss: LossRow | undefined): Finding {
   const { parent, parents, reason, deadLetter, since, children, chain, more } = flow;
   const deletedAt = chain.map((job) => job.deletedAt).sort()[0] ?? null;
-  const lost = loss ? `; ${jobs(loss.count)} that waited too ${loss.count === 1 ? 'was' : 'were'} deleted without having run` : '';
+  const lost = loss ? `; ${jobs(loss.count)} that waited too ${loss.count === 1 ? 'is' : 'are'} gone, and nobody saw ${loss.count === 1 ? 'it' : 'them'} run` : '';
   return {
     class: 'workflow_stuck',
     fingerprint: fingerprintOf(flow),
@@ -131,7 +131,7 @@ function describeLoss({ fingerprint, evidence }: OpenFlow, loss: LossRow): Findi
   return {
     class: 'workflow_stuck',
     fingerprint,
-    summary: `${jobs(count)} that waited in vain${evidence.parent === null ? '' : ` for ${evidence.parent}`} ${count === 1 ? 'was' : 'were'} deleted without having run: acknowledge it to close this`,
+    summary: `${jobs(count)} that waited in vain${evidence.parent === null ? '' : ` for ${evidence.parent}`} ${count === 1 ? 'is' : 'are'} gone, and nobody saw ${count === 1 ? 'it' : 'them'} run: acknowledge it to close this`,
     evidence: { ...evidence, lost: lostOf(loss) },
     affected: count,
     queues: queuesOf(evidence, loss),

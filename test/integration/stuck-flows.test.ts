@@ -226,7 +226,7 @@ test('a job that retention took stays in the incident until somebody has acknowl
   await boss.retry('parent', parent);
   expect((await settle()).incidents).toEqual({ opened: [], resolved: [] });
   expect(await evidenceNow()).toMatchObject({ parent: `parent/${parent}`, lost });
-  expect(await stuckIncidents(database)).toMatchObject([{ affected: 2, summary: expect.stringContaining('deleted without having run') }]);
+  expect(await stuckIncidents(database)).toMatchObject([{ affected: 2, summary: expect.stringContaining('nobody saw') }]);
   await database.query('UPDATE incident SET acknowledged_at = now()');
   expect((await settle()).incidents.resolved).toEqual([{ class: 'workflow_stuck', count: 1 }]);
   expect(await database.query('SELECT FROM stuck_job')).toEqual([]);
