@@ -21,6 +21,8 @@ export function openArchive(run: Run, directory: string | undefined, schemaVersi
     kind: 'files',
     directory,
     write: async (tx, recordName, records) => {
+      // A slow disk is no stalled process; and who waits for rows that go beats no more.
+      await tx.query(`SET LOCAL idle_in_transaction_session_timeout = '60s'`);
       number += 1;
       const name = fileName(recordName, run, number);
       const about = { class: recordName, node: run.node, run: run.id, schemaVersion };
