@@ -215,6 +215,22 @@ describe('a beat that nobody has taken over yet', () => {
     expect(await state(id)).toBe('active');
   });
 
+  test.each(['job_rescue', 'executor_rescue'])('an execution of %s that has begun sees it', async (action) => {
+    const { id, executorId, fallSilent, beat, preview, dependencies, state } = await createInstance();
+    await fallSilent(null);
+    const { token } = previewed(await preview(action, action === 'job_rescue' ? `mail/${id}` : executorId));
+    const beaten: RepairDependencies['database'] = {
+      ...dependencies.database,
+      transaction: async (work) => {
+        await beat();
+        return dependencies.database.transaction(work);
+      },
+    };
+    const ended = await executeRepair({ ...dependencies, database: beaten }, { token, actor: ANN, reason: REASON });
+    expect(ended).toMatchObject({ refused: 'drifted', message: expect.stringContaining('was missing, is alive') });
+    expect(await state(id)).toBe('active');
+  });
+
   test('a hung executor that has recovered is not stopped', async () => {
     const { executorId, fallSilent, beat, execute, audit, database } = await createInstance();
     await fallSilent(null);
