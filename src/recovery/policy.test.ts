@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { applyPoisonLimit, type ResolvedPolicy } from '../actions/limits.ts';
+import { applyPoisonLimit, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import { type AttemptQuestion, remembering } from './policy.ts';
 
 const resolved = (policy: ResolvedPolicy['policy'], maxRecoveries = 3, poison: 'discard' | 'hold' = 'discard'): ResolvedPolicy => ({
   policy,
@@ -18,4 +19,31 @@ test.each<[string, ResolvedPolicy, number, string, boolean]>([
   ['hold was meant anyway', resolved('hold'), 9, 'hold', false],
 ])('poison: %s', (_, policy, recoveries, expected, poison) => {
   expect(applyPoisonLimit(policy, recoveries)).toEqual({ policy: expected, poison });
+});
+
+test.each<[string, () => Policy | undefined]>([
+  ['restart', () => 'restart'],
+  ['nothing', () => undefined],
+  [
+    'a fault',
+    () => {
+      throw new Error('no');
+    },
+  ],
+])('a policy function that answered %s is not asked the same again', async (_, answer) => {
+  const asked: string[] = [];
+  const answers = new Map();
+  const ask = (verdict: string) => {
+    const resolve = remembering(async (attempt: AttemptQuestion) => {
+      asked.push(attempt.verdict);
+      return answer();
+    }, answers);
+    return resolve({ queue: 'mail', jobId: '1', retryCount: 0, verdict, executorId: 'e' });
+  };
+  const [first, second] = await Promise.allSettled([ask('dead'), ask('dead')]);
+  expect(second).toEqual(first);
+  expect((await Promise.allSettled([ask('dead')]))[0]).toEqual(first);
+  expect(asked).toEqual(['dead']);
+  await ask('missing').catch(() => undefined);
+  expect(asked).toEqual(['dead', 'missing']);
 });

@@ -53,12 +53,13 @@ export interface PolicyResolver {
   staleRules: readonly PolicyRule[];
 }
 
-/** The function, asked once for each attempt as it is: `answers` keeps what it said. */
-export function remembering(resolvePolicy: ResolvePolicy, answers: Map<string, Policy | undefined> = new Map()): ResolvePolicy {
-  return async (attempt) => {
+/** The function, asked once for each attempt as it is: `answers` keeps what it said, or that it threw. */
+export function remembering(resolvePolicy: ResolvePolicy, answers: Map<string, Promise<Policy | undefined>> = new Map()) {
+  return (attempt: AttemptQuestion): Promise<Policy | undefined> => {
     const asked = JSON.stringify(attempt);
-    if (!answers.has(asked)) answers.set(asked, await resolvePolicy(attempt));
-    return answers.get(asked);
+    const answer = answers.get(asked) ?? (async () => resolvePolicy(attempt))();
+    answers.set(asked, answer);
+    return answer;
   };
 }
 

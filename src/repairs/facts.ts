@@ -25,8 +25,8 @@ export type ResolveOrphan = (orphan: {
   executorId: string | null;
 }) => Promise<ResolvedPolicy>;
 
-/** Of the host's policy function, by what it was asked. */
-export type PolicyAnswers = Map<string, Policy | undefined>;
+/** Of the host's policy function, by what it was asked; one that threw did so after its time, too, and is not asked again. */
+export type PolicyAnswers = Map<string, Promise<Policy | undefined>>;
 
 export interface FactsDependencies {
   jobs: JobStore;
