@@ -2,7 +2,7 @@ import type { JobChange, JobEnd } from '../actions/job-repair.ts';
 import { operatorsPolicy } from '../actions/limits.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { appendAudit } from '../audit/append.ts';
-import { LEAST_REASON, readReason } from '../authorization/reason.ts';
+import { LEAST_REASON, readReason, storable } from '../authorization/reason.ts';
 import { awaitCommand } from '../commands/caller.ts';
 import { findExecutorHealth, importSigns, lookAfresh } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
@@ -54,7 +54,7 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
     await database.transaction((tx) => appendAudit(tx, { ...tried, outcome: 'denied', detail: { denial: UNKNOWN } }));
     return refuse('unknown', UNKNOWN);
   }
-  const event = eventOf(preview, request.actor, reason ?? request.reason.trim(), node);
+  const event = eventOf(preview, request.actor, reason ?? storable(request.reason), node);
   const deny = async (refused: 'foreign' | 'denied', message: string) => {
     await database.transaction((tx) => appendAudit(tx, { ...event, outcome: 'denied', detail: { ...event.detail, denial: message } }));
     return refuse(refused, message);

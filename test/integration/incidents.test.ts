@@ -324,6 +324,7 @@ test("a snooze lasts until the database's time says otherwise, also over a reope
 
 test.each([
   ['a reason that is too short', { reason: ' 1234567 ' }, 'a reason of 8 characters'],
+  ['a reason that nobody can see', { reason: '\u200B'.repeat(20) }, 'a reason of 8 characters'],
   ['an incident that is not there', { incidentId: '4711' }, 'there is no incident 4711'],
 ])('attention with %s is refused and leaves nothing', async (_, wrong, refusal) => {
   const { database } = await createIncidents();

@@ -223,17 +223,17 @@ describe('a token', () => {
     const { token } = previewed(await preview('job_cancel', `mail/${id}`));
     expect(await execute('no-token')).toMatchObject({ refused: 'unknown' });
     expect(await execute('00000000-0000-0000-0000-000000000000')).toMatchObject({ refused: 'unknown' });
-    expect(await execute(token, { actor: 'bob@desk' })).toMatchObject({ refused: 'foreign' });
-    expect(await execute(token, { reason: '  short  ' })).toMatchObject({ refused: 'reason' });
+    expect(await execute(token, { actor: 'bob@desk', reason: 'for\0 fun' })).toMatchObject({ refused: 'foreign' });
+    for (const reason of ['  short  ', '\u200B'.repeat(20)]) expect(await execute(token, { reason })).toMatchObject({ refused: 'reason' });
     await database.query(`UPDATE repair_preview SET expires_at = now() - interval '1 second'`);
     expect(await execute(token)).toMatchObject({ refused: 'expired' });
     expect(await database.query('SELECT status FROM repair_preview')).toEqual([{ status: 'expired' }]);
     expect(await state(id)).toBe('created');
-    expect((await audit()).map(({ actor, target, outcome }) => `${actor} ${target} ${outcome}`)).toEqual([
-      `${ANN} an unknown token denied`,
-      `${ANN} an unknown token denied`,
-      `bob@desk mail/${id} denied`,
-      `${ANN} mail/${id} expired`,
+    expect((await audit()).map(({ actor, target, outcome, reason }) => `${actor} ${target} ${outcome}: ${reason}`)).toEqual([
+      `${ANN} an unknown token denied: ${REASON}`,
+      `${ANN} an unknown token denied: ${REASON}`,
+      `bob@desk mail/${id} denied: for fun`,
+      `${ANN} mail/${id} expired: ${REASON}`,
     ]);
   });
 
