@@ -67,10 +67,11 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
   const observing = await findObserving(dependencies, preview.action);
   if (observing !== undefined) return refuse('observing', observing);
   const { unit } = preview.plan;
-  const answers = await foresee(dependencies, preview.plan);
-  const executed = await database
-    .transaction<Executed>((tx) =>
-      unit ? sendToNode(dependencies, tx, preview, unit, event, answers) : execute(dependencies, tx, preview, event, answers),
+  const executed = await foresee(dependencies, preview.plan)
+    .then((answers) =>
+      database.transaction<Executed>((tx) =>
+        unit ? sendToNode(dependencies, tx, preview, unit, event, answers) : execute(dependencies, tx, preview, event, answers),
+      ),
     )
     .catch((error: unknown) => settleFault(dependencies, preview, event, error));
   return 'sent' in executed ? followCommand(dependencies, preview, executed, request) : executed;

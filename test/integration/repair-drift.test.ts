@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { PgBoss } from 'pg-boss';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { LockNotAvailable } from '../../src/postgres/errors.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import type { RepairDependencies } from '../../src/repairs/preview.ts';
 import { savePreview } from '../../src/repairs/queries.ts';
@@ -143,6 +144,23 @@ describe('between preview and execution', () => {
     await other.query('SELECT FROM pgboss.job WHERE id = $1 FOR UPDATE', [id]);
     expect(await execute(token)).toMatchObject({ refused: 'busy', message: expect.stringContaining('the token is still good') });
     await other.query('ROLLBACK');
+    expect(await state(id)).toBe('active');
+    expect(await execute(token)).toMatchObject({ done: true });
+    expect((await audit()).map(({ outcome }) => outcome)).toEqual(['failed', 'done']);
+  });
+
+  test.each([
+    ['of a lock that is not to be had', new LockNotAvailable('no', '55P03', undefined), { refused: 'busy' }],
+    ['of a fault', new Error('no'), undefined],
+  ])('no look at executors, because %s: recorded, and the token is still good', async (_, error, refusal) => {
+    const { begin, executor, preview, execute, dependencies, state, audit } = await createDesk();
+    const [id = ''] = await begin();
+    await executor.die();
+    const { token } = previewed(await preview('job_rescue', `mail/${id}`));
+    const registry = { importExecutors: () => Promise.reject(error) };
+    const blind = executeRepair({ ...dependencies, registry }, { token, actor: ANN, reason: REASON });
+    if (refusal) expect(await blind).toMatchObject(refusal);
+    else await expect(blind).rejects.toBe(error);
     expect(await state(id)).toBe('active');
     expect(await execute(token)).toMatchObject({ done: true });
     expect((await audit()).map(({ outcome }) => outcome)).toEqual(['failed', 'done']);
