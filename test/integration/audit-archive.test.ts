@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { verifyArchive } from '../../src/audit/archived.ts';
 import { sealAudit, verifyAudit } from '../../src/audit/chain.ts';
 import { verify } from '../../src/cli/audit.ts';
-import type { Database } from '../../src/postgres/database.ts';
+import type { Database, Sql } from '../../src/postgres/database.ts';
 import { runArchivePrune } from '../../src/retention/prune.ts';
 import { createUnitReader } from '../../src/retention/read-unit.ts';
 import { addEvents, createArchiveDirectory, filesIn } from '../support/archive.ts';
@@ -143,6 +143,39 @@ test('nobody removes an event but through the archive: not with a forged unit, n
   await database.query('DELETE FROM archive');
   expect(await verifyAudit(database)).toMatchObject({ intact: false, problems: [{ what: 'the events 1 to 5 are gone from the archive' }] });
   await expect(database.query('UPDATE audit_checkpoint SET position = 1')).rejects.toThrow('append-only');
+});
+
+test('a checkpoint from another hand lets nothing go that is not in the archive, or is young', async () => {
+  const { database, prune } = await setUp();
+  await addEvents(database, 3, 200);
+  await addEvents(database, 2, 10);
+  const forge = (position: number, file: string, firstPosition = 1, sql: Sql = database) =>
+    sql.query(
+      `INSERT INTO audit_checkpoint SELECT position, chain_hash, $2, decode(repeat('00', 32), 'hex'), NULL, $3, now() - interval '400 days'
+       FROM audit_seal WHERE position = $1`,
+      [position, firstPosition, file],
+    );
+  await expect(forge(2, 'x')).rejects.toThrow('the events up to 2 are not in the archive');
+  await expect(database.query('DELETE FROM audit WHERE seq <= 2')).rejects.toThrow('append-only: delete refused');
+  await expect(database.query('DELETE FROM audit_seal WHERE seq <= 2')).rejects.toThrow('append-only: delete refused');
+  for (const rows of [1, 3, 4])
+    await database.query(
+      `INSERT INTO archive_file (run_id, class, node, directory, name, rows, bytes, sha256) VALUES (1, 'audit', 'n', '/d', $1, $2, 1, '')`,
+      [`of ${rows}`, rows],
+    );
+  await expect(forge(4, 'of 4'), 'the fourth is young').rejects.toThrow('are not in the archive');
+  await expect(forge(2, 'of 1')).rejects.toThrow('are not in the archive');
+  await expect(forge(2, 'of 1', 2)).rejects.toThrow('are not in the archive');
+  // Nor is one older than it is: its unit would not be missed.
+  const undone = new Error('undone');
+  const dating = database.transaction(async (tx) => {
+    await forge(3, 'of 3', 1, tx);
+    expect(await tx.query(`SELECT FROM audit_checkpoint WHERE archived_at > now() - interval '1 hour'`)).toHaveLength(1);
+    throw undone;
+  });
+  await expect(dating).rejects.toBe(undone);
+  expect(await verifyAudit(database)).toMatchObject({ intact: true, begins: 1, checked: 5 });
+  expect(await prune()).toMatchObject({ pruned: 3 });
 });
 
 test('an archived event that is changed, removed or exchanged is found, and so is a unit that is gone', async () => {
