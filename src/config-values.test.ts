@@ -5,6 +5,7 @@ import {
   formatAddress,
   listenAddress,
   maskUrl,
+  nodeName,
   parseDuration,
   pgbossName,
   policyRules,
@@ -51,6 +52,18 @@ test.each([
   [`"${'ö'.repeat(26)}"`, false],
 ])("pg-boss's schema name %j is taken: %s, as pg-boss has it", (given, taken) => {
   expect(pgbossName.parse(given)).toBe(taken ? given : undefined);
+});
+
+test.each([
+  ['web-1', true],
+  ['web-1.example.org', true],
+  ['web 1', true],
+  ['rack:1', false],
+  [':', false],
+  [' ', false],
+  ['', false],
+])("the node's name %j is taken: %s, for a unit's target is NODE:UNIT", (given, taken) => {
+  expect(nodeName.parse(given)).toBe(taken ? given : undefined);
 });
 
 test.each([
