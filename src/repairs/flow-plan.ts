@@ -3,7 +3,7 @@ import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
-import { retentionWarning } from './job-plan.ts';
+import { blockedWarning, retentionWarning } from './job-plan.ts';
 import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
@@ -91,7 +91,7 @@ function trapsOf(row: JobRow, copies: readonly JobCopy[]): string[] {
   );
   if (row.state === 'failed' && row.deadLetter !== null && copies.length === 0)
     warnings.push(`a copy of it went to ${row.deadLetter}, and is there no more: if it was worked on, its work is done twice`);
-  warnings.push(...retentionWarning(row));
+  warnings.push(...blockedWarning(row), ...retentionWarning(row));
   if (row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: until it has completed, no other job of its key runs');
   return warnings;
 }

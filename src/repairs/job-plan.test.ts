@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { JobRow } from '../actions/job-store.ts';
 import type { Policy, ResolvedPolicy } from '../actions/limits.ts';
-import { type JobAction, type JobFacts, planJob } from './job-plan.ts';
+import { type JobAction, type JobFacts, planJob, retentionWarning } from './job-plan.ts';
 
 const ROW: JobRow = {
   queue: 'mail',
@@ -109,4 +109,38 @@ test.each<[Partial<JobRow>, Partial<JobFacts>, string]>([
 
 test('a job that just runs again needs no warning', () => {
   expect(plan('job_rescue', {})).toMatchObject({ plan: { warnings: [] } });
+});
+
+test.each(['failed', 'cancelled'])('a %s job that is tried again warns of what keeps it from running', (state) => {
+  const warningsOf = (row: Partial<JobRow>) => {
+    const planned = plan('job_retry', { state, ...row });
+    return 'plan' in planned && planned.plan.warnings;
+  };
+  expect(warningsOf({})).toEqual([]);
+  expect(warningsOf({ blocked: true })).toEqual([expect.stringContaining('it stays blocked')]);
+  expect(warningsOf({ blocked: true, keptSeconds: 0 })).toHaveLength(2);
+});
+
+test.each<[number | null, string | undefined]>([
+  [null, undefined],
+  [3_601, undefined],
+  [3_600, 'deletes it in 60 min'],
+  [30, 'deletes it in 1 min'],
+  [0, 'deletes it at its next pass'],
+  [-86_400, 'deletes it at its next pass'],
+])('a job that is kept for %s s, and has to run again, warns: %s', (keptSeconds, warning) => {
+  const expected = warning === undefined ? [] : [expect.stringContaining(warning)];
+  expect(retentionWarning({ keptSeconds })).toEqual(expected);
+  expect(plan('job_retry', { state: 'failed', keptSeconds })).toMatchObject({ plan: { warnings: expected } });
+  expect(plan('job_rescue', { keptSeconds })).toMatchObject({ plan: { after: 'retry', warnings: expected } });
+});
+
+test('retention takes no job that ends with this', () => {
+  for (const [action, row] of [
+    ['job_cancel', { state: 'created' }],
+    ['job_rescue', { retryCount: 2, deadLetter: 'dead' }],
+  ] as const) {
+    const planned = plan(action, { ...row, keptSeconds: 0 });
+    expect('plan' in planned && planned.plan.warnings.join()).not.toContain('retention');
+  }
 });

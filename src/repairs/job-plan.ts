@@ -135,7 +135,9 @@ function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: 
   if (alive) return { refusal: alive };
   const policy = row.policy ?? 'hold';
   if (policy === 'hold') return { refusal: 'its policy is to hold it: name another with --policy restart, fail or discard' };
-  return planOf(facts, row, 'rescue', afterRescue(policy, row), rescueWarnings(policy, row), policy);
+  const after = afterRescue(policy, row);
+  const kept = after === 'retry' && facts.row ? retentionWarning(facts.row) : [];
+  return planOf(facts, row, 'rescue', after, [...rescueWarnings(policy, row), ...kept], policy);
 }
 
 /** Only proof, or silence past its limit, makes an attempt free to take. */
@@ -173,8 +175,13 @@ function rescueWarnings(policy: Policy, row: JobBefore): string[] {
   return warnings;
 }
 
-const blockedWarning = ({ blocked }: JobRow): string[] =>
-  blocked ? ['it stays blocked, for what it waits for has not completed: workflow_unblock or workflow_retry_parent come after this'] : [];
+/** To be tried again is not enough for it. */
+export const blockedWarning = ({ blocked }: JobRow): string[] =>
+  blocked
+    ? [
+        'it stays blocked until what it waits for has completed: where that never will, workflow_unblock or workflow_retry_parent come after this',
+      ]
+    : [];
 
 /** A job that is late to run may be deleted before it does. */
 export function retentionWarning({ keptSeconds }: Pick<JobRow, 'keptSeconds'>): string[] {

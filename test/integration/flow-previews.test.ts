@@ -97,6 +97,35 @@ test('one child runs without its parent', async () => {
   expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ blocked: false });
 });
 
+test('what keeps a job from running although it may is told before', async () => {
+  const { boss, database, run, child, preview, stateOf } = await setUp();
+  const id = await run('parent', 'fail');
+  const warningsOf = async (action: string, target: string) => {
+    const shown = await preview(action, target);
+    if (!shown.done) throw new Error(shown.message);
+    return [...shown.plan.jobs, ...(shown.plan.flow ? [shown.plan.flow] : [])].flatMap(({ warnings }) => warnings).join('\n');
+  };
+  const repairs: [string, string][] = [
+    ['job_retry', `parent/${id}`],
+    ['workflow_retry_parent', `parent/${id}`],
+    ['workflow_unblock', child],
+  ];
+  for (const repair of repairs) expect(await warningsOf(...repair)).not.toMatch(/retention|stays blocked/);
+  await database.query(`UPDATE job SET keep_until = now() + interval '10 minutes'`);
+  for (const repair of repairs) expect(await warningsOf(...repair)).toMatch(/retention deletes it in \d+ min/);
+  await database.query(`UPDATE job SET keep_until = now() - interval '1 s'`);
+  for (const repair of repairs) expect(await warningsOf(...repair)).toContain('retention deletes it at its next pass');
+  await boss.cancel('child', child.split('/')[1] ?? '');
+  for (const action of ['job_retry', 'workflow_retry_parent']) expect(await warningsOf(action, child)).toContain('it stays blocked');
+  // So it is.
+  await boss.resume('child', child.split('/')[1] ?? '');
+  expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ state: 'created', blocked: true });
+  await boss.retry('parent', id);
+  await database.query('UPDATE queue SET maintain_on = NULL');
+  await boss.supervise();
+  expect(await stateOf(id)).toBeUndefined();
+});
+
 test('the command shows each waiting job as blocked, and a parent as it is', async () => {
   const { url, run, child, grandchild } = await setUp();
   const parent = `parent/${await run('parent', 'fail')}`;
