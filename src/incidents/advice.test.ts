@@ -113,6 +113,14 @@ test('a name from the fleet stays one word of one line in the command', () => {
   );
 });
 
+test('a name that begins like an option is told to be none', () => {
+  expect(commandsFor('held_orphan', { queue: '-mail', jobId: JOB, executorId: 'e1' })).toEqual([
+    `reclaimd preview job_rescue --policy fail -- '-mail/${JOB}'`,
+    `reclaimd preview job_rescue --policy restart -- '-mail/${JOB}'`,
+    `reclaimd preview job_discard -- '-mail/${JOB}'`,
+  ]);
+});
+
 test('a mass failure of hundreds does not bury the rest', () => {
   expect(commandsFor('mass_staleness', { executors: Array.from({ length: 300 }, (_, index) => `e${index}`) })).toHaveLength(10);
 });

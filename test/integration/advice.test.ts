@@ -30,14 +30,14 @@ async function paste({ url }: Fleet, stated: readonly Stated[], env: Record<stri
     const lines: string[] = [];
     let code = 0;
     const surroundings = {
-      env: { DATABASE_URL: url, RECLAIMD_NODE: 'desk', ...env },
+      env: { DATABASE_URL: url, RECLAIMD_NODE: 'desk', SUDO_USER: 'ann', ...env },
       out: (text: string) => lines.push(text),
       signal: new AbortController().signal,
     };
     const program = createProgram(surroundings, 'test', (exit) => {
       code = exit;
     });
-    await program.parseAsync([...words.stdout.trim().split('\n'), '--actor', 'ann@desk'], { from: 'user' });
+    await program.parseAsync(words.stdout.trim().split('\n'), { from: 'user' });
     pasted.push({ command, code, text: lines.join('\n') });
   }
   return pasted;
@@ -49,24 +49,24 @@ function expectPlans(pasted: Awaited<ReturnType<typeof paste>>, count: number): 
   for (const one of pasted) expect(one).toMatchObject({ code: 0, text: expect.stringContaining('reclaimd execute ') });
 }
 
-async function createDeadWorker(env: Record<string, string>, attempts = 1) {
-  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+async function createDeadWorker(env: Record<string, string>, attempts = 1, queue = 'mail') {
+  const fleet = await createFleetDatabase({ queues: [{ name: queue }] });
   await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
   const executor = await createExecutor(fleet.url, fleet.database, "worker's 1");
   await fleet.boss.insert(
-    'mail',
+    queue,
     Array.from({ length: attempts }, () => ({})),
   );
-  await executor.fetch('mail', attempts);
+  await executor.fetch(queue, attempts);
   await executor.die();
   await sweepOnce(fleet.url, env);
   await projectIncidents(await openTestContext(fleet.url, env));
   return fleet;
 }
 
-test('held orphans, and the executor that left them', async () => {
+test.each(['mail', '-mail'])('held orphans of the queue %s, and the executor that left them', async (queue) => {
   const env = { RECLAIMD_POLICY: 'hold' };
-  const fleet = await createDeadWorker(env, 2);
+  const fleet = await createDeadWorker(env, 2, queue);
   expectPlans(await paste(fleet, await openOf(fleet, 'held_orphan'), env), 6);
   expectPlans(await paste(fleet, await openOf(fleet, 'dead_executor'), env), 2);
 });
