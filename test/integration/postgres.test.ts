@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { expect, test } from 'vitest';
+import { thresholds } from '../../src/executors/verdict.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import {
   DatabaseError,
@@ -202,6 +203,15 @@ test("the server's time-out of an idle transaction ends it as unreachable", asyn
   });
   await expect(idle).rejects.toBeInstanceOf(DatabaseUnreachable);
   expect(await database.query('SELECT FROM item WHERE value = 9')).toEqual([]);
+});
+
+test('a transaction that stands still ends before those whose beats wait for it are taken for missing', async () => {
+  const [beatSeconds, database] = [5, (await createTestDatabase()).connect()];
+  const [idle] = await database.query<{ seconds: number }>(
+    `SELECT extract(epoch FROM current_setting('idle_in_transaction_session_timeout')::interval)::float8 AS seconds`,
+  );
+  expect(idle?.seconds).toBeGreaterThan(0);
+  expect((idle?.seconds ?? 0) + beatSeconds).toBeLessThan(thresholds(beatSeconds, { late: null, missing: null }).missingAfterSeconds);
 });
 
 test("listening survives its connection's death and hears again; stop ends it", async () => {
