@@ -98,7 +98,9 @@ const lostOf = ({ count, jobs: named }: LossRow) => ({ count, jobs: named });
 function describe(flow: StuckFlow, loss: LossRow | undefined): Finding {
   const { parent, parents, reason, deadLetter, since, children, chain, more } = flow;
   const deletedAt = chain.map((job) => job.deletedAt).sort()[0] ?? null;
-  const lost = loss ? `; ${jobs(loss.count)} that waited too ${loss.count === 1 ? 'is' : 'are'} gone, and nobody saw ${loss.count === 1 ? 'it' : 'them'} run` : '';
+  const lost = loss
+    ? `; ${jobs(loss.count)} that waited too ${loss.count === 1 ? 'is' : 'are'} gone, and nobody saw ${loss.count === 1 ? 'it' : 'them'} run`
+    : '';
   return {
     class: 'workflow_stuck',
     fingerprint: fingerprintOf(flow),
