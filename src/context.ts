@@ -112,7 +112,7 @@ export function openContext(options: ContextOptions) {
   });
   const systemd = options.units ? undefined : openSystemd({ mode: config.systemd, socket: config.systemdBus }, { clock, log });
   const units: UnitService | undefined = options.units ?? systemd;
-  const jobs: JobStore = createJobStore(pgboss.client, config.pgbossSchema, pgboss.assertNotMoved);
+  const jobs: JobStore = createJobStore(pgboss.client, config.pgbossSchema, pgboss);
   const flows: FlowStore = createFlowStore(pgboss.client, pgboss.assertNotMoved);
   const supervision: SupervisionStore = createSupervisionStore(pgboss.supervisor, guard);
 
@@ -140,6 +140,7 @@ export function openContext(options: ContextOptions) {
       table: await listPolicies(sql),
       defaults: { policy: config.policy, maxRecoveries: config.maxRecoveries, poison: config.poison },
       onError: (error) => options.onPolicyError?.(error),
+      clock,
     });
   }
 

@@ -27,6 +27,7 @@ export function createPgBossAccess({ database, patient, schemaSpelling, location
   const quotedSchema = quoteIdentifier(catalogName(schemaSpelling));
   let release = findRelease(location);
   let opened: Opened | undefined;
+  let isOutdated = false;
   let probing: Promise<GateState> | undefined;
 
   const boss = () => {
@@ -38,8 +39,9 @@ export function createPgBossAccess({ database, patient, schemaSpelling, location
     const version = await readSchemaVersion(database, quotedSchema);
     if (version !== null && version !== release.schemaVersion) release = findReleaseFor(version, release, location);
     const gate = decideGate(version, release);
-    if (gate.mode === 'act' && opened?.release.schemaVersion !== release.schemaVersion) {
+    if (gate.mode === 'act' && (isOutdated || opened?.release.schemaVersion !== release.schemaVersion)) {
       const before = opened;
+      isOutdated = false;
       opened = {
         release,
         client: await startPassiveClient(release, { database, schemaSpelling, log }),
@@ -51,16 +53,23 @@ export function createPgBossAccess({ database, patient, schemaSpelling, location
     return gate;
   }
 
+  /** What pg-boss's schema allows now; opens the client when it may act. */
+  function probe(): Promise<GateState> {
+    probing ??= look().finally(() => {
+      probing = undefined;
+    });
+    return probing;
+  }
+
   return {
     get version() {
       return release.version;
     },
-    /** What pg-boss's schema allows now; opens the client when it may act. */
-    probe: (): Promise<GateState> => {
-      probing ??= look().finally(() => {
-        probing = undefined;
-      });
-      return probing;
+    probe,
+    /** The client keeps what it knows of queues for a minute: one that is opened anew knows nothing old. */
+    renewClient: (): void => {
+      isOutdated = true;
+      void probe().catch(() => undefined);
     },
     client: () => boss().client,
     supervisor: () => boss().supervisor ?? boss().client,

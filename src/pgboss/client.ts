@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PgBoss } from 'pg-boss';
 import { type Database, quoteIdentifier, type Sql } from '../postgres/database.ts';
 import type { Logger } from '../runtime/logger.ts';
@@ -12,6 +13,16 @@ export function asPgBossDb(sql: Sql) {
   };
 }
 
+const joined = new AsyncLocalStorage<Sql>();
+
+/**
+ * A call of the client's within our transaction: with whatever it asks for beside, such as a queue that it does not know yet. Whoever waits
+ * for a second connection while holding one may wait for somebody who does the same.
+ */
+export function within<T>(tx: Sql, call: (options: { db: ReturnType<typeof asPgBossDb> }) => Promise<T>): Promise<T> {
+  return joined.run(tx, () => call({ db: asPgBossDb(tx) }));
+}
+
 /**
  * As above, for what the client does outside of a transaction of ours: supervision and the resolving of flows. Both change
  * jobs, and a pass may be long, so each statement makes sure that the schema is still this client's. Some bring their own
@@ -21,6 +32,8 @@ export function asPgBossDb(sql: Sql) {
 function asSupervisingDb(database: Database, assertStill: (sql: Sql) => Promise<void>) {
   return {
     executeSql: async (text: string, values?: unknown[]) => {
+      const tx = joined.getStore();
+      if (tx) return asPgBossDb(tx).executeSql(text, values);
       const run = async (sql: Sql) => {
         await assertStill(sql);
         return asPgBossDb(sql).executeSql(text, values);

@@ -1,6 +1,6 @@
 import type { PgBoss } from 'pg-boss';
 import type { Sql } from '../postgres/database.ts';
-import { asPgBossDb } from './client.ts';
+import { within } from './client.ts';
 import {
   countUnresolved,
   listChildren,
@@ -38,11 +38,8 @@ export function createFlowStore(boss: () => PgBoss, assertNotMoved: (sql: Sql) =
     // As publish() does, which asks for the subscribers on a connection of its own, from within our transaction.
     publish: async (tx: Sql, queue: string, data: readonly object[]) => {
       await assertNotMoved(tx);
-      const ids = await boss().insert(
-        queue,
-        data.map((one) => ({ data: one })),
-        { db: asPgBossDb(tx), returnId: true },
-      );
+      const jobs = data.map((one) => ({ data: one }));
+      const ids = await within(tx, (on) => boss().insert(queue, jobs, { ...on, returnId: true }));
       return ids?.length ?? 0;
     },
     resolve: () => boss().resolveFlow(),

@@ -1,6 +1,6 @@
 import type { PgBoss } from 'pg-boss';
 import type { Sql } from '../postgres/database.ts';
-import { asPgBossDb } from './client.ts';
+import { within } from './client.ts';
 import {
   type AttemptRow,
   exhaustRetries,
@@ -18,17 +18,33 @@ import {
   tallyActiveAttempts,
 } from './queries.ts';
 
+/** pg-boss did not fail what we hold: its client looks for the queue's jobs where they are no more. The next try finds it anew. */
+class ClientOutdated extends Error {
+  override readonly name = 'ClientOutdated';
+}
+
 /**
  * What pg-boss's jobs can be asked and told; every change names the attempt and joins the caller's transaction.
  * @param assertNotMoved asked wherever rows are locked, which is how every change begins.
+ * @param renewClient told when the client knows a queue otherwise than it is.
  */
-export function createJobStore(boss: () => PgBoss, schemaSpelling: string, assertNotMoved: (sql: Sql) => Promise<void>) {
+export function createJobStore(
+  boss: () => PgBoss,
+  schemaSpelling: string,
+  { assertNotMoved, renewClient }: { assertNotMoved(sql: Sql): Promise<void>; renewClient(): void },
+) {
   const fence = (attempts: readonly AttemptRow[]) => attempts.map(({ jobId, retryCount }) => ({ id: jobId, retryCount }));
   // pg-boss names the channel after the configured spelling, with redundant quotes taken off.
   const schemaForChannel = /^"[a-z_][a-z0-9_]*"$/.test(schemaSpelling) ? schemaSpelling.slice(1, -1) : schemaSpelling;
 
   async function fail(tx: Sql, queue: string, attempts: readonly AttemptRow[], output: object): Promise<void> {
-    await boss().fail(queue, fence(attempts), output, { db: asPgBossDb(tx) });
+    // Its types do not say what it answers.
+    const { affected } = (await within(tx, (on) => boss().fail(queue, fence(attempts), output, on))) as { affected: number };
+    if (affected === attempts.length) return;
+    renewClient();
+    throw new ClientOutdated(
+      `pg-boss failed ${affected} of ${attempts.length} attempts of ${queue}: nothing of it stays, and the client is opened anew`,
+    );
   }
 
   return {
@@ -58,22 +74,21 @@ export function createJobStore(boss: () => PgBoss, schemaSpelling: string, asser
     },
     // retry and resume know no fence, and cancel none for what does not run: the caller holds the rows.
     retry: async (tx: Sql, queue: string, jobs: readonly { jobId: string }[]) => {
-      await boss().retry(queue, idsOf(jobs), on(tx));
+      await within(tx, (on) => boss().retry(queue, idsOf(jobs), on));
     },
     resume: async (tx: Sql, queue: string, jobs: readonly { jobId: string }[]) => {
-      await boss().resume(queue, idsOf(jobs), on(tx));
+      await within(tx, (on) => boss().resume(queue, idsOf(jobs), on));
     },
     cancel: async (tx: Sql, queue: string, jobs: readonly { jobId: string; retryCount: number; active: boolean }[]) => {
       const [running, waiting] = [jobs.filter(({ active }) => active), jobs.filter(({ active }) => !active)];
       const fenced = running.map(({ jobId, retryCount }) => ({ id: jobId, retryCount }));
-      if (fenced.length > 0) await boss().cancel(queue, fenced, on(tx));
-      if (waiting.length > 0) await boss().cancel(queue, idsOf(waiting), on(tx));
+      if (fenced.length > 0) await within(tx, (on) => boss().cancel(queue, fenced, on));
+      if (waiting.length > 0) await within(tx, (on) => boss().cancel(queue, idsOf(waiting), on));
     },
     wake: (tx: Sql, queue: string) => notifyQueue(tx, schemaForChannel, queue),
   };
 }
 
-const on = (tx: Sql) => ({ db: asPgBossDb(tx) });
 const idsOf = (jobs: readonly { jobId: string }[]) => jobs.map(({ jobId }) => jobId);
 
 /** pg-boss's instance registry as the source of executors. */

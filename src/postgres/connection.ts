@@ -43,6 +43,8 @@ export function describeConnections(options: ConnectionOptions, searchPath: read
     lock_timeout: options.lockTimeoutMs,
     idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS,
     TimeZone: 'UTC',
+    // Times are compared as text.
+    DateStyle: 'ISO,YMD',
   };
   const sockets = new Set<Socket>();
   return {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { applyPoisonLimit, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
-import { type AttemptQuestion, remembering } from './policy.ts';
+import { type AttemptQuestion, createPolicyResolver, remembering } from './policy.ts';
 
 const resolved = (policy: ResolvedPolicy['policy'], maxRecoveries = 3, poison: 'discard' | 'hold' = 'discard'): ResolvedPolicy => ({
   policy,
@@ -46,4 +46,19 @@ test.each<[string, () => Policy | undefined]>([
   expect(asked).toEqual(['dead']);
   await ask('missing').catch(() => undefined);
   expect(asked).toEqual(['dead', 'missing']);
+});
+
+test('a policy function that does not answer is a fault after five seconds: the lists decide', async () => {
+  const errors: unknown[] = [];
+  const resolver = createPolicyResolver({
+    resolvePolicy: () => new Promise(() => undefined),
+    configured: [],
+    table: [],
+    defaults: { policy: 'restart', maxRecoveries: 3, poison: 'hold' },
+    onError: (error) => errors.push(error),
+    clock: { now: () => 0, sleep: async (ms) => expect(ms).toBe(5_000) },
+  });
+  const asked = { queue: 'asks', jobId: '1', retryCount: 0, verdict: 'dead', executorId: 'e' };
+  expect(await resolver.resolve(asked)).toMatchObject({ policy: 'restart', source: 'default' });
+  expect(errors).toEqual([new Error('resolvePolicy has not answered within 5 s')]);
 });

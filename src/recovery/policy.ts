@@ -1,5 +1,6 @@
 import { nameAttempt } from '../actions/job-store.ts';
 import { operatorsPolicy, POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
 
 /** One entry of a list of policies; `queue` may hold `*` for any run of characters. */
@@ -72,9 +73,14 @@ export interface PolicySources {
   defaults: PolicyDefaults;
   /** A function that throws or answers nonsense rescues nothing by itself: the lists decide, and it is counted. */
   onError(error: unknown): void;
+  clock: Clock;
 }
 
-export function createPolicyResolver({ named, resolvePolicy, configured, table, defaults, onError }: PolicySources): PolicyResolver {
+/** What has not been answered by then is as good as a fault: nobody else's attempts wait for it. */
+const ANSWER_MS = 5_000;
+
+export function createPolicyResolver(sources: PolicySources): PolicyResolver {
+  const { named, resolvePolicy, configured, table, defaults, onError, clock } = sources;
   return {
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
     resolve: async (attempt) => {
@@ -83,7 +89,7 @@ export function createPolicyResolver({ named, resolvePolicy, configured, table, 
       const listed = resolveFromLists(attempt.queue, configured, table, defaults);
       if (!resolvePolicy) return listed;
       try {
-        const answer = await resolvePolicy({ ...attempt });
+        const answer = await inTime(resolvePolicy({ ...attempt }));
         if (answer === undefined) return listed;
         if (POLICIES.includes(answer)) return { ...listed, policy: answer, source: 'function' };
         throw new TypeError(`resolvePolicy answered ${JSON.stringify(answer)}; allowed are ${POLICIES.join(', ')} and undefined`);
@@ -93,4 +99,13 @@ export function createPolicyResolver({ named, resolvePolicy, configured, table, 
       }
     },
   };
+
+  async function inTime<T>(answer: T | Promise<T>): Promise<T> {
+    const over = new AbortController();
+    const tooLate = clock.sleep(ANSWER_MS, over.signal).then(() => {
+      throw new Error(`resolvePolicy has not answered within ${ANSWER_MS / 1000} s`);
+    });
+    tooLate.catch(() => undefined);
+    return Promise.race([answer, tooLate]).finally(() => over.abort());
+  }
 }

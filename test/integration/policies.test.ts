@@ -2,8 +2,10 @@ import { expect, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { resolveReleasedHolds } from '../../src/recovery/holds.ts';
 import { savePolicy } from '../../src/recovery/policy-table.ts';
+import { sweep } from '../../src/recovery/sweep.ts';
 import { type BossOptions, createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
+import { waitFor } from '../support/wait.ts';
 import { wokenBy } from '../support/woken.ts';
 
 const TARGET = { schema: 'reclaimd', pgbossSchema: 'pgboss' };
@@ -233,4 +235,44 @@ test('workers of a notify-enabled queue are woken by a rescue', async () => {
   await executor.fetch('work');
   await executor.die();
   expect(await wokenBy(url, () => sweepOnce(url))).toEqual(['work']);
+});
+
+test('a queue that was made anew in a table of its own: what pg-boss has not failed is not recorded, and the next sweep does it', async () => {
+  const { url, boss, database } = await createFleet({ name: 'work', retryLimit: 5 });
+  const context = await openTestContext(url);
+  await context.probePgBoss();
+  const dependencies = context.sweepDependencies(null, false);
+  await boss.deleteQueue('work');
+  await boss.createQueue('work', { retryLimit: 5, partition: true });
+  await installOwnership(database, TARGET);
+  await boss.send('work', {});
+  const executor = await createExecutor(url, database, 'worker-2');
+  await executor.fetch('work');
+  await executor.die();
+  await expect(sweep(dependencies)).rejects.toThrow('pg-boss failed 0 of 1 attempts of work');
+  const recorded = () => database.query('SELECT outcome FROM recovery');
+  expect(await recorded()).toEqual([]);
+  expect(await database.query('SELECT state::text, retry_limit FROM job')).toEqual([{ state: 'active', retry_limit: 5 }]);
+  await waitFor('a sweep that does it', () =>
+    sweep(dependencies).then(
+      ({ failed }) => failed === 1,
+      () => false,
+    ),
+  );
+  expect(await recorded()).toEqual([{ outcome: 'failed' }]);
+  expect(await database.query('SELECT state::text, retry_limit FROM job')).toEqual([{ state: 'retry', retry_limit: 5 }]);
+});
+
+test('attempts of queues that the client does not know yet are given back with as few connections as there may be', async () => {
+  const { url, boss, executor } = await createFleet({ name: 'old' });
+  const context = await openTestContext(url, { RECLAIMD_POOL_MAX: '2' });
+  await context.probePgBoss();
+  const names = ['new-1', 'new-2', 'new-3', 'new-4'];
+  for (const name of names) {
+    await boss.createQueue(name);
+    await boss.send(name, {});
+  }
+  for (const name of names) await executor.fetch(name);
+  await executor.die();
+  expect(await sweep(context.sweepDependencies(null, false))).toMatchObject({ failed: 4 });
 });

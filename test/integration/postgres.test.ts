@@ -274,9 +274,10 @@ test('a pool opens its sessions in UTC, with its time-outs', async () => {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   await client.query(`ALTER ROLE CURRENT_USER IN DATABASE "${new URL(url).pathname.slice(1)}" SET TimeZone = 'Asia/Kolkata'`);
+  await client.query(`ALTER ROLE CURRENT_USER IN DATABASE "${new URL(url).pathname.slice(1)}" SET DateStyle = 'German, DMY'`);
   await client.end();
   const [settings] = await database.query(
-    `SELECT current_setting('TimeZone') AS zone, current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock`,
+    `SELECT current_setting('TimeZone') AS zone, left(date '2026-11-25'::text, 4) AS year, current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock`,
   );
-  expect(settings).toEqual({ zone: 'UTC', statement: '1234ms', lock: '567ms' });
+  expect(settings).toEqual({ zone: 'UTC', year: '2026', statement: '1234ms', lock: '567ms' });
 });
