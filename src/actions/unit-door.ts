@@ -7,6 +7,7 @@ import {
   renewLease,
   saveIntent,
   saveResult,
+  type UnitAction,
   type UnitActionIntent,
   type UnitActionResult,
   type UnitActionRow,
@@ -17,7 +18,7 @@ import { auditUnitAction, endAbandoned } from './unit-record.ts';
 export type UnitRefusal =
   | { refused: 'not_allowed'; message: string }
   /** Somebody else is at it; `id` to wait for. */
-  | { refused: 'busy'; message: string; id: string; actor: string }
+  | { refused: 'busy'; message: string; id: string; actor: string; action: UnitAction }
   /** The unit's budget does not allow it yet. */
   | { refused: 'budget'; message: string; againInSeconds: number }
   /** The command that it was for has ended, or is another's. */
@@ -85,7 +86,7 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
     await lockUnit(tx, host, unit);
     await endAbandoned(tx, node, { host, unit });
     const other = await findUnderWay(tx, host, unit);
-    if (other) return { refused: 'busy', message: `${other.actor} is at it`, id: other.id, actor: other.actor };
+    if (other) return { refused: 'busy', message: `${other.actor} is at it`, id: other.id, actor: other.actor, action: other.action };
     if (intent.automatic) {
       const { seconds, why } = await dependencies.mayActAgainIn(tx, unit);
       if (seconds > 0) return { refused: 'budget', message: why, againInSeconds: seconds };

@@ -6,6 +6,8 @@ export interface LifeEnd {
   startLimitHit: boolean | undefined;
   /** How the last try to start it ended, where that came to no new life: `failed`, `dependency`, `timeout`, ... */
   startFailed?: string | undefined;
+  /** The journal has not answered in time: it may know, and is asked again. */
+  overdue?: true;
 }
 
 /** What the journal knows of one life of a unit. Every read ends with its signal. */

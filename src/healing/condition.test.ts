@@ -29,6 +29,9 @@ const UNKNOWN = { stopRequested: undefined, startLimitHit: undefined };
 test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, boolean]>([
   ['failed', {}, NOBODY, 'failed', true],
   ['failed, the journal tells nothing', {}, {}, 'failed', true],
+  ['failed, the journal has not told yet', {}, { end: { ...UNKNOWN, overdue: true } }, 'failed', false],
+  ['failed, its unit file is broken by now', { loadState: 'bad-setting' }, NOBODY, 'failed', false],
+  ['failed, masked by now', { loadState: 'masked' }, NOBODY, null, false],
   ['killed by a signal', { result: 'signal', exitCode: 'killed', exitStatus: 9 }, NOBODY, 'failed', true],
   ['out of memory', { result: 'oom-kill', exitCode: 'killed', exitStatus: 9 }, NOBODY, 'failed', true],
   ['watchdog', { result: 'watchdog', exitCode: 'dumped', exitStatus: 6 }, NOBODY, 'failed', true],

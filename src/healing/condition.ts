@@ -32,11 +32,18 @@ const STATUS_OF_STOPPED = [130, 143];
  * with a status that systemd takes for a failure.
  */
 export function judgeUnit(status: UnitStatus, intent: UnitIntent): UnitJudgement {
-  if (status.loadState !== 'loaded') return fine(`not loaded: ${status.loadState}`);
+  if (status.loadState !== 'loaded') return judgeUnloadable(status);
   if (intent.declaredStopped) return fine('declared to be stopped');
   if (status.activeState === 'failed') return judgeFailed(status, intent.end);
   if (status.activeState === 'inactive') return judgeInactive(status, intent);
   return fine(status.activeState === status.subState ? status.activeState : `${status.activeState} (${status.subState})`);
+}
+
+/** Masked it is on purpose; a file that is broken is nobody's wish, and no start mends it. */
+function judgeUnloadable(status: UnitStatus): UnitJudgement {
+  const { loadState, activeState } = status;
+  if (activeState !== 'failed' || !['bad-setting', 'error'].includes(loadState)) return fine(`not loaded: ${loadState}`);
+  return { condition: 'failed', reason: describeEnd(status), withheld: `its unit file cannot be loaded: ${loadState}` };
 }
 
 function judgeFailed(status: UnitStatus, end: LifeEnd): UnitJudgement {
@@ -47,8 +54,9 @@ function judgeFailed(status: UnitStatus, end: LifeEnd): UnitJudgement {
   return { condition, reason: describeEnd(status), withheld: withheldOf(status, end) };
 }
 
-function withheldOf(status: UnitStatus, { stopRequested }: LifeEnd): string | null {
+function withheldOf(status: UnitStatus, { stopRequested, overdue }: LifeEnd): string | null {
   if (isDriven(status)) return `started by ${status.triggeredBy.join(', ')}: it runs when that says so`;
+  if (overdue && status.result !== 'start-limit-hit') return 'the journal has not told yet whether somebody asked for its end';
   if (stopRequested === undefined && endedAsStopped(status))
     return 'it ended as a stopped program does, and the journal cannot tell whether somebody asked';
   return null;

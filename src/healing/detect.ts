@@ -26,6 +26,8 @@ const CACHE_MS = 3_000;
 /** The journal's say on the ends of some units; without it they stay unexplained, and are looked up again next time. */
 const END_BUDGET_MS = 1_000;
 const UNKNOWN_END: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
+/** A journal that is slow is waited for, so many looks of five seconds; then its silence is no reason to leave a unit down. */
+const PATIENT_LOOKS = 12;
 /** Read together: units that fail by the hundred are all to be judged before the first of them is healed. */
 const ENDS_AT_ONCE = 50;
 const LANES = 2;
@@ -37,6 +39,8 @@ export function createDetector(dependencies: DetectorDependencies) {
   const { units, journal, clock, allowlist, desired, declaredStopped } = dependencies;
   /** Why a life ended does not change any more: asked once, and kept while the unit rests there. */
   let ends = new Map<string, LifeEnd>();
+  /** Looks at a life whose end the journal has not told in time. */
+  let overdue = new Map<string, number>();
   let latest: { units: Promise<UnitHealth[]>; startedAt: number } | undefined;
 
   /** @throws when the units cannot be enumerated: not knowing is no empty list. */
@@ -90,8 +94,9 @@ export function createDetector(dependencies: DetectorDependencies) {
     };
     await Promise.all(Array.from({ length: LANES }, lane));
     // What nothing could tell is asked again, and so is a life that has no id to know it by.
-    const known = ended.filter(({ invocationId }) => invocationId !== '').map(keyOf);
-    ends = new Map([...found].filter(([key, end]) => end.stopRequested !== undefined && known.includes(key)));
+    const known = new Set(ended.filter(({ invocationId }) => invocationId !== '').map(keyOf));
+    ends = new Map([...found].filter(([key, end]) => end.stopRequested !== undefined && known.has(key)));
+    overdue = new Map([...found].flatMap(([key, end]) => (end.stopRequested === undefined ? [[key, (overdue.get(key) ?? 0) + 1]] : [])));
     return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? UNKNOWN_END));
   }
 
@@ -101,8 +106,14 @@ export function createDetector(dependencies: DetectorDependencies) {
     return (await explain([status]))[0] ?? UNKNOWN_END;
   }
 
-  function explain(statuses: readonly UnitStatus[]): Promise<LifeEnd[]> {
-    return journal.explainEnds(statuses, AbortSignal.timeout(END_BUDGET_MS)).catch(() => []);
+  async function explain(statuses: readonly UnitStatus[]): Promise<LifeEnd[]> {
+    const signal = AbortSignal.timeout(END_BUDGET_MS);
+    const told = await journal.explainEnds(statuses, signal).catch((): LifeEnd[] => []);
+    if (!signal.aborted) return told;
+    return statuses.map((status, index) => {
+      const end = told[index] ?? UNKNOWN_END;
+      return end.stopRequested === undefined && (overdue.get(keyOf(status)) ?? 0) < PATIENT_LOOKS ? { ...end, overdue: true } : end;
+    });
   }
 
   function isEndOfInterest({ activeState, unit, unitFileState }: UnitStatus): boolean {

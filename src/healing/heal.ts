@@ -73,7 +73,8 @@ export async function healUnit(
   const unit = allowlist.allows(asked) ? ((await units.read(asked))?.unit ?? asked) : asked;
   const intent = { unit, action: 'unit_heal' as UnitAction, ...healer };
   const acted = await door.change(intent, () => heal(dependencies, unit, healer, emit, signal));
-  if (acted.refused === 'busy') return healer.automatic ? { outcome: 'not_needed', unit, why: acted.message } : join(acted.id, acted.actor);
+  if (acted.refused === 'busy')
+    return healer.automatic ? { outcome: 'not_needed', unit, why: acted.message } : join(acted.id, acted.actor, acted.action);
   if (acted.refused) {
     const againInSeconds = acted.refused === 'budget' ? acted.againInSeconds : 0;
     if (!healer.automatic) emit({ phase: 'failed', node, unit, error: acted.message });
@@ -105,11 +106,12 @@ export async function healUnit(
     return now && (await enrich([now], { journal: dependencies.journal, clock: dependencies.clock })).get(now.unit);
   }
 
-  /** A person who asks meanwhile waits for the heal under way, and hears how it went. */
-  async function join(id: string, actor: string): Promise<UnitHealed> {
+  /** A person who asks meanwhile waits for what is under way, and hears how it went: a stop that went well is no heal. */
+  async function join(id: string, actor: string, action: UnitAction): Promise<UnitHealed> {
     emit({ phase: 'starting', node, unit });
     const row = await orAborted(door.waitFor(id), signal);
     if (signal?.aborted) return fail(`${actor} is at it, and goes on`);
+    if (action === 'unit_stop') return fail(`${actor} was about to stop it: heal it again, if it should run all the same`);
     if (row?.outcome === 'done') return succeed(actor);
     if (row?.outcome === 'not_needed') return leaveAlone(row.error ?? 'it is up');
     return fail(`${actor}: ${row?.error ?? 'nobody can tell'}`);

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 
 /** See actions/unit-journal.ts. */
@@ -60,17 +61,20 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
       signal,
       killSignal: 'SIGKILL',
     });
+    const ended = new Promise<void>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', () => resolve());
+    });
+    // Without descriptors left there is neither a process nor a pipe, and the error comes a moment later.
+    const { stdout } = child as { stdout: Readable | null };
     const chunks: Buffer[] = [];
     let bytes = 0;
-    child.stdout.on('data', (chunk: Buffer) => {
+    stdout?.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
       if (bytes > mostBytes) child.kill('SIGKILL');
       else chunks.push(chunk);
     });
-    await new Promise<void>((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', () => resolve());
-    });
+    await ended;
     return Buffer.concat(chunks).toString('utf8').split('\n').flatMap(parseEntry);
   }
 

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { endAllAbandoned } from '../../src/actions/unit-record.ts';
 import type { Context } from '../../src/context.ts';
 import { type HealDependencies, type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
+import { stopUnit } from '../../src/healing/restart.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -121,6 +122,42 @@ test('a daemon that is stopped while a heal waits for its start job is stopped a
   await waitFor('the start', () => starts(units).length === 1);
   await daemon.stop();
   expect(await actions(database)).toMatchObject([{ outcome: 'unknown' }]);
+});
+
+test('who asks for a heal while a person stops the unit is told so: a stop that went well is no heal', async () => {
+  const { database, units, healing } = await setUp();
+  units.set('a.service', { activeState: 'active', subState: 'running', result: 'success' });
+  const { stop } = units.manager;
+  const stopping = Promise.withResolvers<void>();
+  units.manager.stop = async (unit) => {
+    await stopping.promise;
+    return stop(unit);
+  };
+  const stopped = stopUnit(healing, 'a.service', { actor: 'bob@desk', reason: null });
+  await waitFor('its beginning', async () => (await actions(database)).length === 1);
+  const healed = healUnit(healing, 'a.service', PERSON);
+  stopping.resolve();
+  expect(await healed).toMatchObject({ outcome: 'failed', error: expect.stringMatching(/^bob@desk was about to stop it/) });
+  expect(await stopped).toMatchObject({ outcome: 'done' });
+  expect(starts(units)).toEqual([]);
+});
+
+test('a unit is left alone while a slow journal has not told whether a person stopped it, for a minute of looks', async () => {
+  const { units, healing, service } = await setUp();
+  units.set('a.service', FAILED);
+  service.journal.explainEnds = async (lives, signal) => {
+    await new Promise((done) => signal.addEventListener('abort', done));
+    return lives.map(() => ({ stopRequested: undefined, startLimitHit: undefined }));
+  };
+  const look = async () => (await healing.detector.detect({ fresh: true })).units[0];
+  expect(await look()).toMatchObject({ condition: 'failed', withheld: expect.stringContaining('has not told yet') });
+  expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({
+    outcome: 'not_needed',
+    why: expect.stringContaining('has not told yet'),
+  });
+  expect(starts(units)).toEqual([]);
+  for (let looks = 0; looks < 11; looks++) await look();
+  expect(await look()).toMatchObject({ condition: 'failed', withheld: null });
 });
 
 test('a start job that fails is a failed heal', async () => {
