@@ -13,14 +13,20 @@ export function asPgBossDb(sql: Sql) {
   };
 }
 
-const joined = new AsyncLocalStorage<Sql>();
+const joined = new AsyncLocalStorage<{ tx: Sql | undefined }>();
 
 /**
  * A call of the client's within our transaction: with whatever it asks for beside, such as a queue that it does not know yet. Whoever waits
  * for a second connection while holding one may wait for somebody who does the same.
  */
 export function within<T>(tx: Sql, call: (options: { db: ReturnType<typeof asPgBossDb> }) => Promise<T>): Promise<T> {
-  return joined.run(tx, () => call({ db: asPgBossDb(tx) }));
+  const part: { tx: Sql | undefined } = { tx };
+  // What the client goes on with by itself afterwards is no part of it.
+  return joined
+    .run(part, () => call({ db: asPgBossDb(tx) }))
+    .finally(() => {
+      part.tx = undefined;
+    });
 }
 
 /**
@@ -32,13 +38,14 @@ export function within<T>(tx: Sql, call: (options: { db: ReturnType<typeof asPgB
 function asSupervisingDb(database: Database, assertStill: (sql: Sql) => Promise<void>) {
   return {
     executeSql: async (text: string, values?: unknown[]) => {
-      const tx = joined.getStore();
-      if (tx) return asPgBossDb(tx).executeSql(text, values);
+      const isOwnTransaction = /^\s*BEGIN\b/.test(text);
+      const tx = joined.getStore()?.tx;
+      if (tx && !isOwnTransaction) return asPgBossDb(tx).executeSql(text, values);
       const run = async (sql: Sql) => {
         await assertStill(sql);
         return asPgBossDb(sql).executeSql(text, values);
       };
-      return /^\s*BEGIN\b/.test(text) ? database.transaction(run) : run(database);
+      return isOwnTransaction ? database.transaction(run) : run(database);
     },
   };
 }
