@@ -26,8 +26,8 @@ const CACHE_MS = 3_000;
 /** The journal's say on the ends of some units; without it they stay unexplained, and are looked up again next time. */
 const END_BUDGET_MS = 1_000;
 const UNKNOWN_END: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
-/** A journal that is slow is waited for, so many looks of five seconds; then its silence is no reason to leave a unit down. */
-const PATIENT_LOOKS = 12;
+/** A journal that is slow is asked at so many looks, five seconds apart; then its silence is no reason to leave a unit down. */
+const PATIENT_LOOKS = 3;
 /** Read together: units that fail by the hundred are all to be judged before the first of them is healed. */
 const ENDS_AT_ONCE = 50;
 const LANES = 2;

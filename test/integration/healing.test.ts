@@ -142,7 +142,7 @@ test('who asks for a heal while a person stops the unit is told so: a stop that 
   expect(starts(units)).toEqual([]);
 });
 
-test('a unit is left alone while a slow journal has not told whether a person stopped it, for a minute of looks', async () => {
+test('a unit is left alone while a slow journal has not told whether a person stopped it, for three looks', async () => {
   const { units, healing, service } = await setUp();
   units.set('a.service', FAILED);
   service.journal.explainEnds = async (lives, signal) => {
@@ -156,7 +156,7 @@ test('a unit is left alone while a slow journal has not told whether a person st
     why: expect.stringContaining('has not told yet'),
   });
   expect(starts(units)).toEqual([]);
-  for (let looks = 0; looks < 11; looks++) await look();
+  for (let looks = 0; looks < 2; looks++) await look();
   expect(await look()).toMatchObject({ condition: 'failed', withheld: null });
 });
 
