@@ -30,7 +30,7 @@ export function within<T>(tx: Sql, call: (options: { db: ReturnType<typeof asPgB
 }
 
 /**
- * As above, for what the client does outside of a transaction of ours: supervision and the resolving of flows. Both change
+ * How it runs what it does outside of such a call: supervision and the resolving of flows. Both change
  * jobs, and a pass may be long, so each statement makes sure that the schema is still this client's. Some bring their own
  * BEGIN and COMMIT: one that fails in between would leave its connection in a transaction that is over, for the next to
  * stumble upon.

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { takeTurn } from '../../src/claims/turn.ts';
+import type { Context } from '../../src/context.ts';
 import type { FleetState } from '../../src/fleet/queries.ts';
 import { lintQueues } from '../../src/supervision/lint.ts';
 import { superviseOnce } from '../../src/supervision/take-over.ts';
@@ -227,6 +228,11 @@ test('a dry run supervises nothing, whatever has been taken over', async () => {
   expect(await database.query('SELECT FROM queue WHERE monitor_claim_on IS NOT NULL')).toEqual([]);
 });
 
+/** One pass that finds the fleet so, each time that it asks. */
+function superviseAsked({ database, supervision, flows }: Context, readFleet: () => Promise<FleetState>) {
+  return superviseOnce({ database, node: 'test', supervision, flows, outageGraceSeconds: 120, startupDelaySeconds: 120, readFleet });
+}
+
 test('a pass is broken off between two statements of pg-boss, and goes on when nothing holds it any more', async () => {
   const { boss, url, database } = await createSupervised();
   const context = await openTestContext(url, { RECLAIMD_PGBOSS_SUPERVISE: 'true', ...GRACE });
@@ -236,15 +242,7 @@ test('a pass is broken off between two statements of pg-boss, and goes on when n
   let asked = 0;
   const pass = (statements: number) => {
     asked = 0;
-    return superviseOnce({
-      database,
-      node: 'test',
-      supervision: context.supervision,
-      flows: context.flows,
-      outageGraceSeconds: 120,
-      startupDelaySeconds: 120,
-      readFleet: async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }),
-    });
+    return superviseAsked(context, async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }));
   };
   const state = async () => (await database.query<{ state: string }>(`SELECT state::text FROM job WHERE name = 'dead'`))[0]?.state;
   // Before the pass, then before the list of queues, the claim and the counts: as after a sleep of the host.
@@ -289,18 +287,10 @@ test('the audit of a pass names what became overdue during it, and not what othe
   const expire = (id: string) => database.query(`UPDATE job SET started_on = now() - interval '1 hour' WHERE id = $1`, [id]);
   await expire(byWorker);
   let asked = 0;
-  await superviseOnce({
-    database,
-    node: 'test',
-    supervision: context.supervision,
-    flows: context.flows,
-    outageGraceSeconds: 120,
-    startupDelaySeconds: 120,
-    readFleet: async () => {
-      asked += 1;
-      if (asked === 3) await Promise.all([expire(late), boss.fail('dead', byWorker, { message: 'the handler said no' })]);
-      return CALM;
-    },
+  await superviseAsked(context, async () => {
+    asked += 1;
+    if (asked === 3) await Promise.all([expire(late), boss.fail('dead', byWorker, { message: 'the handler said no' })]);
+    return CALM;
   });
   expect(await database.query(`SELECT detail FROM audit WHERE action = 'supervise'`)).toEqual([
     { detail: { attempts: [`dead/${late}:0`] } },
@@ -313,15 +303,7 @@ test('a pass that is broken off anywhere keeps no queue from its retention at th
   const pass = async (statements: number) => {
     let asked = 0;
     await database.query('UPDATE queue SET monitor_claim_on = NULL, monitor_on = NULL');
-    return superviseOnce({
-      database,
-      node: 'test',
-      supervision: context.supervision,
-      flows: context.flows,
-      outageGraceSeconds: 120,
-      startupDelaySeconds: 120,
-      readFleet: async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }),
-    });
+    return superviseAsked(context, async () => ({ ...CALM, ownBeatFresh: ++asked <= statements }));
   };
   for (let statements = 1; statements < 200; statements++) {
     await boss.send('dead', {}, { retentionSeconds: 1 });
