@@ -6,12 +6,13 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
+import { COMPILE_CACHE } from '../test/support/compile-cache.ts';
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
 
 function start(args: readonly string[], env: Record<string, string> = {}) {
   return spawn(process.execPath, [MAIN, ...args], {
-    env,
+    env: { ...COMPILE_CACHE, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
+import { COMPILE_CACHE } from './compile-cache.ts';
 import { underHostname } from './hostname.ts';
 import { waitFor } from './wait.ts';
 
@@ -33,6 +34,7 @@ export async function spawnDaemon(
   const child = spawn(command, args, {
     env: {
       PATH,
+      ...COMPILE_CACHE,
       DATABASE_URL: url,
       RECLAIMD_NODE: 'test',
       RECLAIMD_LISTEN: 'off',

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { startEmbeddedPostgres } from '../../src/postgres/embedded.ts';
+import { COMPILE_CACHE } from './compile-cache.ts';
 import { binariesOfMajor } from './postgres-majors.ts';
 
 declare module 'vitest' {
@@ -13,6 +14,7 @@ declare module 'vitest' {
 
 /** One Postgres for the whole run: TEST_DATABASE_URL's, or a private one of TEST_POSTGRES_MAJOR. */
 export default async function setup(project: TestProject): Promise<(() => Promise<void>) | undefined> {
+  Object.assign(process.env, COMPILE_CACHE);
   const given = process.env['TEST_DATABASE_URL'];
   if (given !== undefined) {
     project.provide('databaseUrl', given);

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { COMPILE_CACHE } from './compile-cache.ts';
 import { waitFor } from './wait.ts';
 
 const BOOT = fileURLToPath(new URL('./systemd-machine.sh', import.meta.url));
@@ -155,7 +156,7 @@ export async function startMachine({ hostname }: { hostname: string }): Promise<
     return [
       'nsenter',
       ['--target', String(booted.pid), '--all', '--root', '--wd', '--', ...as, command, ...args],
-      { env: { PATH: `${dirname(process.execPath)}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, ...options.env } },
+      { env: { PATH: `${dirname(process.execPath)}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, ...COMPILE_CACHE, ...options.env } },
     ] as const;
   }
 
