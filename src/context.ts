@@ -17,6 +17,7 @@ import { describeBudget, type HealLimits } from './healing/budget.ts';
 import { readBudget } from './healing/budgets.ts';
 import { createDetector } from './healing/detect.ts';
 import type { HealDependencies } from './healing/heal.ts';
+import { recallOwnStops } from './healing/own-stops.ts';
 import { createPgBossAccess } from './pgboss/access.ts';
 import { createFlowStore } from './pgboss/flow-store.ts';
 import { createJobStore, registry } from './pgboss/job-store.ts';
@@ -248,7 +249,14 @@ export function openContext(options: ContextOptions) {
       settleMs: config.healSettleMs,
       healStopped: config.healStopped,
       limits: healLimits,
-      detector: createDetector({ units: manager, journal, clock, allowlist, desired, declaredStopped }),
+      detector: createDetector({
+        units: manager,
+        journal: recallOwnStops(journal, database, host),
+        clock,
+        allowlist,
+        desired,
+        declaredStopped,
+      }),
       door: createUnitDoor({
         database,
         clock,

@@ -46,7 +46,8 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
   let heldBack = '';
 
   const unwatch = dependencies.units.watch(allowlist.allows, (change) => {
-    detector.invalidate();
+    if (change.kind === 'changed') detector.noteChange(change.unit);
+    else detector.noteChanges();
     const { activeState } = (change.kind === 'changed' && change.status) || {};
     if (activeState !== 'active' && activeState !== 'activating') onChange();
   });
@@ -100,7 +101,11 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
       .join(' ');
     if (now !== heldBack) log.info({ reasons: now }, now === '' ? 'no hung worker is held back any more' : 'hung workers are held back');
     heldBack = now;
-    return lives.filter(({ unit, invocation }) => units.some((seen) => seen.unit === unit && seen.invocationId === invocation));
+    const isOurs =
+      ({ unit, invocation }: HungLife) =>
+      (seen: UnitHealth) =>
+        seen.unit === unit && seen.invocationId === invocation && seen.withheld === null;
+    return lives.filter((life) => units.some(isOurs(life)));
   }
 
   function beginFence(life: HungLife): void {

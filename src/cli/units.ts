@@ -61,7 +61,7 @@ export async function showUnits(
 }
 
 const sayOf = ({ condition, reason, withheld }: UnitHealth) =>
-  `${condition === 'start_limit_hit' ? 'start limit hit: ' : ''}${reason}${withheld === null ? '' : ` (left to you: ${withheld})`}`;
+  `${condition === 'start_limit_hit' ? 'start limit hit: ' : ''}${reason}${condition === null || withheld === null ? '' : ` (left to you: ${withheld})`}`;
 
 const colourOf = ({ condition, activeState }: UnitHealth) =>
   condition === null ? (activeState === 'active' ? 'green' : 'dim') : condition === 'stopped' ? 'yellow' : 'red';

@@ -17,7 +17,7 @@ export interface UnitJudgement {
   condition: Condition | null;
   /** What to say of it, in a few words. */
   reason: string;
-  /** Why it is left to a person all the same; null where it may be started. */
+  /** Why it is left to a person, broken or not; null where it may be started, or restarted. */
   withheld: string | null;
 }
 
@@ -33,7 +33,7 @@ const STATUS_OF_STOPPED = [130, 143];
  */
 export function judgeUnit(status: UnitStatus, intent: UnitIntent): UnitJudgement {
   if (status.loadState !== 'loaded') return judgeUnloadable(status);
-  if (intent.declaredStopped) return fine('declared to be stopped');
+  if (intent.declaredStopped) return { condition: null, reason: 'declared to be stopped', withheld: 'RECLAIMD_UNITS_STOPPED names it' };
   if (status.activeState === 'failed') return judgeFailed(status, intent.end);
   if (status.activeState === 'inactive') return judgeInactive(status, intent);
   return fine(status.activeState === status.subState ? status.activeState : `${status.activeState} (${status.subState})`);

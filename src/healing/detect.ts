@@ -28,6 +28,8 @@ const END_BUDGET_MS = 1_000;
 const UNKNOWN_END: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
 /** A journal that is slow is asked at so many looks, five seconds apart; then its silence is no reason to leave a unit down. */
 const PATIENT_LOOKS = 3;
+/** What the journal cannot tell it is asked again at one look of so many: a minute apart. */
+const SELDOM_LOOKS = 12;
 /** Read together: units that fail by the hundred are all to be judged before the first of them is healed. */
 const ENDS_AT_ONCE = 50;
 const LANES = 2;
@@ -37,10 +39,11 @@ export type Detector = ReturnType<typeof createDetector>;
 /** Looks at the units of the allowlist: one enumeration, shared by whoever asks within three seconds of it. */
 export function createDetector(dependencies: DetectorDependencies) {
   const { units, journal, clock, allowlist, desired, declaredStopped } = dependencies;
-  /** Why a life ended does not change any more: asked once, and kept while the unit rests there. */
-  let ends = new Map<string, LifeEnd>();
-  /** Looks at a life whose end the journal has not told in time. */
-  let overdue = new Map<string, number>();
+  /** Why lives ended, and at how many looks that was wanted to be known; kept while the unit rests there. */
+  let ends = new Map<string, { unit: string; end: LifeEnd; looks: number }>();
+  /** Changes heard of so far, and which of them was the last of each unit: what the journal said before it is old. */
+  let changes = 0;
+  const lastChange = new Map<string, number>();
   let latest: { units: Promise<UnitHealth[]>; startedAt: number } | undefined;
 
   /** @throws when the units cannot be enumerated: not knowing is no empty list. */
@@ -80,11 +83,11 @@ export function createDetector(dependencies: DetectorDependencies) {
 
   async function judgeAll(statuses: readonly UnitStatus[]): Promise<UnitHealth[]> {
     const ended = statuses.filter(isEndOfInterest);
-    const told = ended.filter((status) => ends.has(keyOf(status)));
-    const found = new Map(told.map((status) => [keyOf(status), ends.get(keyOf(status)) ?? UNKNOWN_END]));
-    const untold = ended.filter((status) => !found.has(keyOf(status)));
-    const chunks = Array.from({ length: Math.ceil(untold.length / ENDS_AT_ONCE) }, (_, index) =>
-      untold.slice(index * ENDS_AT_ONCE, (index + 1) * ENDS_AT_ONCE),
+    const changesBefore = changes;
+    const found = new Map<string, LifeEnd>();
+    const unasked = ended.filter((status) => !isKnown(status) && !isLeftForNow(status));
+    const chunks = Array.from({ length: Math.ceil(unasked.length / ENDS_AT_ONCE) }, (_, index) =>
+      unasked.slice(index * ENDS_AT_ONCE, (index + 1) * ENDS_AT_ONCE),
     ).values();
     const lane = async () => {
       for (const some of chunks) {
@@ -93,26 +96,36 @@ export function createDetector(dependencies: DetectorDependencies) {
       }
     };
     await Promise.all(Array.from({ length: LANES }, lane));
-    // What nothing could tell is asked again, and so is a life that has no id to know it by.
-    const known = new Set(ended.filter(({ invocationId }) => invocationId !== '').map(keyOf));
-    ends = new Map([...found].filter(([key, end]) => end.stopRequested !== undefined && known.has(key)));
-    overdue = new Map([...found].flatMap(([key, end]) => (end.stopRequested === undefined ? [[key, (overdue.get(key) ?? 0) + 1]] : [])));
-    return statuses.map((status) => judge(status, found.get(keyOf(status)) ?? UNKNOWN_END));
+    const latestEnd = (status: UnitStatus) => found.get(keyOf(status)) ?? ends.get(keyOf(status))?.end ?? UNKNOWN_END;
+    const judged = statuses.map((status) => judge(status, latestEnd(status)));
+    ends = new Map(
+      ended
+        .filter(({ unit }) => (lastChange.get(unit) ?? 0) <= changesBefore)
+        .map((status) => [keyOf(status), { unit: status.unit, end: latestEnd(status), looks: looksAt(status) + 1 }]),
+    );
+    return judged;
   }
 
+  const looksAt = (status: UnitStatus) => ends.get(keyOf(status))?.looks ?? 0;
+
+  /** Why a life ended does not change any more, but a life without an id cannot be told from the one after it. */
+  const isKnown = (status: UnitStatus) => status.invocationId !== '' && ends.get(keyOf(status))?.end.stopRequested !== undefined;
+
+  const isLeftForNow = (status: UnitStatus) => looksAt(status) >= PATIENT_LOOKS && looksAt(status) % SELDOM_LOOKS !== 0;
+
   async function findEnd(status: UnitStatus): Promise<LifeEnd> {
-    const known = ends.get(keyOf(status));
-    if (known || !isEndOfInterest(status)) return known ?? UNKNOWN_END;
-    return (await explain([status]))[0] ?? UNKNOWN_END;
+    if (!isEndOfInterest(status)) return UNKNOWN_END;
+    const known = isKnown(status) ? ends.get(keyOf(status))?.end : (await explain([status]))[0];
+    return known ?? UNKNOWN_END;
   }
 
   async function explain(statuses: readonly UnitStatus[]): Promise<LifeEnd[]> {
     const signal = AbortSignal.timeout(END_BUDGET_MS);
     const told = await journal.explainEnds(statuses, signal).catch((): LifeEnd[] => []);
     if (!signal.aborted) return told;
-    return statuses.map((status, index) => {
+    return statuses.map((_, index) => {
       const end = told[index] ?? UNKNOWN_END;
-      return end.stopRequested === undefined && (overdue.get(keyOf(status)) ?? 0) < PATIENT_LOOKS ? { ...end, overdue: true } : end;
+      return end.stopRequested === undefined ? { ...end, overdue: true } : end;
     });
   }
 
@@ -120,17 +133,27 @@ export function createDetector(dependencies: DetectorDependencies) {
     return activeState === 'failed' || (activeState === 'inactive' && (desired.allows(unit) || isEnabled(unitFileState)));
   }
 
-  function judge(status: UnitStatus, end: LifeEnd): UnitHealth {
+  function judge(status: UnitStatus, { overdue, ...told }: LifeEnd): UnitHealth {
     const { unit } = status;
+    const end: LifeEnd = overdue && looksAt(status) < PATIENT_LOOKS ? { ...told, overdue } : told;
     return { ...status, ...judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), end }) };
   }
 
-  /** A change was heard of: the next who asks looks anew. */
-  function invalidate(): void {
+  /** The unit has changed: the next who asks looks anew, and at why it ended. */
+  function noteChange(unit: string): void {
+    latest = undefined;
+    changes += 1;
+    lastChange.set(unit, changes);
+    for (const [key, told] of ends) if (told.unit === unit) ends.delete(key);
+  }
+
+  /** Any of them may have changed. */
+  function noteChanges(): void {
+    for (const { unit } of ends.values()) noteChange(unit);
     latest = undefined;
   }
 
-  return { detect, look, invalidate };
+  return { detect, look, noteChange, noteChanges };
 }
 
 /** A start that was refused changes how the life before is seen, and begins none. */

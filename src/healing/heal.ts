@@ -144,11 +144,11 @@ async function heal(
   // A unit that is inactive has nothing to reset, and systemd may say so.
   await timed('reset_failed', () => units.resetFailed(unit).then(() => 'done', String));
   const job = await timed('start', () => runStartJob({ units, clock }, before, units.start, signal));
-  detector.invalidate();
+  detector.noteChange(unit);
   if (job === UNWATCHED) return end('unknown', job);
   if (job !== 'done') return end('failed', `its start job ended: ${job}`);
   const verdict = await timed('settle', () => settle({ units, clock, settleMs }, unit, signal));
-  detector.invalidate();
+  detector.noteChange(unit);
   if (verdict === STAYED_UP) return end('done', null);
   return end(verdict === UNWATCHED ? 'unknown' : 'failed', verdict);
 

@@ -35,3 +35,13 @@ export async function countRestarts(sql: Sql, host: string, windowSeconds: numbe
   );
   return new Map(rows.map((row) => [row.unit, row.restarts]));
 }
+
+/** Which of these lives somebody ended through a stop of ours. @returns their invocations. */
+export async function listStopped(sql: Sql, host: string, lives: readonly { unit: string; invocationId: string }[]): Promise<string[]> {
+  const rows = await sql.query<{ invocation: string }>(
+    `SELECT DISTINCT invocation FROM unit_action
+     WHERE host = $1 AND unit = ANY($2::text[]) AND action = 'unit_stop' AND invocation = ANY($3::text[])`,
+    [host, lives.map(({ unit }) => unit), lives.map(({ invocationId }) => invocationId).filter((id) => id !== '')],
+  );
+  return rows.map(({ invocation }) => invocation);
+}

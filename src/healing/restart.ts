@@ -34,7 +34,7 @@ export async function restart(
 ): Promise<UnitActionResult> {
   const { unit, activeState } = before;
   if (activeState === 'failed') await units.resetFailed(unit);
-  const job = await runStartJob({ units, clock }, before, units.restart, signal).finally(() => detector.invalidate());
+  const job = await runStartJob({ units, clock }, before, units.restart, signal).finally(() => detector.noteChange(unit));
   if (job === UNWATCHED) return resultOf(before, 'unknown', job);
   if (job !== 'done') return resultOf(before, 'failed', `its restart job ended: ${job}`);
   const verdict = await settle({ units, clock, settleMs }, unit, signal);
@@ -53,7 +53,7 @@ export function stopUnit(
   return door.change({ automatic: false, ...asked, unit, action: 'unit_stop' }, async () => {
     const before = await detector.look(unit);
     emit({ phase: 'starting', node, unit });
-    const job = await units.stop(unit).finally(() => detector.invalidate());
+    const job = await units.stop(unit).finally(() => detector.noteChange(unit));
     if (job !== 'done') return resultOf(before, 'failed', `its stop job ended: ${job}`);
     const left = await listLeft(dependencies, unit);
     return left.length === 0

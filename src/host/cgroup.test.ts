@@ -9,6 +9,8 @@ test.each([
   ['0::/user.slice/user-1000.slice/user@1000.service/app.slice/mail.service', 'user', 'mail.service'],
   ['0::/system.slice/mail.service', 'user', undefined],
   ['12:cpu:/\n1:name=systemd:/system.slice/mail.service\n0::/', 'system', 'mail.service'],
+  ['0::/system.slice/_memory.service', 'system', 'memory.service'],
+  ['0::/system.slice/__mail.service', 'system', '_mail.service'],
   ['0::/', 'system', undefined],
   ['0::/init.scope/', 'system', 'init.scope'],
   ['', 'system', undefined],

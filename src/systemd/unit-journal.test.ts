@@ -1,6 +1,9 @@
+import { execFile } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { expect, onTestFinished, test } from 'vitest';
 import { createUnitJournal, type JournalReader } from './unit-journal.ts';
 
@@ -168,4 +171,55 @@ test('a journal that never ends its answer is killed with the signal; one withou
   const endless = `while :; do echo '{"MESSAGE":"Error: ${'x'.repeat(1000)}"}'; done`;
   expect(await journalOf(endless).readLastLines(LIFE, 3, FOREVER)).toHaveLength(3);
   expect(performance.now() - startedAt).toBeLessThan(20_000);
+});
+
+test('units without a life that systemd remembers are asked about together, by name', async () => {
+  const names = ['a.service', 'b.service', 'c.service'];
+  const journal = journalOf(
+    `cat <<'END'\n${[
+      { UNIT: 'a.service', ...started(1) },
+      { UNIT: 'b.service', ...started(2) },
+      { UNIT: 'a.service', ...failed('signal') },
+      { UNIT: 'b.service', ...stopping(3) },
+    ]
+      .map((entry) => JSON.stringify(entry))
+      .join('\n')}\nEND`,
+  );
+  expect(
+    await journal.explainEnds(
+      names.map((unit) => ({ unit, invocationId: '' })),
+      FOREVER,
+    ),
+  ).toEqual([
+    { stopRequested: false, startLimitHit: false },
+    { stopRequested: true, startLimitHit: false },
+    { stopRequested: undefined, startLimitHit: undefined },
+  ]);
+  expect(journal.asked().slice(-4)).toEqual(['_PID=1', ...names.map((unit) => `UNIT=${unit}`)]);
+});
+
+test('a hundred last words wanted at once are a few processes at a time', async () => {
+  // Each says how many there were beside it, itself among them.
+  const journal = journalOf(
+    'touch "$0.running.$$"; sleep 0.05; set -- "$0".running.*; echo "{\\"MESSAGE\\":\\"$#\\"}"; rm "$0.running.$$"',
+  );
+  const counts = await Promise.all(Array.from({ length: 40 }, () => journal.readLastLines(LIFE, 1, FOREVER)));
+  expect(counts).toHaveLength(40);
+  for (const [count] of counts) expect(Number(count)).toBeLessThanOrEqual(4);
+  expect(Math.max(...counts.map(([count]) => Number(count)))).toBeGreaterThan(1);
+});
+
+test('without file descriptors left there are no last words and no ends, and the program goes on', async () => {
+  const script = `
+    const { openSync } = await import('node:fs');
+    const { createUnitJournal } = await import(${JSON.stringify(fileURLToPath(new URL('./unit-journal.ts', import.meta.url)))});
+    const journal = createUnitJournal({ manager: 'system', command: '/bin/true' });
+    try { for (;;) openSync('/dev/null'); } catch (error) { console.log(error.code); }
+    const ends = await journal.explainEnds([{ unit: 'a.service', invocationId: '${LIFE}' }], AbortSignal.timeout(5_000));
+    console.log(JSON.stringify(ends));
+    await journal.readLastLines('${LIFE}', 3, AbortSignal.timeout(5_000)).catch((error) => console.log('no words:', error.code));
+  `;
+  const shell = ['-c', 'ulimit -n 64 && exec "$0" --input-type=module -e "$1"', process.execPath, script];
+  const { stdout } = await promisify(execFile)('sh', shell);
+  expect(stdout.trim().split('\n')).toEqual(['EMFILE', '[{}]', 'no words: EMFILE']);
 });

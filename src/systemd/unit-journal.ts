@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createLimit } from '../runtime/limit.ts';
 
 /** See actions/unit-journal.ts. */
 export interface JournalReader {
@@ -37,6 +38,10 @@ const SEARCHED = 60;
 const MANAGER_MESSAGES = 200;
 const MOST_BYTES = 1 << 20;
 const RETRY_MS = 50;
+/** A host's workers may die by the hundred: their last words are read in turns. */
+const READS_AT_ONCE = 4;
+/** Of a name there may be many lives since boot: fewer of them are asked for at once. */
+const NAMES_AT_ONCE = 10;
 const UNTOLD: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
 
 /** Of systemd's catalogue of messages (sd-messages.h). */
@@ -53,7 +58,13 @@ const MESSAGE = {
 
 /** The journal through `journalctl`: no shell, no secrets in its environment, killed with the signal. */
 export function createUnitJournal({ manager, command = 'journalctl' }: JournalSettings): JournalReader {
-  async function read(matches: readonly string[], lines: number, mostBytes: number, signal: AbortSignal): Promise<Entry[]> {
+  const limited = createLimit(READS_AT_ONCE);
+
+  const read = (matches: readonly string[], lines: number, mostBytes: number, signal: AbortSignal) =>
+    limited(() => readNow(matches, lines, mostBytes, signal));
+
+  async function readNow(matches: readonly string[], lines: number, mostBytes: number, signal: AbortSignal): Promise<Entry[]> {
+    signal.throwIfAborted();
     const args = ['--output=json', '--no-pager', '--quiet', `--lines=${lines}`, ...matches];
     const child = spawn(command, args, {
       stdio: ['ignore', 'pipe', 'ignore'],
@@ -120,12 +131,11 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
     explainEnds: async (lives, signal) => {
       const ids = lives.map(({ invocationId }) => invocationId).filter((id) => INVOCATION.test(id));
       const names = lives.filter(({ invocationId }) => !INVOCATION.test(invocationId)).map(({ unit }) => unit);
-      // Of a name there may be many lives since boot: each is asked for by itself.
-      const [byId, ...byName] = await Promise.all([
-        explain('INVOCATION_ID', ids, signal),
-        ...names.map((name) => explain('UNIT', [name], signal)),
-      ]);
-      const ends = new Map([byId, ...byName].flatMap((found) => [...found]));
+      const someNames = Array.from({ length: Math.ceil(names.length / NAMES_AT_ONCE) }, (_, index) =>
+        names.slice(index * NAMES_AT_ONCE, (index + 1) * NAMES_AT_ONCE),
+      );
+      const found = await Promise.all([explain('INVOCATION_ID', ids, signal), ...someNames.map((some) => explain('UNIT', some, signal))]);
+      const ends = new Map(found.flatMap((some) => [...some]));
       return lives.map(({ unit, invocationId }) => ends.get(INVOCATION.test(invocationId) ? invocationId : unit) ?? UNTOLD);
     },
   };

@@ -142,6 +142,46 @@ test('who asks for a heal while a person stops the unit is told so: a stop that 
   expect(starts(units)).toEqual([]);
 });
 
+test('what was stopped through this program stays stopped, also where the journal cannot tell', async () => {
+  const { units, healing } = await setUp({ RECLAIMD_UNITS_DESIRED: 'a', RECLAIMD_HEAL_STOPPED: 'true' });
+  units.set('a.service', {});
+  expect(await stopUnit(healing, 'a.service', { actor: 'bob@desk', reason: 'bad release' })).toMatchObject({ outcome: 'done' });
+  units.set('a.service', { ...FAILED, exitStatus: 1 });
+  units.stopRequested.set('a.service', undefined);
+  const look = async () => (await healing.detector.detect({ fresh: true })).units[0];
+  expect(await look()).toMatchObject({ condition: null, reason: expect.stringContaining('stopped on request') });
+  expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'not_needed' });
+  expect(starts(units)).toEqual([]);
+  // In its next life nobody stopped it.
+  expect(await healUnit(healing, 'a.service', PERSON)).toMatchObject({ outcome: 'healed' });
+  units.set('a.service', FAILED);
+  expect(await look()).toMatchObject({ condition: 'failed', withheld: null });
+});
+
+test('what the journal cannot tell it is asked less and less; a change of the unit asks it anew', async () => {
+  const { units, healing, service } = await setUp();
+  units.set('a.service', FAILED);
+  units.stopRequested.set('a.service', undefined);
+  let asked = 0;
+  const { explainEnds } = service.journal;
+  service.journal.explainEnds = (lives, signal) => {
+    asked += 1;
+    return explainEnds(lives, signal);
+  };
+  const look = async () => (await healing.detector.detect({ fresh: true })).units[0];
+  for (let looks = 0; looks < 24; looks++) await look();
+  expect(asked).toBe(4);
+  healing.detector.noteChange('a.service');
+  units.stopRequested.set('a.service', true);
+  expect(await look()).toMatchObject({ condition: null, reason: expect.stringContaining('stopped on request') });
+  for (let looks = 0; looks < 24; looks++) await look();
+  expect(asked).toBe(5);
+  // It rests as it did, but the last try to start it says something else.
+  healing.detector.noteChange('a.service');
+  units.stopRequested.set('a.service', false);
+  expect(await look()).toMatchObject({ condition: 'failed' });
+});
+
 test('a unit is left alone while a slow journal has not told whether a person stopped it, for three looks', async () => {
   const { units, healing, service } = await setUp();
   units.set('a.service', FAILED);
@@ -285,7 +325,7 @@ test('an enumeration that fails is an error, never a host where all is well', as
   units.breakListing(new Error('no bus'));
   // Within three seconds the look is still that one, and says how old it is.
   expect(await healing.detector.detect()).toMatchObject({ units: [{ unit: 'a.service' }], ageMs: expect.any(Number) });
-  healing.detector.invalidate();
+  healing.detector.noteChange('a.service');
   await expect(healing.detector.detect()).rejects.toThrow('no bus');
   await expect(healAll(healing, PERSON)).rejects.toThrow('no bus');
   units.breakListing(undefined);

@@ -114,6 +114,7 @@ test('a process that outlives the restart of its unit is told, and its unit is n
 test.each([
   ['RECLAIMD_HEAL=off', { RECLAIMD_HEAL: 'off' }],
   ['a dry run', { RECLAIMD_DRY_RUN: 'true' }],
+  ['its unit declared to be stopped', { RECLAIMD_UNITS_STOPPED: 'a' }],
 ])('with %s no unit is restarted for a worker that hangs', async (_, env) => {
   const { database, units, run, hang, judgedHung, twoPasses } = await setUp();
   await run(env);

@@ -20,7 +20,8 @@ export interface ScriptedUnits {
   looks(): number;
   /** What the journal says, by unit. */
   lastLines: Map<string, string[]>;
-  stopRequested: Map<string, boolean>;
+  /** By unit: undefined is what the journal cannot tell, and a unit that is not in it ended by itself. */
+  stopRequested: Map<string, boolean | undefined>;
   set(unit: string, status: Partial<UnitStatus>): void;
   /** The processes of a unit, and of those the ones that outlive a stop of it. */
   processes: Map<string, number[]>;
@@ -40,7 +41,7 @@ export function createScriptedUnits(): ScriptedUnits {
   const watchers = new Set<{ wants(unit: string): boolean; onChange(change: UnitChange): void }>();
   const calls: string[] = [];
   const lastLines = new Map<string, string[]>();
-  const stopRequested = new Map<string, boolean>();
+  const stopRequested = new Map<string, boolean | undefined>();
   const processes = new Map<string, number[]>();
   const survivors = new Map<string, number[]>();
   let broken: Error | undefined;
@@ -137,7 +138,8 @@ export function createScriptedUnits(): ScriptedUnits {
     manager,
     journal: {
       readLastLines: async (invocation) => lastLines.get(unitOf(invocation)) ?? [],
-      explainEnds: async (lives) => lives.map(({ unit }) => ({ stopRequested: stopRequested.get(unit) ?? false, startLimitHit: false })),
+      explainEnds: async (lives) =>
+        lives.map(({ unit }) => ({ stopRequested: stopRequested.has(unit) ? stopRequested.get(unit) : false, startLimitHit: false })),
     },
     calls,
     looks: () => looks,

@@ -1,0 +1,20 @@
+import type { UnitJournal } from '../actions/unit-journal.ts';
+import type { Database } from '../postgres/database.ts';
+import { listStopped } from './queries.ts';
+
+/** The journal, and where it cannot tell why a life ended, what this program itself has stopped. */
+export function recallOwnStops(journal: UnitJournal, database: Database, host: string): UnitJournal {
+  return {
+    readLastLines: journal.readLastLines,
+    explainEnds: async (lives, signal) => {
+      const ends = await journal.explainEnds(lives, signal);
+      const untold = lives.filter((_, index) => ends[index]?.stopRequested === undefined);
+      if (untold.length === 0) return ends;
+      const stopped = await listStopped(database, host, untold).catch((): string[] => []);
+      return ends.map((end, index) => {
+        const isOurs = end.stopRequested === undefined && stopped.includes(lives[index]?.invocationId ?? '');
+        return isOurs ? { stopRequested: true, startLimitHit: false } : end;
+      });
+    },
+  };
+}
