@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import pg from 'pg';
 import { PgBoss, type Queue } from 'pg-boss';
 import { inject, onTestFinished } from 'vitest';
 import { catalogName } from '../../src/pgboss/schema-name.ts';
@@ -7,6 +6,7 @@ import { createDatabase, type Database, type DatabaseOptions } from '../../src/p
 import { migrate } from '../../src/postgres/migrate.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { createLogger } from '../../src/runtime/logger.ts';
+import { administer } from './administer.ts';
 
 export const silentLog = createLogger('silent', 'test');
 
@@ -33,20 +33,15 @@ export function openDatabase(url: string, options: Partial<Omit<DatabaseOptions,
   return database;
 }
 
-async function administer(statement: string): Promise<void> {
-  const client = new pg.Client({ connectionString: inject('databaseUrl') });
-  await client.connect();
-  await client.query(statement).finally(() => client.end());
-}
-
-/** A database of its own for one test, dropped at its end. */
-export async function createTestDatabase(): Promise<TestDatabase> {
+/** A database of its own for one test, dropped at its end; a copy of that one, else an empty one. */
+export async function createTestDatabase(template = 'template1'): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
-  await administer(`CREATE DATABASE ${name}`);
-  const url = new URL(inject('databaseUrl'));
+  const server = inject('databaseUrl');
+  await administer(server, `CREATE DATABASE ${name} TEMPLATE ${template}`);
+  const url = new URL(server);
   url.pathname = `/${name}`;
   // Hooks run last to first, so connections opened later are closed before the drop.
-  onTestFinished(() => administer(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
+  onTestFinished(() => administer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
   return {
     url: url.href,
     connect: (options = {}) => {
@@ -74,10 +69,12 @@ export async function installPgBoss(url: string, { schema = 'pgboss', queues = [
 
 /** Database, pg-boss and our schema, ready for use. */
 export async function createFleetDatabase(options: BossOptions & { reclaimdSchema?: string } = {}) {
-  const test = await createTestDatabase();
-  const boss = await installPgBoss(test.url, options);
   const names = { schema: options.reclaimdSchema ?? 'reclaimd', pgbossSchema: options.schema ?? 'pgboss' };
+  const isUsual = names.schema === 'reclaimd' && names.pgbossSchema === 'pgboss';
+  const test = await createTestDatabase(isUsual ? inject('fleetTemplate') : undefined);
+  const boss = await installPgBoss(test.url, options);
   const database = test.connect(names);
-  await migrate(database, names.schema);
+  if (isUsual) await database.query('UPDATE fleet SET id = gen_random_uuid()');
+  else await migrate(database, names.schema);
   return { ...test, boss, database };
 }
