@@ -17,7 +17,7 @@ import { describeBudget, type HealLimits } from './healing/budget.ts';
 import { readBudget } from './healing/budgets.ts';
 import { createDetector } from './healing/detect.ts';
 import type { HealDependencies } from './healing/heal.ts';
-import { recallOwnStops } from './healing/own-stops.ts';
+import { recallStops } from './healing/recall-stops.ts';
 import { createPgBossAccess } from './pgboss/access.ts';
 import { createFlowStore } from './pgboss/flow-store.ts';
 import { createJobStore, registry } from './pgboss/job-store.ts';
@@ -251,7 +251,7 @@ export function openContext(options: ContextOptions) {
       limits: healLimits,
       detector: createDetector({
         units: manager,
-        journal: recallOwnStops(journal, database, host),
+        journal: recallStops(journal, database, host),
         clock,
         allowlist,
         desired,

@@ -28,14 +28,15 @@ export interface UnitPassesDependencies {
   onChange(): void;
 }
 
-/** Units that fail together are healed together, but not all at once. */
+/** Units that fail together are healed together, but not all begun at once; one that hangs at its start keeps no other waiting. */
 const HEALS_AT_ONCE = 8;
+const SLOT_MS = 10_000;
 const BACKOFF_SLACK_MS = 100;
 
 /** The daemon's care for the units of its host: look, heal what is due, tell. Heals go on beside the pass. */
 export function createUnitPasses({ config, database, dependencies, fence, metrics, clock, log, onChange }: UnitPassesDependencies) {
   const { detector, allowlist, host, node } = dependencies;
-  const healing = new Map<string, Promise<void>>();
+  const healing = new Map<string, { work: Promise<void>; beganAt: number }>();
   const stopping = new AbortController();
   /** Lives that are known to be noted, and last words by life: each is written or read once. */
   let noted = new Set<string>();
@@ -143,7 +144,9 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
 
   /** Beside the pass. @param act why it left the unit alone after all; null: something was done, and the next pass is due. */
   function begin(unit: string, what: 'heal' | 'restart', act: () => Promise<string | null>): void {
-    if (healing.size >= HEALS_AT_ONCE || stopping.signal.aborted) return;
+    const beganAt = clock.now();
+    const slotsTaken = [...healing.values()].filter((other) => beganAt - other.beganAt < SLOT_MS).length;
+    if (slotsTaken >= HEALS_AT_ONCE || stopping.signal.aborted) return;
     const work = act()
       .catch((error: unknown) => `it broke off: ${errorFields(error).error}`)
       .then((why) => {
@@ -156,16 +159,21 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
           log.warn({ unit, what, why }, 'left alone for now');
         }
       });
-    healing.set(unit, work);
+    healing.set(unit, { work, beganAt });
   }
 
   async function noteLives(units: readonly UnitHealth[]): Promise<void> {
     const lives = units.filter(({ invocationId }) => invocationId !== '');
-    const fresh = lives.filter((health) => !noted.has(lifeOf(health)));
+    const fresh = lives.filter((health) => !noted.has(noteOf(health)));
     if (fresh.length === 0) return;
-    const rows = fresh.map(({ unit, invocationId, restarts }) => ({ unit, invocation: invocationId, restarts }));
+    const rows = fresh.map(({ unit, invocationId, restarts, stopRequested }) => ({
+      unit,
+      invocation: invocationId,
+      restarts,
+      stopRequested,
+    }));
     await saveLives(database, host, rows, config.flapWindowMs / 1000);
-    noted = new Set(lives.map(lifeOf));
+    noted = new Set(lives.map(noteOf));
   }
 
   async function readWords(units: readonly UnitHealth[]): Promise<ReadonlyMap<string, string>> {
@@ -207,7 +215,7 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
     stop: async (): Promise<void> => {
       stopping.abort();
       unwatch();
-      await Promise.all(healing.values());
+      await Promise.all([...healing.values()].map(({ work }) => work));
     },
   };
 }
@@ -215,3 +223,4 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
 export const UNITS_INTERVAL_MS = 5_000;
 
 const lifeOf = ({ unit, invocationId }: UnitHealth) => `${unit} ${invocationId}`;
+const noteOf = (health: UnitHealth) => `${lifeOf(health)} ${health.stopRequested}`;

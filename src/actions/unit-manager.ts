@@ -20,6 +20,12 @@ export interface UnitStatus {
   inactiveEnteredAt: number;
   /** Units that start this one: a timer, a socket. */
   triggeredBy: readonly string[];
+  /** Units that must not run beside it, whichever of the two says so. */
+  conflicts: readonly string[];
+  /** Units without which it may not be started. */
+  requisite: readonly string[];
+  /** A job was seen to stop its last life; false where none was, or nobody was looking. */
+  stopSeen: boolean;
 }
 
 export type JobResult = 'done' | 'canceled' | 'timeout' | 'failed' | 'dependency' | 'skipped' | string;
@@ -37,7 +43,7 @@ export interface UnitManager {
   /** Undefined where no such unit is known. */
   read(unit: string): Promise<UnitStatus | undefined>;
   resetFailed(unit: string): Promise<void>;
-  /** Waits for the job to end; its result, not yet a healthy unit. */
+  /** Waits for the job to end; its result, not yet a healthy unit. Each is about that unit alone: what it requires is not started, what requires it not stopped. */
   start(unit: string): Promise<JobResult>;
   restart(unit: string): Promise<JobResult>;
   stop(unit: string): Promise<JobResult>;

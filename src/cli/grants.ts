@@ -40,7 +40,7 @@ export const OWN_TABLES: Readonly<Record<string, string | null>> = {
   turn: 'SELECT, INSERT, UPDATE',
   unit_action: 'SELECT, INSERT, UPDATE, DELETE',
   unit_crash: 'SELECT, INSERT, DELETE, UPDATE (crashed_at)',
-  unit_life: 'SELECT, INSERT, DELETE, UPDATE (seen_at)',
+  unit_life: 'SELECT, INSERT, DELETE, UPDATE (seen_at, stop_requested)',
   workflow_action: 'SELECT, INSERT, DELETE, UPDATE (acted_at)',
   workflow_instance: 'SELECT, DELETE, UPDATE (updated_at)',
   workflow_step: 'SELECT, UPDATE',

@@ -187,5 +187,8 @@ function unknownEnd(unit: string): UnitStatus {
     activeEnteredAt: 0,
     inactiveEnteredAt: 0,
     triggeredBy: [],
+    conflicts: [],
+    requisite: [],
+    stopSeen: false,
   };
 }

@@ -18,6 +18,9 @@ const FAILED: UnitStatus = {
   activeEnteredAt: 1,
   inactiveEnteredAt: 2,
   triggeredBy: [],
+  conflicts: [],
+  requisite: [],
+  stopSeen: false,
 };
 const STOPPED: Partial<UnitStatus> = { activeState: 'inactive', subState: 'dead', result: 'success', exitStatus: 0 };
 const NOBODY: Partial<UnitIntent> = { end: { stopRequested: false, startLimitHit: false } };

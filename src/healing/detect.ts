@@ -3,8 +3,14 @@ import type { UnitManager, UnitStatus } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
 import { type Condition, isEnabled, judgeUnit, type UnitJudgement } from './condition.ts';
+import { findObstacle } from './obstacle.ts';
 
-export type UnitHealth = UnitStatus & UnitJudgement;
+export interface UnitHealth extends UnitStatus, UnitJudgement {
+  /** Whether somebody asked for the end of its last life; undefined where nothing can tell. */
+  stopRequested: boolean | undefined;
+  /** What keeps anybody from starting it. */
+  obstacle?: string;
+}
 
 export interface Detection {
   /** Every unit of the allowlist that systemd knows, in the order of names. */
@@ -26,6 +32,7 @@ const CACHE_MS = 3_000;
 /** The journal's say on the ends of some units; without it they stay unexplained, and are looked up again next time. */
 const END_BUDGET_MS = 1_000;
 const UNKNOWN_END: LifeEnd = { stopRequested: undefined, startLimitHit: undefined };
+const STOPPED: LifeEnd = { stopRequested: true, startLimitHit: false };
 /** A journal that is slow is asked at so many looks, five seconds apart; then its silence is no reason to leave a unit down. */
 const PATIENT_LOOKS = 3;
 /** What the journal cannot tell it is asked again at one look of so many: a minute apart. */
@@ -41,9 +48,8 @@ export function createDetector(dependencies: DetectorDependencies) {
   const { units, journal, clock, allowlist, desired, declaredStopped } = dependencies;
   /** Why lives ended, and at how many looks that was wanted to be known; kept while the unit rests there. */
   let ends = new Map<string, { unit: string; end: LifeEnd; looks: number }>();
-  /** Changes heard of so far, and which of them was the last of each unit: what the journal said before it is old. */
-  let changes = 0;
-  const lastChange = new Map<string, number>();
+  /** Of each enumeration under way, the units that have changed since it began: what the journal said before that is old. */
+  const changedSince = new Set<Set<string>>();
   let latest: { units: Promise<UnitHealth[]>; startedAt: number } | undefined;
 
   /** @throws when the units cannot be enumerated: not knowing is no empty list. */
@@ -78,16 +84,30 @@ export function createDetector(dependencies: DetectorDependencies) {
   /** One unit as it is now, past the cache; undefined where systemd knows none of that name. */
   async function look(unit: string): Promise<UnitHealth | undefined> {
     const status = await units.read(unit);
-    return status && judge(status, await findEnd(status));
+    return status && (await withObstacles([judge(status, await findEnd(status))]))[0];
   }
 
   async function judgeAll(statuses: readonly UnitStatus[]): Promise<UnitHealth[]> {
     const ended = statuses.filter(isEndOfInterest);
-    const changesBefore = changes;
+    const changed = new Set<string>();
+    changedSince.add(changed);
+    const found = await explainAll(ended.filter((status) => !isKnown(status) && !isLeftForNow(status))).finally(() =>
+      changedSince.delete(changed),
+    );
+    const endOf = (status: UnitStatus) => found.get(keyOf(status)) ?? ends.get(keyOf(status))?.end ?? UNKNOWN_END;
+    const judged = statuses.map((status) => judge(status, endOf(status)));
+    ends = new Map(
+      ended
+        .filter(({ unit }) => !changed.has(unit))
+        .map((status) => [keyOf(status), { unit: status.unit, end: endOf(status), looks: looksAt(status) + 1 }]),
+    );
+    return withObstacles(judged);
+  }
+
+  async function explainAll(statuses: readonly UnitStatus[]): Promise<Map<string, LifeEnd>> {
     const found = new Map<string, LifeEnd>();
-    const unasked = ended.filter((status) => !isKnown(status) && !isLeftForNow(status));
-    const chunks = Array.from({ length: Math.ceil(unasked.length / ENDS_AT_ONCE) }, (_, index) =>
-      unasked.slice(index * ENDS_AT_ONCE, (index + 1) * ENDS_AT_ONCE),
+    const chunks = Array.from({ length: Math.ceil(statuses.length / ENDS_AT_ONCE) }, (_, index) =>
+      statuses.slice(index * ENDS_AT_ONCE, (index + 1) * ENDS_AT_ONCE),
     ).values();
     const lane = async () => {
       for (const some of chunks) {
@@ -96,14 +116,24 @@ export function createDetector(dependencies: DetectorDependencies) {
       }
     };
     await Promise.all(Array.from({ length: LANES }, lane));
-    const latestEnd = (status: UnitStatus) => found.get(keyOf(status)) ?? ends.get(keyOf(status))?.end ?? UNKNOWN_END;
-    const judged = statuses.map((status) => judge(status, latestEnd(status)));
-    ends = new Map(
-      ended
-        .filter(({ unit }) => (lastChange.get(unit) ?? 0) <= changesBefore)
-        .map((status) => [keyOf(status), { unit: status.unit, end: latestEnd(status), looks: looksAt(status) + 1 }]),
+    return found;
+  }
+
+  /** Those around a unit are looked at where it is down only, and each once for all of them. */
+  function withObstacles(judged: readonly UnitHealth[]): Promise<UnitHealth[]> {
+    const seen = new Map<string, Promise<UnitStatus | undefined>>();
+    const read = (unit: string) => {
+      const status = seen.get(unit) ?? units.read(unit);
+      seen.set(unit, status);
+      return status;
+    };
+    return Promise.all(
+      judged.map(async (health) => {
+        const obstacle = isDown(health) ? await findObstacle(health, read) : undefined;
+        if (obstacle === undefined) return health;
+        return { ...health, obstacle, withheld: health.condition === null ? health.withheld : (health.withheld ?? obstacle) };
+      }),
     );
-    return judged;
   }
 
   const looksAt = (status: UnitStatus) => ends.get(keyOf(status))?.looks ?? 0;
@@ -133,24 +163,29 @@ export function createDetector(dependencies: DetectorDependencies) {
     return activeState === 'failed' || (activeState === 'inactive' && (desired.allows(unit) || isEnabled(unitFileState)));
   }
 
-  function judge(status: UnitStatus, { overdue, ...told }: LifeEnd): UnitHealth {
+  function judge(status: UnitStatus, told: LifeEnd): UnitHealth {
     const { unit } = status;
-    const end: LifeEnd = overdue && looksAt(status) < PATIENT_LOOKS ? { ...told, overdue } : told;
-    return { ...status, ...judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), end }) };
+    const end = endKnown(status, told);
+    const judgement = judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), end });
+    return { ...status, ...judgement, stopRequested: end.stopRequested };
+  }
+
+  function endKnown(status: UnitStatus, { overdue, ...told }: LifeEnd): LifeEnd {
+    if (told.stopRequested === undefined && status.stopSeen) return STOPPED;
+    return overdue && looksAt(status) < PATIENT_LOOKS ? { ...told, overdue } : told;
   }
 
   /** The unit has changed: the next who asks looks anew, and at why it ended. */
   function noteChange(unit: string): void {
     latest = undefined;
-    changes += 1;
-    lastChange.set(unit, changes);
+    for (const changed of changedSince) changed.add(unit);
     for (const [key, told] of ends) if (told.unit === unit) ends.delete(key);
   }
 
   /** Any of them may have changed. */
   function noteChanges(): void {
-    for (const { unit } of ends.values()) noteChange(unit);
     latest = undefined;
+    for (const { unit } of ends.values()) noteChange(unit);
   }
 
   return { detect, look, noteChange, noteChanges };
@@ -158,6 +193,8 @@ export function createDetector(dependencies: DetectorDependencies) {
 
 /** A start that was refused changes how the life before is seen, and begins none. */
 const keyOf = ({ unit, invocationId, activeState, result }: UnitStatus) => `${unit} ${invocationId} ${activeState} ${result}`;
+
+const isDown = ({ activeState }: UnitStatus) => activeState === 'failed' || activeState === 'inactive';
 
 /** Whether a heal is due: broken, not left to a person, and stopped units only where that was asked for. */
 export function needsHealing(

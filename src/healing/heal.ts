@@ -139,6 +139,7 @@ async function heal(
   if (before?.loadState !== 'loaded') return end('failed', before ? `systemd has it as ${before.loadState}` : 'systemd knows no such unit');
   const why = reasonAgainst(before);
   if (why !== null) return end('not_needed', why);
+  if (before.obstacle !== undefined) return end('failed', before.obstacle);
 
   emit({ phase: 'starting', node, unit });
   // A unit that is inactive has nothing to reset, and systemd may say so.

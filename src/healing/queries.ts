@@ -4,15 +4,18 @@ export interface UnitLife {
   unit: string;
   invocation: string;
   restarts: number;
+  /** Undefined where nothing can tell. */
+  stopRequested: boolean | undefined;
 }
 
-/** Notes lives not seen before, and forgets those that no window will ask for; of each unit the last one is kept. */
+/** Notes lives, and whether somebody asked for their end once that is told; forgets those that no window will ask for; of each unit the last one is kept. */
 export async function saveLives(sql: Sql, host: string, lives: readonly UnitLife[], windowSeconds: number): Promise<void> {
   await sql.query(
     `WITH seen AS (
-       INSERT INTO unit_life (host, unit, invocation, restarts)
-       SELECT $1, l.unit, l.invocation, l.restarts FROM jsonb_to_recordset($2::jsonb) AS l(unit text, invocation text, restarts int)
-       ON CONFLICT DO NOTHING
+       INSERT INTO unit_life (host, unit, invocation, restarts, stop_requested)
+       SELECT $1, l.unit, l.invocation, l.restarts, l."stopRequested"
+       FROM jsonb_to_recordset($2::jsonb) AS l(unit text, invocation text, restarts int, "stopRequested" boolean)
+       ON CONFLICT (host, unit, invocation) DO UPDATE SET stop_requested = excluded.stop_requested WHERE excluded.stop_requested IS NOT NULL
      )
      DELETE FROM unit_life o WHERE o.host = $1 AND o.seen_at < clock_timestamp() - make_interval(secs => 2 * $3::float8)
        AND EXISTS (SELECT FROM unit_life n WHERE n.host = o.host AND n.unit = o.unit AND n.seen_at > o.seen_at
@@ -36,11 +39,11 @@ export async function countRestarts(sql: Sql, host: string, windowSeconds: numbe
   return new Map(rows.map((row) => [row.unit, row.restarts]));
 }
 
-/** Which of these lives somebody ended through a stop of ours. @returns their invocations. */
+/** Which of these lives were stopped through us, or by what was told of them before. @returns their invocations. */
 export async function listStopped(sql: Sql, host: string, lives: readonly { unit: string; invocationId: string }[]): Promise<string[]> {
   const rows = await sql.query<{ invocation: string }>(
-    `SELECT DISTINCT invocation FROM unit_action
-     WHERE host = $1 AND unit = ANY($2::text[]) AND action = 'unit_stop' AND invocation = ANY($3::text[])`,
+    `SELECT invocation FROM unit_action WHERE host = $1 AND unit = ANY($2::text[]) AND action = 'unit_stop' AND invocation = ANY($3::text[])
+     UNION SELECT invocation FROM unit_life WHERE host = $1 AND unit = ANY($2::text[]) AND invocation = ANY($3::text[]) AND stop_requested`,
     [host, lives.map(({ unit }) => unit), lives.map(({ invocationId }) => invocationId).filter((id) => id !== '')],
   );
   return rows.map(({ invocation }) => invocation);

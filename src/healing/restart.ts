@@ -32,7 +32,8 @@ export async function restart(
   before: UnitHealth,
   signal?: AbortSignal,
 ): Promise<UnitActionResult> {
-  const { unit, activeState } = before;
+  const { unit, activeState, obstacle } = before;
+  if (obstacle !== undefined) return resultOf(before, 'failed', obstacle);
   if (activeState === 'failed') await units.resetFailed(unit);
   const job = await runStartJob({ units, clock }, before, units.restart, signal).finally(() => detector.noteChange(unit));
   if (job === UNWATCHED) return resultOf(before, 'unknown', job);

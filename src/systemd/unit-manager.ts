@@ -2,6 +2,7 @@ import type { JobResult, UnitChange, UnitManager, UnitStatus } from '../actions/
 import type { Clock } from '../runtime/clock.ts';
 import { errorFields, type Logger } from '../runtime/logger.ts';
 import { type BusCall, type BusConnection, BusFailure, type BusSignal, BusUnreachable, openBus } from './bus.ts';
+import { createSeenStops } from './seen-stops.ts';
 import { statusFrom, type UnitListing, unitOfPath } from './unit-properties.ts';
 
 const SYSTEMD = 'org.freedesktop.systemd1';
@@ -25,6 +26,8 @@ const KEPT_RESULTS = 256;
 const SETTLED_MS = 10;
 const READS_AT_ONCE = 16;
 const RESTING = ['active', 'failed', 'inactive'];
+/** Of a job: not even what the unit requires is started with it, or what conflicts with it stopped. systemd keeps the order all the same. */
+const ALONE = 'ignore-requirements';
 const NO_SUCH_UNIT = `${SYSTEMD}.NoSuchUnit`;
 const NO_UNIT = [NO_SUCH_UNIT, 'org.freedesktop.DBus.Error.InvalidArgs'];
 
@@ -53,6 +56,7 @@ export function createUnitManager(
   const telling = new Set<string>();
   /** Units that have run, or failed, since systemd loaded them. */
   const lived = new Set<string>();
+  const seenStops = createSeenStops();
   const stopping = new AbortController();
   let started = false;
   let connection: BusConnection | undefined;
@@ -107,6 +111,7 @@ export function createUnitManager(
     dirty.clear();
     lived.clear();
     jobResults.clear();
+    seenStops.clear();
     for (const settle of waitingJobs.values()) settle('lost');
     waitingJobs.clear();
   }
@@ -133,12 +138,17 @@ export function createUnitManager(
 
   function onSignal({ path, interface: name, member, body }: BusSignal): void {
     if (name === MANAGER.interface && member === 'JobRemoved') {
-      const [, job, , result] = body as [number, string, string, string];
+      const [, job, unit, result] = body as [number, string, string, string];
+      if (isWanted(unit)) {
+        seenStops.noteJobEnd(job, unit, result);
+        changed(unit);
+      }
       const settle = waitingJobs.get(job);
       if (settle) settle(result);
       else jobResults.set(job, result);
       if (jobResults.size > KEPT_RESULTS) jobResults.delete(jobResults.keys().next().value as string);
-    } else if (name === MANAGER.interface && (member === 'UnitNew' || member === 'UnitRemoved')) changed(body[0] as string);
+    } else if (name === MANAGER.interface && member === 'JobNew') void noteJobType(body[1] as string, body[2] as string);
+    else if (name === MANAGER.interface && (member === 'UnitNew' || member === 'UnitRemoved')) changed(body[0] as string);
     else if (name === MANAGER.interface && member === 'Reloading') {
       known.clear();
       looks.clear();
@@ -151,12 +161,21 @@ export function createUnitManager(
   function changed(unit: string): void {
     known.delete(unit);
     looks.delete(unit);
-    if (![...watchers].some(({ wants }) => wants(unit))) {
+    if (!isWanted(unit)) {
       lived.delete(unit);
       return;
     }
     dirty.add(unit);
     if (!telling.has(unit)) void tellAll(unit);
+  }
+
+  const isWanted = (unit: string) => [...watchers].some(({ wants }) => wants(unit));
+
+  async function noteJobType(job: string, unit: string): Promise<void> {
+    if (!isWanted(unit)) return;
+    const asked = { destination: SYSTEMD, path: job, interface: PROPERTIES, member: 'Get', body: [`${SYSTEMD}.Job`, 'JobType'] };
+    const [type] = await call(asked).catch(() => []);
+    if (typeof type === 'string') seenStops.noteJobType(job, type);
   }
 
   async function tellAll(unit: string): Promise<void> {
@@ -177,6 +196,7 @@ export function createUnitManager(
     try {
       const path = await findPath('GetUnit', unit);
       const status = path === undefined ? undefined : await readAt(path);
+      if (!status) seenStops.forget(unit);
       if (!hasLived(status) && !lived.delete(unit)) return;
       for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status });
     } catch (error) {
@@ -205,8 +225,9 @@ export function createUnitManager(
     const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', body: [''] });
     const status = statusFrom(properties as Record<string, unknown>);
     if (status.loadState === 'not-found' && status.activeState === 'inactive') return undefined;
-    if (hasLived(status)) lived.add(status.unit);
-    return status;
+    const seen = { ...status, stopSeen: isWanted(status.unit) && seenStops.noteState(status) };
+    if (hasLived(seen)) lived.add(seen.unit);
+    return seen;
   }
 
   async function list(patterns: readonly string[], states: readonly string[] = []): Promise<UnitStatus[]> {
@@ -240,7 +261,7 @@ export function createUnitManager(
   }
 
   async function runJob(member: 'StartUnit' | 'RestartUnit' | 'StopUnit', unit: string): Promise<JobResult> {
-    const [job] = (await call({ ...MANAGER, member, body: [unit, 'replace'] })) as [string];
+    const [job] = (await call({ ...MANAGER, member, body: [unit, ALONE] })) as [string];
     const early = jobResults.get(job);
     if (early !== undefined) {
       jobResults.delete(job);

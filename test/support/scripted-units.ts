@@ -66,6 +66,9 @@ export function createScriptedUnits(): ScriptedUnits {
       activeEnteredAt: 1,
       inactiveEnteredAt: 0,
       triggeredBy: [],
+      conflicts: [],
+      requisite: [],
+      stopSeen: false,
     };
     const after = { ...before, ...status };
     units.set(unit, after);

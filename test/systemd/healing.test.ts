@@ -112,6 +112,91 @@ describeWithMachine('healing with a real systemd', () => {
     expect(incident?.evidence).toMatchObject({ unit: 'waiting.service', condition: 'stopped', withheld: expect.any(String) });
   });
 
+  test('a stop is remembered where the journal has forgotten it, or was never told', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', {
+      env: { RECLAIMD_UNITS: 'badly quiet other', RECLAIMD_HEAL_BACKOFF: '0s', RECLAIMD_HEAL_MAX: '50' },
+    });
+    const endsBadly = 'ExecStart=/bin/sh -c "trap \\"exit 3\\" TERM; sleep 600 & wait"\n';
+    await machine.writeUnits({
+      'badly.service': `[Service]\n${endsBadly}`,
+      // Drops systemd's own messages about the unit, too, but for those of its failure.
+      'quiet.service': `[Service]\nLogLevelMax=notice\n${endsBadly}`,
+      'other.service': '[Service]\nExecStart=/bin/sleep 600\n',
+    });
+    await machine.run('systemctl', ['start', 'badly', 'quiet', 'other']);
+    let healed = 0;
+    /** Killed last, and healed: so the daemon has looked at all of them. */
+    const look = async () => {
+      await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'other']);
+      healed += 1;
+      await waitFor(
+        'the other to be healed',
+        async () => (await heals(fleet)).filter(({ outcome }) => outcome === 'done').length === healed,
+      );
+      expect((await heals(fleet)).filter(({ unit }) => unit !== 'other.service')).toEqual([]);
+    };
+    await look();
+    await machine.run('systemctl', ['stop', 'badly', 'quiet']);
+    expect([await machine.property('badly', 'ActiveState'), await machine.property('quiet', 'ActiveState')]).toEqual(['failed', 'failed']);
+    await look();
+    await machine.run('sh', ['-c', 'sleep 1.1; journalctl --rotate; journalctl --vacuum-time=1s']);
+    expect(await machine.run('journalctl', ['--quiet', '--unit=badly', '--output=cat'])).not.toContain('Stopping');
+    await machine.run('systemctl', ['daemon-reload']);
+    await look();
+    await machine.run('systemctl', ['restart', 'reclaimd']);
+    await look();
+    expect([await machine.property('badly', 'ActiveState'), await machine.property('quiet', 'ActiveState')]).toEqual(['failed', 'failed']);
+    // Each in its next life is like any other.
+    await machine.run('systemctl', ['start', 'quiet']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'quiet']);
+    await waitFor('it to be healed', async () =>
+      (await heals(fleet)).some(({ unit, outcome }) => unit === 'quiet.service' && outcome === 'done'),
+    );
+  });
+
+  test('a heal starts and stops no other unit, and waits where another one is in its way', async () => {
+    const fleet = await createMachineFleet();
+    const machine = await fleet.addMachine('alpha', {
+      env: { RECLAIMD_UNITS: 'app late strict', RECLAIMD_UNITS_STOPPED: 'side', RECLAIMD_HEAL_BACKOFF: '0s' },
+    });
+    const sleeps = '[Service]\nExecStart=/bin/sleep 600\n';
+    await machine.writeUnits({
+      'app.service': `[Unit]\nRequires=needed.service\nWants=side.service\n${sleeps}`,
+      'late.service': `[Unit]\nConflicts=rival.service\n${sleeps}`,
+      'strict.service': `[Unit]\nRequisite=needed.service\n${sleeps}`,
+      'needed.service': sleeps,
+      'side.service': sleeps,
+      'rival.service': sleeps,
+    });
+    await machine.run('systemctl', ['start', 'app', 'late', 'strict']);
+    await machine.run('systemctl', ['stop', 'reclaimd']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'app', 'late', 'strict']);
+    await waitFor('their end', async () =>
+      (await Promise.all(['app', 'late', 'strict'].map((unit) => machine.property(unit, 'ActiveState')))).every(
+        (state) => state === 'failed',
+      ),
+    );
+    await machine.run('systemctl', ['stop', 'needed', 'side']);
+    await machine.run('systemctl', ['start', 'rival', 'reclaimd']);
+    await waitFor('the heal', async () => (await heals(fleet)).some(({ unit, outcome }) => unit === 'app.service' && outcome === 'done'));
+    const incidents = await waitFor('the incidents', async () => {
+      const open = await openIncidents(fleet, 'unit_failed');
+      return open.length === 2 && open;
+    });
+    expect(incidents.map(({ evidence }) => `${evidence['unit']}: ${evidence['withheld']}`).sort()).toEqual([
+      'late.service: it conflicts with rival.service, which runs',
+      'strict.service: it may run only beside needed.service, which is down',
+    ]);
+    const states = await Promise.all(['needed', 'side', 'rival'].map((unit) => machine.property(unit, 'ActiveState')));
+    expect(states).toEqual(['inactive', 'inactive', 'active']);
+    expect((await heals(fleet)).map(({ unit }) => unit)).toEqual(['app.service']);
+    await machine.run('systemctl', ['stop', 'rival']);
+    await waitFor('the next heal', async () =>
+      (await heals(fleet)).some(({ unit, outcome }) => unit === 'late.service' && outcome === 'done'),
+    );
+  });
+
   test('units that were stopped, and a desired one that does not exist, are at rest: systemd has time for others', async () => {
     const fleet = await createMachineFleet();
     const env = { RECLAIMD_UNITS: 'app@ app-never last', RECLAIMD_UNITS_DESIRED: 'app-never' };

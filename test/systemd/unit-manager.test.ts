@@ -32,6 +32,10 @@ describeWithMachine('units over a real D-Bus', () => {
       'killed.service': '[Service]\nExecStart=/bin/sleep 600\n',
       'restarting.service': '[Service]\nExecStart=/bin/sleep 600\nRestart=always\nRestartSec=0\n',
       'odd\\x20name.service': '[Service]\nExecStart=/bin/sleep 600\n',
+      'hub.service': '[Unit]\nWants=wanted.service\n[Service]\nExecStart=/bin/sleep 600\n',
+      'part.service': '[Unit]\nPartOf=hub.service\n[Service]\nExecStart=/bin/sleep 600\n',
+      'bound.service': '[Unit]\nBindsTo=hub.service\nAfter=hub.service\n[Service]\nExecStart=/bin/sleep 600\n',
+      'wanted.service': '[Service]\nExecStart=/bin/sleep 600\n',
       'slow.service': '[Service]\nType=notify\nExecStart=/bin/sleep 600\nTimeoutStartSec=60\n',
     });
   });
@@ -80,6 +84,21 @@ describeWithMachine('units over a real D-Bus', () => {
     await units.resetFailed('limited.service');
     expect(await units.read('limited.service')).toMatchObject({ activeState: 'inactive' });
     await expect(units.start('no-such.service')).rejects.toThrow('not found');
+  });
+
+  test('a job is about its unit alone', async () => {
+    const units = manage(socket());
+    await machine.run('systemctl', ['start', 'hub', 'part', 'bound']);
+    await machine.run('systemctl', ['stop', 'wanted']);
+    const mainPids = () => Promise.all(['part', 'bound', 'wanted'].map((unit) => machine.property(unit, 'MainPID')));
+    const before = await mainPids();
+    expect(await units.restart('hub.service')).toBe('done');
+    expect(await mainPids()).toEqual(before);
+    expect(before.map((pid) => pid === '0')).toEqual([false, false, true]);
+    expect(await units.stop('hub.service')).toBe('done');
+    expect(await units.start('hub.service')).toBe('done');
+    // What is bound to it goes with it all the same: systemd allows no other.
+    expect((await mainPids()).filter((_, index) => index !== 1)).toEqual([before[0], '0']);
   });
 
   test('a list that was read before notices what changed since, a restart to the same state too', async () => {

@@ -1,0 +1,23 @@
+import { expect, test } from 'vitest';
+import type { UnitStatus } from '../actions/unit-manager.ts';
+import { findObstacle } from './obstacle.ts';
+
+const STATES: Record<string, string> = {
+  'up.service': 'active',
+  'rising.service': 'activating',
+  'down.service': 'inactive',
+  'broken.service': 'failed',
+};
+const read = async (unit: string) => (unit in STATES ? ({ unit, activeState: STATES[unit] } as UnitStatus) : undefined);
+
+test.each<[string[], string[], string | undefined]>([
+  [[], [], undefined],
+  [['down.service', 'broken.service', 'unknown.service'], [], undefined],
+  [['down.service', 'up.service'], [], 'it conflicts with up.service, which runs'],
+  [['rising.service'], [], 'it conflicts with rising.service, which runs'],
+  [[], ['up.service'], undefined],
+  [[], ['up.service', 'down.service'], 'it may run only beside down.service, which is down'],
+  [[], ['unknown.service'], 'it may run only beside unknown.service, which is down'],
+])('conflicts %j, requisite %j: %s', async (conflicts, requisite, expected) => {
+  expect(await findObstacle({ conflicts, requisite }, read)).toBe(expected);
+});

@@ -1,0 +1,18 @@
+import type { UnitStatus } from '../actions/unit-manager.ts';
+
+type Read = (unit: string) => Promise<UnitStatus | undefined>;
+
+const RUNS = ['active', 'activating', 'reloading', 'deactivating', 'refreshing'];
+
+/**
+ * Why a unit may not be started by itself: nothing else is started or stopped for it, though systemd would.
+ * @returns undefined where nothing is in its way.
+ */
+export async function findObstacle(status: Pick<UnitStatus, 'conflicts' | 'requisite'>, read: Read): Promise<string | undefined> {
+  const isUp = async (unit: string) => RUNS.includes((await read(unit))?.activeState ?? '');
+  const [rivals, needed] = await Promise.all([Promise.all(status.conflicts.map(isUp)), Promise.all(status.requisite.map(isUp))]);
+  const rival = status.conflicts[rivals.indexOf(true)];
+  if (rival !== undefined) return `it conflicts with ${rival}, which runs`;
+  const missing = status.requisite[needed.indexOf(false)];
+  return missing === undefined ? undefined : `it may run only beside ${missing}, which is down`;
+}
