@@ -26,7 +26,7 @@ import { createStatementGuard } from './pgboss/statement-guard.ts';
 import { createSupervisionStore } from './pgboss/supervision-store.ts';
 import { createDatabase, type Database, type Sql } from './postgres/database.ts';
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
-import { createPolicyResolver, type PolicyResolver, type ResolvePolicy, remembering } from './recovery/policy.ts';
+import { createPolicyResolver, type PolicyResolver, type PolicySources, type ResolvePolicy } from './recovery/policy.ts';
 import { listPolicies } from './recovery/policy-table.ts';
 import type { SweepDependencies } from './recovery/sweep.ts';
 import type { RepairDependencies } from './repairs/preview.ts';
@@ -133,10 +133,11 @@ export function openContext(options: ContextOptions) {
   }
 
   /** `sql`: the transaction of whoever asks within one, who must not wait for a second connection. */
-  async function policies(sql: Sql = database, resolvePolicy = options.resolvePolicy): Promise<PolicyResolver> {
+  async function policies(sql: Sql = database, answers?: PolicySources['answers']): Promise<PolicyResolver> {
     return createPolicyResolver({
       named: new Map((await listNamedPolicies(sql)).map((named) => [named.attempt, named])),
-      resolvePolicy,
+      resolvePolicy: options.resolvePolicy,
+      answers,
       configured: config.policies,
       table: await listPolicies(sql),
       defaults: { policy: config.policy, maxRecoveries: config.maxRecoveries, poison: config.poison },
@@ -223,7 +224,7 @@ export function openContext(options: ContextOptions) {
       findStuck: (sql, job) => findStuckBehind(sql, flows, job),
       authorize,
       door: createRepairDoor(jobs, config.node),
-      policies: async (sql, answers) => (await policies(sql, options.resolvePolicy && remembering(options.resolvePolicy, answers))).resolve,
+      policies: async (sql, answers) => (await policies(sql, answers)).resolve,
       node: config.node,
       whyObserving: async () => {
         const gate = await pgboss.probe();

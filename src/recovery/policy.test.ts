@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { applyPoisonLimit, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
-import { type AttemptQuestion, createPolicyResolver, remembering } from './policy.ts';
+import { systemClock } from '../runtime/clock.ts';
+import { type AttemptQuestion, createPolicyResolver, type PolicySources, type ResolvePolicy } from './policy.ts';
 
 const resolved = (policy: ResolvedPolicy['policy'], maxRecoveries = 3, poison: 'discard' | 'hold' = 'discard'): ResolvedPolicy => ({
   policy,
@@ -21,44 +22,90 @@ test.each<[string, ResolvedPolicy, number, string, boolean]>([
   expect(applyPoisonLimit(policy, recoveries)).toEqual({ policy: expected, poison });
 });
 
-test.each<[string, () => Policy | undefined]>([
-  ['restart', () => 'restart'],
-  ['nothing', () => undefined],
+const asked = (jobId: string): AttemptQuestion => ({ queue: 'asks', jobId, retryCount: 0, verdict: 'dead', executorId: 'e' });
+
+/** Where nothing but the function has a say; `errors` is what it was told to have failed with. */
+function createAsked(resolvePolicy: ResolvePolicy, more: Partial<PolicySources> = {}) {
+  const errors: unknown[] = [];
+  const resolver = createPolicyResolver({
+    resolvePolicy,
+    configured: [],
+    table: [],
+    defaults: { policy: 'restart', maxRecoveries: 3, poison: 'hold' },
+    onError: (error) => errors.push(error),
+    clock: systemClock,
+    ...more,
+  });
+  return { ...resolver, errors };
+}
+
+test.each<[string, () => Policy | undefined, Policy, number]>([
+  ['discard', () => 'discard', 'discard', 0],
+  ['nothing', () => undefined, 'restart', 0],
+  ['nonsense', () => 'explode' as Policy, 'restart', 1],
   [
     'a fault',
     () => {
       throw new Error('no');
     },
+    'restart',
+    1,
   ],
-])('a policy function that answered %s is not asked the same again', async (_, answer) => {
-  const asked: string[] = [];
-  const answers = new Map();
-  const ask = (verdict: string) => {
-    const resolve = remembering(async (attempt: AttemptQuestion) => {
-      asked.push(attempt.verdict);
-      return answer();
-    }, answers);
-    return resolve({ queue: 'mail', jobId: '1', retryCount: 0, verdict, executorId: 'e' });
+])('a policy function that answered %s is not asked the same again, and its failure is told once', async (_, answer, policy, failures) => {
+  const questions: string[] = [];
+  const answers: PolicySources['answers'] = new Map();
+  const errors: unknown[] = [];
+  const resolvePolicy: ResolvePolicy = ({ verdict }) => {
+    questions.push(verdict);
+    return answer();
   };
-  const [first, second] = await Promise.allSettled([ask('dead'), ask('dead')]);
-  expect(second).toEqual(first);
-  expect((await Promise.allSettled([ask('dead')]))[0]).toEqual(first);
-  expect(asked).toEqual(['dead']);
-  await ask('missing').catch(() => undefined);
-  expect(asked).toEqual(['dead', 'missing']);
+  const ask = (verdict: string) =>
+    createAsked(resolvePolicy, { answers, onError: (error) => errors.push(error) }).resolve({ ...asked('1'), verdict });
+  const [first, second] = await Promise.all([ask('dead'), ask('dead')]);
+  expect(first.policy).toBe(policy);
+  expect([second, await ask('dead')]).toEqual([first, first]);
+  expect([questions, errors.length]).toEqual([['dead'], failures]);
+  await ask('missing');
+  expect(questions).toEqual(['dead', 'missing']);
 });
 
 test('a policy function that does not answer is a fault after five seconds: the lists decide', async () => {
-  const errors: unknown[] = [];
-  const resolver = createPolicyResolver({
-    resolvePolicy: () => new Promise(() => undefined),
-    configured: [],
-    table: [],
-    defaults: { policy: 'restart', maxRecoveries: 3, poison: 'hold' },
-    onError: (error) => errors.push(error),
-    clock: { now: () => 0, sleep: async (ms) => expect(ms).toBe(5_000) },
+  const clock = { now: () => 0, sleep: async (ms: number) => expect(ms).toBe(5_000) };
+  const { resolve, errors } = createAsked(() => new Promise(() => undefined), { clock });
+  expect(await resolve(asked('1'))).toMatchObject({ policy: 'restart', source: 'default' });
+  expect(errors.map(String)).toEqual(['PolicyUnanswered: resolvePolicy has not answered within 5 s']);
+});
+
+const THOUSAND = Array.from({ length: 1_000 }, (_, index) => asked(String(index)));
+
+test('a policy function is asked about so many attempts at once, whoever asks', async () => {
+  let [underWay, most] = [0, 0];
+  const { resolve } = createAsked(async (): Promise<Policy> => {
+    underWay += 1;
+    most = Math.max(most, underWay);
+    await new Promise(setImmediate);
+    underWay -= 1;
+    return 'discard';
   });
-  const asked = { queue: 'asks', jobId: '1', retryCount: 0, verdict: 'dead', executorId: 'e' };
-  expect(await resolver.resolve(asked)).toMatchObject({ policy: 'restart', source: 'default' });
-  expect(errors).toEqual([new Error('resolvePolicy has not answered within 5 s')]);
+  const resolved = await Promise.all(THOUSAND.map(resolve));
+  expect(most).toBe(16);
+  expect(new Set(resolved.map(({ source }) => source))).toEqual(new Set(['function']));
+});
+
+test('a policy function that never answers is soon not asked any more; one that misses some answers is', async () => {
+  let waited = 0;
+  const clock = {
+    now: () => 0,
+    sleep: async (_: number, signal?: AbortSignal) => {
+      await new Promise(setImmediate);
+      if (!signal?.aborted) waited += 1;
+    },
+  };
+  const silent = createAsked(() => new Promise(() => undefined), { clock });
+  await Promise.all(THOUSAND.map(silent.resolve));
+  expect(silent.errors).toHaveLength(1_000);
+  expect(waited).toBeLessThanOrEqual(32);
+  const some = createAsked(({ jobId }) => (jobId.endsWith('0') ? new Promise<never>(() => undefined) : 'discard'), { clock });
+  const resolved = await Promise.all(THOUSAND.map(some.resolve));
+  expect(resolved.filter(({ source }) => source === 'function')).toHaveLength(900);
 });

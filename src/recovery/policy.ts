@@ -1,6 +1,7 @@
 import { nameAttempt } from '../actions/job-store.ts';
 import { operatorsPolicy, POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { createLimit } from '../runtime/limit.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
 
 /** One entry of a list of policies; `queue` may hold `*` for any run of characters. */
@@ -54,16 +55,6 @@ export interface PolicyResolver {
   staleRules: readonly PolicyRule[];
 }
 
-/** The function, asked once for each attempt as it is: `answers` keeps what it said, or that it threw. */
-export function remembering(resolvePolicy: ResolvePolicy, answers: Map<string, Promise<Policy | undefined>> = new Map()) {
-  return (attempt: AttemptQuestion): Promise<Policy | undefined> => {
-    const asked = JSON.stringify(attempt);
-    const answer = answers.get(asked) ?? (async () => resolvePolicy(attempt))();
-    answers.set(asked, answer);
-    return answer;
-  };
-}
-
 export interface PolicySources {
   /** By attempt: what a person who was shown it named when they had its executor stopped. */
   named?: ReadonlyMap<string, { executor: string; policy: Policy }>;
@@ -73,37 +64,63 @@ export interface PolicySources {
   defaults: PolicyDefaults;
   /** A function that throws or answers nonsense rescues nothing by itself: the lists decide, and it is counted. */
   onError(error: unknown): void;
+  /** What the function has said already, by what it was asked: it is not asked the same again. Undefined where it failed, which was told. */
+  answers?: Map<string, Promise<Policy | undefined>> | undefined;
   clock: Clock;
 }
 
+/** Questions to the function under way at once: each may well be a connection of the host's. */
+const ASKED_AT_ONCE = 16;
 /** What has not been answered by then is as good as a fault: nobody else's attempts wait for it. */
 const ANSWER_MS = 5_000;
+/** After so many in a row without an answer it is asked no more: a thousand would wait for it sixteen by sixteen. */
+const MOST_UNANSWERED = ASKED_AT_ONCE;
+
+class PolicyUnanswered extends Error {
+  override readonly name = 'PolicyUnanswered';
+}
 
 export function createPolicyResolver(sources: PolicySources): PolicyResolver {
-  const { named, resolvePolicy, configured, table, defaults, onError, clock } = sources;
+  const { named, resolvePolicy, configured, table, defaults, onError, answers, clock } = sources;
+  const limited = createLimit(ASKED_AT_ONCE);
+  let unanswered = 0;
   return {
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
     resolve: async (attempt) => {
       const shown = named?.get(nameAttempt(attempt));
       if (shown?.executor === attempt.executorId) return operatorsPolicy(shown.policy);
       const listed = resolveFromLists(attempt.queue, configured, table, defaults);
-      if (!resolvePolicy) return listed;
-      try {
-        const answer = await inTime(resolvePolicy({ ...attempt }));
-        if (answer === undefined) return listed;
-        if (POLICIES.includes(answer)) return { ...listed, policy: answer, source: 'function' };
-        throw new TypeError(`resolvePolicy answered ${JSON.stringify(answer)}; allowed are ${POLICIES.join(', ')} and undefined`);
-      } catch (error) {
-        onError(error);
-        return listed;
-      }
+      const answer = resolvePolicy && (await askOnce(resolvePolicy, attempt));
+      return answer === undefined ? listed : { ...listed, policy: answer, source: 'function' };
     },
   };
+
+  function askOnce(resolve: ResolvePolicy, attempt: AttemptQuestion): Promise<Policy | undefined> {
+    const asked = JSON.stringify(attempt);
+    const answer = answers?.get(asked) ?? limited(() => ask(resolve, attempt));
+    answers?.set(asked, answer);
+    return answer;
+  }
+
+  async function ask(resolve: ResolvePolicy, attempt: AttemptQuestion): Promise<Policy | undefined> {
+    try {
+      if (unanswered >= MOST_UNANSWERED)
+        throw new PolicyUnanswered(`resolvePolicy was not asked: it did not answer ${MOST_UNANSWERED} times in a row`);
+      const answer = await inTime(resolve({ ...attempt }));
+      unanswered = 0;
+      if (answer === undefined || POLICIES.includes(answer)) return answer;
+      throw new TypeError(`resolvePolicy answered ${JSON.stringify(answer)}; allowed are ${POLICIES.join(', ')} and undefined`);
+    } catch (error) {
+      unanswered = error instanceof PolicyUnanswered ? unanswered + 1 : 0;
+      onError(error);
+      return undefined;
+    }
+  }
 
   async function inTime<T>(answer: T | Promise<T>): Promise<T> {
     const over = new AbortController();
     const tooLate = clock.sleep(ANSWER_MS, over.signal).then(() => {
-      throw new Error(`resolvePolicy has not answered within ${ANSWER_MS / 1000} s`);
+      throw new PolicyUnanswered(`resolvePolicy has not answered within ${ANSWER_MS / 1000} s`);
     });
     tooLate.catch(() => undefined);
     return Promise.race([answer, tooLate]).finally(() => over.abort());

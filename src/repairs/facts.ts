@@ -25,7 +25,7 @@ export type ResolveOrphan = (orphan: {
   executorId: string | null;
 }) => Promise<ResolvedPolicy>;
 
-/** Of the host's policy function, by what it was asked; one that threw did so after its time, too, and is not asked again. */
+/** Of the host's policy function, by what it was asked; undefined where it left it to the lists, or failed: neither is asked again. */
 export type PolicyAnswers = Map<string, Promise<Policy | undefined>>;
 
 export interface FactsDependencies {

@@ -12,10 +12,10 @@ import { ANN, beforeStatements, createDesk, previewed, REASON } from '../support
 import { waitFor } from '../support/wait.ts';
 
 /** A desk whose host has a policy function, and a living executor, `other`, besides the one that is repaired. */
-async function setUp(resolvePolicy?: ResolvePolicy) {
+async function setUp(resolvePolicy?: ResolvePolicy, onPolicyError: (error: unknown) => void = () => undefined) {
   const desk = await createDesk();
   const { url, database } = desk;
-  const context = await openTestContext(url, { RECLAIMD_OUTAGE_GRACE: '0s' }, resolvePolicy ? { resolvePolicy } : {});
+  const context = await openTestContext(url, { RECLAIMD_OUTAGE_GRACE: '0s' }, resolvePolicy ? { resolvePolicy, onPolicyError } : {});
   const dependencies = context.repairDependencies();
   const other = await createExecutor(url, database, 'other');
   const impatient = desk.connect({ lockTimeoutMs: 1_000 });
@@ -97,6 +97,22 @@ test('a policy function is asked about all jobs together, and by an execution on
   most = 0;
   expect(await execute(token)).toMatchObject({ done: true, partial: false });
   expect([asked, most]).toEqual([10, 5]);
+});
+
+test('the failure of a policy function is told once for a preview, and once for an execution', async () => {
+  const errors: unknown[] = [];
+  const { begin, executor, preview, execute } = await setUp(
+    () => {
+      throw new Error('no answer');
+    },
+    (error) => errors.push(error),
+  );
+  const [id = ''] = await begin();
+  await executor.die();
+  const { token } = previewed(await preview('job_rescue', `mail/${id}`));
+  expect(errors).toHaveLength(1);
+  expect(await execute(token)).toMatchObject({ done: true, partial: false });
+  expect(errors).toHaveLength(2);
 });
 
 test.each(['job_rescue', 'executor_rescue'])('an execution of %s that stands still keeps no beat waiting', async (action) => {
