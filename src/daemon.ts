@@ -11,6 +11,7 @@ import { createAdoption } from './executors/adoption.ts';
 import type { Proof } from './executors/verdict.ts';
 import { BEAT_INTERVAL_MS, createBeat } from './fleet/beat.ts';
 import { type NodeIdentity, saveNodeStop } from './fleet/queries.ts';
+import { createAllowlist } from './healing/allowlist.ts';
 import { createBlame } from './healing/blame.ts';
 import { readUnitOf } from './host/cgroup.ts';
 import { isPidAmbiguous, openProcess, readBootId, readPidNamespace, secondsSinceBoot, seesWholeMachine } from './host/process.ts';
@@ -137,6 +138,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       log,
       host: identity.host,
       node: config.node,
+      allows: createAllowlist(config.units).allows,
       unitOf: (pid) => readUnitOf(pid, config.systemd === 'user' ? 'user' : 'system'),
       onCrash: (result) => metrics.unitCrashes.inc({ result: labelOfResult(result) }),
     });

@@ -140,7 +140,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
     const lookedAt = await readLookTime(database);
     const executors = await refreshExecutors(database, context.registry);
     note(await projectHungExecutors(database, config.node, executors, lookedAt));
-    note(await projectMassStaleness(database, config.node, executors, dependencies.brakes, lookedAt));
+    note(await projectMassStaleness(database, config.node, { jobs, executors, brakes: dependencies.brakes, lookedAt }));
   }
 
   async function flowsTurn(): Promise<void> {

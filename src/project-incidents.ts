@@ -42,7 +42,7 @@ export async function projectIncidents(context: Context, daemonId: string | null
     const watched = daemonId === null ? { ...fleet, ownBeatFresh: true } : fleet;
     looks.push(
       () => projectHungExecutors(database, node, executors, lookedAt),
-      () => projectMassStaleness(database, node, executors, brakes, lookedAt),
+      () => projectMassStaleness(database, node, look),
       () => projectDeadExecutors(database, node, look),
       () => projectSilentNodes(database, node, watched),
       () => projectSupervision(database, node, ofAge(watched), { supervision, flows, takenOver: config.pgbossSupervise, ...brakes }),

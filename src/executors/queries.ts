@@ -34,6 +34,8 @@ export interface ExecutorRow {
   unseenSeconds: number | null;
   /** The systemd unit that it runs in, where its node knows. */
   unit: string | null;
+  /** Its node may touch that unit. */
+  unitAllowed: boolean;
   /** That unit is being stopped. */
   draining: boolean;
   lastSignAt: string;
@@ -60,7 +62,7 @@ const EXECUTOR_COLUMNS = `
     ELSE false END AS "nameInUse",
   e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
   ${isWitnessed('$1')} AS witnessed, extract(epoch FROM now() - ${LAST_SEEN})::float8 AS "unseenSeconds",
-  e.unit, e.draining,
+  e.unit, e.unit_allowed AS "unitAllowed", e.draining,
   coalesce(e.last_alive_at, greatest(e.beat_at, e.session_at))::text AS "lastSignAt",
   e.verdict, e.verdict_reason AS reason`;
 

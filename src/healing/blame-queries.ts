@@ -28,11 +28,15 @@ export interface Life {
 }
 
 /** In which life of which unit an executor runs: the first that was learned stands, for a process moves to no other. */
-export async function saveUnit(sql: Sql, executorId: string, life: Life, draining: boolean): Promise<Life | undefined> {
+export async function saveUnit(
+  sql: Sql,
+  executorId: string,
+  { unit, invocation, allowed, draining }: Life & { allowed: boolean; draining: boolean },
+): Promise<Life | undefined> {
   const [saved] = await sql.query<Life>(
-    `UPDATE executor SET unit = coalesce(unit, $2), unit_invocation = coalesce(unit_invocation, $3), draining = $4
+    `UPDATE executor SET unit = coalesce(unit, $2), unit_invocation = coalesce(unit_invocation, $3), unit_allowed = $4, draining = $5
      WHERE id = $1 RETURNING unit, unit_invocation AS invocation`,
-    [executorId, life.unit, life.invocation, draining],
+    [executorId, unit, invocation, allowed, draining],
   );
   return saved;
 }

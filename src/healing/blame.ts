@@ -19,6 +19,8 @@ export interface BlameDependencies {
   node: string;
   /** The unit that a process of this host runs in. */
   unitOf(pid: number): string | undefined;
+  /** Whether that unit may be touched. */
+  allows(unit: string): boolean;
   /** Told of each crash that was recorded, with how its unit ended. */
   onCrash(result: string): void;
 }
@@ -58,8 +60,12 @@ export function createBlame(dependencies: BlameDependencies) {
       const status = unit === undefined ? undefined : await units.read(unit);
       if (!unlearned.has(executorId)) return;
       if (status && status.invocationId !== '') {
-        const life = { unit: status.unit, invocation: status.invocationId };
-        const saved = await saveUnit(database, executorId, life, status.activeState === 'deactivating');
+        const saved = await saveUnit(database, executorId, {
+          unit: status.unit,
+          invocation: status.invocationId,
+          allowed: dependencies.allows(status.unit),
+          draining: status.activeState === 'deactivating',
+        });
         if (saved && unlearned.has(executorId)) lives.set(executorId, saved);
       }
       unlearned.delete(executorId);

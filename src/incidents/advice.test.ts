@@ -20,7 +20,14 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
     null,
     [`reclaimd preview job_cancel pay/${JOB}`],
   ],
-  ['hung_executor', { executor: 'e1' }, null, ['reclaimd preview executor_stop_and_rescue e1']],
+  [
+    'hung_executor',
+    { executor: 'e1', pid: 7, unit: 'mail@1.service', unitAllowed: true },
+    'web-1',
+    ['reclaimd preview executor_stop_and_rescue e1'],
+  ],
+  ['hung_executor', { executor: 'e1', pid: 7, unit: 'mail@1.service', unitAllowed: false }, 'web-1', ['systemctl restart mail@1.service']],
+  ['hung_executor', { executor: 'e1', pid: 7, unit: null, unitAllowed: false }, 'web-1', ['kill -KILL 7']],
   [
     'held_orphan',
     { queue: 'pay', jobId: JOB, executorId: 'e1' },
@@ -64,6 +71,17 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
   ],
   [
     'workflow_stuck',
+    { parent: `flow/${JOB}`, counted: 20_000, children: [`step/${JOB}`] },
+    null,
+    [
+      `reclaimd preview workflow_retry_parent flow/${JOB}`,
+      `reclaimd preview workflow_cancel_descendants step/${JOB}`,
+      `reclaimd preview workflow_unblock step/${JOB}`,
+    ],
+  ],
+  ['workflow_stuck', { parent: `flow/${JOB}`, children: [`step/${JOB}`], nothingWaits: true }, null, []],
+  [
+    'workflow_stuck',
     { instance: 'sale-1', step: 'pay', job: `step/${JOB}` },
     null,
     ['reclaimd workflows', 'reclaimd reconcile --again sale-1/pay --reason ...'],
@@ -76,13 +94,14 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
     'web-1',
     ['reclaimd preview unit_heal web-1:mail@1.service', 'reclaimd preview unit_restart web-1:mail@1.service'],
   ],
+  ['unit_flapping', { unit: 'mail.service', node: 'web-2' }, 'web-1', ['reclaimd preview unit_restart web-2:mail.service']],
   [
-    'unit_flapping',
-    { unit: 'mail.service', node: 'web-2' },
-    'web-1',
-    ['reclaimd preview unit_heal web-2:mail.service', 'reclaimd preview unit_restart web-2:mail.service'],
+    'mass_staleness',
+    { executors: ['e1', 'e2', 'e3'], holding: ['e1', 'e3'] },
+    null,
+    ['reclaimd preview executor_rescue e1', 'reclaimd preview executor_rescue e3'],
   ],
-  ['mass_staleness', { executors: ['e1', 'e2'] }, null, ['reclaimd preview executor_rescue e1', 'reclaimd preview executor_rescue e2']],
+  ['mass_staleness', { executors: ['e1', 'e2'], holding: [] }, null, ['reclaimd executors']],
 ])('%s %j', (incidentClass, evidence, node, commands) => {
   expect(commandsFor(incidentClass, evidence, node)).toEqual(commands);
 });
@@ -105,7 +124,7 @@ test.each<[IncidentClass, Record<string, unknown>, string]>([
 });
 
 test('a name from the fleet stays one word of one line in the command', () => {
-  expect(commandsFor('hung_executor', { executor: "a'; rm -rf ~\n#" })).toEqual([
+  expect(commandsFor('hung_executor', { executor: "a'; rm -rf ~\n#", unitAllowed: true })).toEqual([
     `reclaimd preview executor_stop_and_rescue 'a'\\''; rm -rf ~?#'`,
   ]);
   expect(commandsFor('held_orphan', { queue: '$(reboot)', jobId: JOB })[0]).toBe(
@@ -122,5 +141,5 @@ test('a name that begins like an option is told to be none', () => {
 });
 
 test('a mass failure of hundreds does not bury the rest', () => {
-  expect(commandsFor('mass_staleness', { executors: Array.from({ length: 300 }, (_, index) => `e${index}`) })).toHaveLength(10);
+  expect(commandsFor('mass_staleness', { holding: Array.from({ length: 300 }, (_, index) => `e${index}`) })).toHaveLength(10);
 });

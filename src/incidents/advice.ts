@@ -1,7 +1,7 @@
 import type { Policy } from '../actions/limits.ts';
 import { quoteForShell } from '../runtime/shell.ts';
 import type { Stated } from './targets.ts';
-import { attemptsOf, executorsOf, jobOf, unitOf, workflowOf } from './targets.ts';
+import { attemptsOf, executorsOf, holdersOf, jobOf, unitOf, workflowOf } from './targets.ts';
 
 export interface Advice {
   /** What reclaimd does about it by itself. */
@@ -26,6 +26,7 @@ export function adviseOn(stated: Stated): Advice {
   const executors = executorsOf(stated).slice(0, MOST_TARGETS);
   const job = some(jobOf(stated));
   const unit = some(unitOf(stated));
+  const holding = holdersOf(stated).slice(0, MOST_TARGETS);
   const { parent, children } = workflowOf(stated);
   switch (stated.class) {
     case 'dead_executor':
@@ -44,7 +45,7 @@ export function adviseOn(stated: Stated): Advice {
     case 'hung_executor':
       return {
         underWay: 'nothing, on purpose: its process is there, so its jobs may still be running',
-        repairs: executors.map((id) => preview('executor_stop_and_rescue', id, 'stops it for certain, then gives its attempts back')),
+        repairs: executors.flatMap((id) => stopsOf(id, stated)),
       };
     case 'held_orphan':
       return {
@@ -80,13 +81,16 @@ export function adviseOn(stated: Stated): Advice {
             },
           ],
         };
+      if (evidence['nothingWaits'] === true)
+        return { underWay: 'nothing: what waited is gone, and nobody saw it run; an acknowledgement closes this', repairs: [] };
       return {
         underWay: 'the policy of its queue decides at each reconcile; `hold` leaves it to a person',
         repairs: [
           ...(evidence['reason'] === 'parent_gone' ? [] : some(parent)).map((target) =>
             preview('workflow_retry_parent', target, 'runs the parent again; its children follow when it completes'),
           ),
-          ...(parent === undefined ? children.slice(0, MOST_TARGETS) : [parent]).map((target) =>
+          // More than one repair takes are cancelled child by child.
+          ...(parent === undefined || 'counted' in evidence ? children.slice(0, MOST_TARGETS) : [parent]).map((target) =>
             preview('workflow_cancel_descendants', target, 'cancels everything that waits behind it'),
           ),
           ...children.slice(0, MOST_TARGETS).map((target) => preview('workflow_unblock', target, 'runs it without its parent')),
@@ -108,15 +112,16 @@ export function adviseOn(stated: Stated): Advice {
     case 'unit_flapping':
       return {
         underWay: evidence['breaker'] === 'closed' ? 'systemd restarts it; should it give up, the daemon heals it' : HEALING_STOPPED,
-        repairs: unit.flatMap((target) => [
-          preview('unit_heal', target, 'starts it once more: only when its cause is mended'),
-          preview('unit_restart', target, 'stops and starts it'),
-        ]),
+        // It may be up, or about to be: then there is nothing to heal.
+        repairs: unit.map((target) => preview('unit_restart', target, 'stops and starts it: only when its cause is mended')),
       };
     case 'mass_staleness':
       return {
         underWay: 'nobody is taken by silence while it lasts; proven deaths are still swept at once',
-        repairs: executors.map((id) => preview('executor_rescue', id, 'gives back its attempts: only when you know that it is gone')),
+        repairs:
+          holding.length === 0
+            ? [{ command: 'reclaimd executors', effect: 'shows who they are: no attempt is known that would have to be given back' }]
+            : holding.map((id) => preview('executor_rescue', id, 'gives back its attempts: only when you know that it is gone')),
       };
     case 'ownership_missing':
       if (typeof evidence['applicationName'] === 'string')
@@ -179,6 +184,16 @@ const rescuesOf = (action: string, target: string, what: string): Repair[] => [
   preview(action, target, `fails ${what}: the retries of its queue decide`, 'fail'),
   preview(action, target, `runs ${what} again without spending a retry`, 'restart'),
 ];
+
+/** What ends an executor that hangs. Its node stops only the units that it may touch; what runs elsewhere a person ends. */
+function stopsOf(id: string, { evidence, node }: Stated): Repair[] {
+  const { unit, unitAllowed, pid, host } = evidence;
+  if (unitAllowed === true) return [preview('executor_stop_and_rescue', id, 'stops it for certain, then gives its attempts back')];
+  const back = 'its attempts come back once it is proven gone';
+  if (typeof unit === 'string')
+    return [{ command: `systemctl restart ${quoteForShell(unit)}`, effect: `on ${node}, whose RECLAIMD_UNITS does not name it: ${back}` }];
+  return typeof pid === 'number' ? [{ command: `kill -KILL ${pid}`, effect: `on ${host}, where no unit of it is known: ${back}` }] : [];
+}
 
 /** Taken for its own silence: whose it was is not known, and such an attempt no rescue takes. */
 const isNobodys = ({ executorId }: Stated['evidence']) => executorId === null;

@@ -28,6 +28,9 @@ export function executorsOf({ evidence }: Stated): string[] {
   return one ? [one] : texts(evidence['executors']);
 }
 
+/** Those of many executors that hold attempts. */
+export const holdersOf = ({ evidence }: Stated): string[] => texts(evidence['holding']);
+
 export function unitOf({ evidence, node }: Stated): string | undefined {
   const unit = text(evidence['unit']);
   const at = text(evidence['node']) ?? node;

@@ -28,11 +28,11 @@ export async function projectHungExecutors(
     sql,
     node,
     { class: 'hung_executor', unknown, lookedAt },
-    hung.map(({ id, name, host, pid, reason, queues, stack, env, witnessNode }) => ({
+    hung.map(({ id, name, host, pid, reason, queues, stack, env, witnessNode, unit, unitAllowed }) => ({
       class: 'hung_executor',
       fingerprint: fingerprintOf(id),
       summary: `${name ?? id} on ${host}: ${reason}`,
-      evidence: { executor: id, host, pid, queues },
+      evidence: { executor: id, host, pid, queues, unit, unitAllowed },
       node: witnessNode,
       stack,
       env,

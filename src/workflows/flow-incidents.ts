@@ -134,7 +134,7 @@ function describeLoss({ fingerprint, evidence }: OpenFlow, loss: LossRow): Findi
     class: 'workflow_stuck',
     fingerprint,
     summary: `${jobs(count)} that waited in vain${evidence.parent === null ? '' : ` for ${evidence.parent}`} ${count === 1 ? 'is' : 'are'} gone, and nobody saw ${count === 1 ? 'it' : 'them'} run: acknowledge it to close this`,
-    evidence: { ...evidence, lost: lostOf(loss) },
+    evidence: { ...evidence, nothingWaits: true, lost: lostOf(loss) },
     affected: count,
     queues: queuesOf(evidence, loss),
   };

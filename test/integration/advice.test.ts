@@ -1,11 +1,10 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { createProgram } from '../../src/cli/program.ts';
 import { refreshHeartbeats } from '../../src/executors/health.ts';
 import { adviseOn } from '../../src/incidents/advice.ts';
 import type { IncidentClass } from '../../src/incidents/class.ts';
-import { raise } from '../../src/incidents/incident.ts';
 import { listIncidents } from '../../src/incidents/listing.ts';
 import type { Stated } from '../../src/incidents/targets.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
@@ -113,20 +112,22 @@ test.each([
   expectPlans(await paste(fleet, await openOf(fleet, 'poison_job'), env), count);
 });
 
-test('executors that fell silent together', async () => {
-  const fleet = await createDeadWorker({ RECLAIMD_POLICY: 'hold' });
-  await fleet.database.query(
-    `UPDATE executor SET proof = NULL, dead_at = NULL, beat_at = now() - interval '1 hour', session_at = NULL, application_name = 'elsewhere'`,
-  );
-  for (const table of ['attempt_a', 'attempt_b']) await fleet.database.query(`UPDATE ${table} SET application_name = 'elsewhere'`);
-  await fleet.database.query('DELETE FROM recovery');
-  await raise(fleet.database, 'n', {
-    class: 'mass_staleness',
-    fingerprint: 'mass_staleness',
-    summary: 'they fell silent',
-    evidence: { executors: ["worker's 1"] },
-  });
-  expectPlans(await paste(fleet, await openOf(fleet, 'mass_staleness')), 1);
+test('executors that fell silent together, of which one holds an attempt', async () => {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const workers = await Promise.all(["worker's 1", 'second', 'third'].map((id) => createExecutor(fleet.url, fleet.database, id)));
+  const id = await fleet.boss.send('mail', {});
+  await workers[0]?.fetch('mail');
+  for (const { boss } of workers) await boss.stop({ graceful: false });
+  for (const { fallSilent } of workers) await fallSilent(600);
+  const context = await openTestContext(fleet.url);
+  const look = async () => {
+    await projectIncidents(context);
+    return openOf(fleet, 'mass_staleness');
+  };
+  expectPlans(await paste(fleet, await look()), 1);
+  await fleet.boss.complete('mail', id ?? '');
+  expect(await paste(fleet, await look())).toMatchObject([{ command: 'reclaimd executors', code: 0 }]);
 });
 
 test('a flow that waits in vain', async () => {
@@ -137,20 +138,61 @@ test('a flow that waits in vain', async () => {
   expectPlans(await paste(fleet, await openOf(fleet, 'workflow_stuck')), 3);
 });
 
-test('units, and an executor that hangs in one', async () => {
-  const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
-  await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
-  const units = createScriptedUnits();
-  units.set('app@1.service', FAILED);
-  await startTestDaemon(fleet.url, { RECLAIMD_NODE: 'far', RECLAIMD_UNITS: 'app@', RECLAIMD_HEAL: 'off' }, { units });
-  await waitFor('the node', async () => (await fleet.database.query(`SELECT FROM node WHERE node = 'far'`)).length === 1);
-  await createExecutor(fleet.url, fleet.database, 'hung one');
-  await fleet.database.query(`UPDATE executor SET unit = 'app@1.service', witness_node = 'far', beat_seconds = 60, beat_at = now()`);
-  const evidence = { unit: 'app@1.service', executor: 'hung one' };
-  for (const [incidentClass, count] of [
-    ['unit_failed', 2],
-    ['unit_flapping', 2],
-    ['hung_executor', 1],
-  ] as const)
-    expectPlans(await paste(fleet, [{ class: incidentClass, node: 'far', evidence }]), count);
+test('a flow of which nothing waits any more, though what was lost is not acknowledged', async () => {
+  const fleet = await createFlows();
+  await chainOfThree(fleet.boss);
+  const parent = await fleet.run('parent', 'fail');
+  await fleet.settle();
+  await fleet.database.query('DELETE FROM job WHERE blocked');
+  await fleet.settle();
+  const open = await openOf(fleet, 'workflow_stuck');
+  expect(open).toMatchObject([{ evidence: { parent: `parent/${parent}`, lost: { count: 2 } } }]);
+  expect(open.map(adviseOn)).toMatchObject([{ underWay: expect.stringContaining('an acknowledgement closes this'), repairs: [] }]);
+});
+
+describe('on a node with units', () => {
+  const UNIT = 'app@1.service';
+
+  async function setUp() {
+    const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
+    await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+    const units = createScriptedUnits();
+    units.set(UNIT, FAILED);
+    await startTestDaemon(fleet.url, { RECLAIMD_NODE: 'far', RECLAIMD_UNITS: 'app@', RECLAIMD_HEAL: 'off' }, { units });
+    await waitFor('the node', async () => (await fleet.database.query(`SELECT FROM node WHERE node = 'far'`)).length === 1);
+    return { ...fleet, units };
+  }
+
+  test('units, whatever they are at', async () => {
+    const { units, ...fleet } = await setUp();
+    const at = { node: 'far', evidence: { unit: UNIT } };
+    expectPlans(await paste(fleet, [{ class: 'unit_failed', ...at }]), 2);
+    for (const state of [{}, { activeState: 'activating', subState: 'auto-restart' }, { activeState: 'active', subState: 'running' }]) {
+      units.set(UNIT, state);
+      expectPlans(await paste(fleet, [{ class: 'unit_flapping', ...at }]), 1);
+    }
+  });
+
+  test('an executor that hangs in one of them, in another, or in none', async () => {
+    const fleet = await setUp();
+    const { boss, fallSilent } = await createExecutor(fleet.url, fleet.database, 'hung one');
+    await boss.stop({ graceful: false });
+    await fallSilent(600);
+    const context = await openTestContext(fleet.url);
+    const look = async (unit: string | null, isAllowed: boolean) => {
+      await fleet.database.query(
+        `UPDATE executor e SET unit = $1, unit_allowed = $2, host = 'far', pid = 7, witness_node = node, witness_daemon_id = n.daemon_id
+         FROM node n WHERE node = 'far'`,
+        [unit, isAllowed],
+      );
+      await projectIncidents(context);
+      return openOf(fleet, 'hung_executor');
+    };
+    expectPlans(await paste(fleet, await look(UNIT, true)), 1);
+    const repairsOf = async (...where: Parameters<typeof look>) => (await look(...where)).flatMap((one) => adviseOn(one).repairs);
+    expect(await repairsOf('other.service', false)).toMatchObject([
+      { command: 'systemctl restart other.service', effect: expect.stringContaining('on far, whose RECLAIMD_UNITS does not name it') },
+    ]);
+    expect(await repairsOf(null, false)).toMatchObject([{ command: 'kill -KILL 7', effect: expect.stringContaining('on far') }]);
+  });
 });

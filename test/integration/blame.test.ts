@@ -33,7 +33,7 @@ async function setUp() {
   const executor = await createExecutor(url, database, 'w');
   await database.query(`UPDATE executor SET host = 'here', pid = $1, witness_node = 'test'`, [PID]);
   /** As each life of the daemon makes it. */
-  const open = () => {
+  const open = (allowed = UNIT) => {
     const blame = createBlame({
       database,
       jobs,
@@ -44,6 +44,7 @@ async function setUp() {
       host: 'here',
       node: 'test',
       unitOf: () => UNIT,
+      allows: (unit) => unit === allowed,
       onCrash: () => undefined,
     });
     onTestFinished(() => void blame.stop());
@@ -78,6 +79,16 @@ test('a process that outlived the life of its unit stays one of that life, whoev
   units.set(UNIT, { invocationId: 'second' });
   await open().learn('w', PID);
   expect(await life()).toMatchObject({ invocation: 'first' });
+});
+
+test.each([
+  [UNIT, true],
+  ['another.service', false],
+])('whether its unit may be touched is noted by each life of the daemon: where %s may, %s', async (allowed, noted) => {
+  const { database, open } = await setUp();
+  await open(noted ? 'another.service' : UNIT).learn('w', PID);
+  await open(allowed).learn('w', PID);
+  expect(await database.query('SELECT unit, unit_allowed AS noted FROM executor')).toEqual([{ unit: UNIT, noted }]);
 });
 
 test('adopted while the bus is away: its unit is learned when it is back, and that it is being stopped', async () => {
