@@ -20,11 +20,21 @@ export async function runUnitCommand(
   { id, action, unit, actor, reason, expected, executor }: CommandRow,
   { emit, hold, awaitGivenBack }: UnitCommandRun,
 ): Promise<CommandResult> {
-  if (!dependencies) return { outcome: 'refused', error: 'there is no systemd to be asked, or RECLAIMD_UNITS names no unit there' };
+  if (!dependencies)
+    return {
+      outcome: 'refused',
+      error: 'there is no systemd to be asked, or RECLAIMD_UNITS names no unit there: `reclaimd doctor` on that node says which',
+    };
   if (!dependencies.allowlist.allows(unit))
-    return { outcome: 'refused', error: `${JSON.stringify(unit)} is not among the units of RECLAIMD_UNITS there` };
+    return {
+      outcome: 'refused',
+      error: `${JSON.stringify(unit)} is not among the units of RECLAIMD_UNITS there: \`reclaimd units\` on that node shows those`,
+    };
   const now = await look(dependencies, unit);
-  if (action === 'look') return now ? { outcome: 'done', answer: now } : { outcome: 'failed', error: 'systemd knows no such unit there' };
+  if (action === 'look')
+    return now
+      ? { outcome: 'done', answer: now }
+      : { outcome: 'failed', error: 'systemd knows no such unit there: `reclaimd units` on that node shows those that it may touch' };
   // Whoever asked was asked for a right on the name that they gave: it must be the unit's own.
   if (now && now.unit !== unit) return { outcome: 'refused', error: `${unit} is an alias: ask for ${now.unit}` };
   const drift = driftOf(expected, now);
@@ -63,6 +73,7 @@ function ofHeal(healed: UnitHealed): CommandResult {
 }
 
 function ofChange(acted: UnitActed | UnitRefusal): CommandResult {
+  if (acted.refused === 'busy') return { outcome: 'refused', error: `${acted.message}: make a new preview when that is over` };
   if (acted.refused) return { outcome: acted.refused === 'over' ? 'expired' : 'refused', error: acted.message };
   return { outcome: acted.outcome, error: acted.error };
 }

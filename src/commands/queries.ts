@@ -139,7 +139,7 @@ export function saveOverdue(tx: Sql, id: string | null): Promise<CommandRow[]> {
   return tx.query<CommandRow>(
     `UPDATE node_command c SET ended_at = clock_timestamp(), (outcome, error) = (
        SELECT CASE WHEN c.begun_at IS NULL THEN 'expired' WHEN c.executor IS NULL THEN coalesce(max(a.outcome), 'unknown') ELSE 'unknown' END,
-         CASE WHEN c.begun_at IS NULL THEN 'no daemon of that node began it in time: nothing was done'
+         CASE WHEN c.begun_at IS NULL THEN 'no daemon of that node began it in time, so nothing was done: ask again'
            WHEN c.executor IS NULL AND max(a.outcome) IS NOT NULL THEN max(a.error)
            ELSE 'the daemon of that node did not come back to tell: look at the unit' END
        FROM unit_action a WHERE a.command_id = c.id)

@@ -23,7 +23,8 @@ export function decideGate(
   release: Pick<PgBossRelease, 'version' | 'schemaVersion' | 'location'>,
 ): GateState {
   const { oldest, newest } = SUPPORTED_SCHEMAS;
-  if (schemaVersion === null) return { mode: 'wait', schemaVersion, detail: 'pg-boss is not installed yet' };
+  if (schemaVersion === null)
+    return { mode: 'wait', schemaVersion, detail: "pg-boss is not installed yet: the application's first start does that" };
   if (schemaVersion < oldest) {
     return {
       mode: 'observe',

@@ -60,7 +60,9 @@ test.each<[JobAction, Partial<JobRow>, Policy, string]>([
 test.each<[JobAction, Partial<JobRow> | null, string]>([
   ['job_retry', null, 'there is no such job'],
   ['job_retry', { state: 'active' }, 'there is job_rescue'],
-  ['job_retry', { state: 'completed' }, 'it is completed'],
+  ['job_retry', { state: 'completed' }, 'it is completed: job_retry is for failed and cancelled jobs; sent anew'],
+  ['job_retry', { state: 'retry' }, 'when its turn comes'],
+  ['job_retry', { state: 'created', blocked: true }, 'reclaimd workflows'],
   ['job_retry', { state: 'failed', placeTakenBy: 'mail/2' }, 'mail/2 has the only place'],
   ['job_retry', { state: 'cancelled', placeTakenBy: 'mail/2' }, 'mail/2 has the only place'],
   ['job_cancel', { state: 'failed' }, 'it is failed already'],
@@ -72,10 +74,10 @@ test.each<[JobAction, Partial<JobRow> | null, string]>([
 });
 
 test.each([
-  ['alive', 'may be at work'],
-  ['late', 'may be at work'],
-  ['unknown', 'may be at work'],
-  ['hung', 'executor_stop_and_rescue'],
+  ['alive', 'executor_stop_and_rescue stops it first'],
+  ['late', 'executor_stop_and_rescue stops it first'],
+  ['unknown', 'executor_stop_and_rescue stops it first'],
+  ['hung', 'executor_stop_and_rescue makes sure'],
 ] as const)('an attempt of an executor that is %s is not taken', (verdict, why) => {
   for (const action of ['job_rescue', 'job_discard'] as const)
     expect(plan(action, {}, { owner: ownerIs(verdict) })).toEqual({ refusal: expect.stringContaining(why) });

@@ -115,8 +115,13 @@ function planRetry(facts: JobFacts, row: JobBefore): JobPlanned {
   if (row.state === 'cancelled') return planOf(facts, row, 'resume', 'created', traps);
   const copy = row.deadLetter === null ? [] : [`its copy in ${row.deadLetter} stays there: redriven, it runs twice`];
   if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', [...copy, ...traps]);
-  const instead = row.state === 'active' ? '; for one whose executor is gone there is job_rescue' : '';
-  return { refusal: `it is ${row.state}: job_retry is for failed and cancelled jobs${instead}` };
+  return { refusal: `it is ${row.state}: job_retry is for failed and cancelled jobs; ${insteadOfRetry(row, facts.row?.blocked)}` };
+}
+
+function insteadOfRetry({ state }: JobBefore, blocked: boolean | undefined): string {
+  if (state === 'active') return 'for one whose executor is gone there is job_rescue';
+  if (state === 'completed') return 'sent anew it is done again';
+  return blocked ? '`reclaimd workflows` shows what waits in vain' : 'it runs when its turn comes';
 }
 
 function planCancel(facts: JobFacts, row: JobBefore): JobPlanned {
@@ -128,8 +133,12 @@ function planCancel(facts: JobFacts, row: JobBefore): JobPlanned {
 
 function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: JobBefore): JobPlanned {
   if (row.state !== 'active') {
-    const instead = hasEnded(row) ? (row.state === 'completed' ? '' : '; job_retry runs it again') : '; job_cancel ends it';
-    return { refusal: `it is ${row.state}: ${action} is for active jobs whose executor is gone${instead}` };
+    const instead = hasEnded(row)
+      ? row.state === 'completed'
+        ? 'there is nothing to do'
+        : 'job_retry runs it again'
+      : 'job_cancel ends it';
+    return { refusal: `it is ${row.state}: ${action} is for active jobs whose executor is gone; ${instead}` };
   }
   const alive = facts.owner ? whyNotGone(facts.owner) : whyNobody(facts);
   if (alive) return { refusal: alive };
@@ -144,7 +153,7 @@ function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: 
 export function whyNotGone({ executorId, verdict, reason }: Pick<Owner, 'executorId' | 'verdict' | 'reason'>): string | undefined {
   if (verdict === 'dead' || verdict === 'stopped' || verdict === 'missing') return undefined;
   if (verdict === 'hung') return `${executorId} is hung (${reason}): executor_stop_and_rescue makes sure that it has stopped first`;
-  return `${executorId} is ${verdict} (${reason}): it may be at work on it`;
+  return `${executorId} is ${verdict} (${reason}) and may be at work: wait for it, or executor_stop_and_rescue stops it first`;
 }
 
 function whyNobody({ sharedName }: JobFacts): string {

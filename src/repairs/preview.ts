@@ -126,7 +126,7 @@ function readRequest({ action, targets: given, policy: named }: PreviewRequest):
   if (!isRepairAction(action)) return refuse('unsupported', `there is no repair ${action}: ${REPAIR_ACTIONS.join(', ')}`);
   const isOfJobs = isJobAction(action) || isFlowAction(action);
   const targets = [...new Set(isOfJobs ? given.map(respellJobTarget) : given)];
-  if (targets.length === 0) return refuse('target', `${action} needs a target`);
+  if (targets.length === 0) return refuse('target', `${action} needs a target: QUEUE/JOB-ID, an executor's id, UNIT or NODE:UNIT`);
   if (targets.length > MOST_TARGETS)
     return refuse('target', `${targets.length} targets are too many for one repair: ${MOST_TARGETS} at most`);
   if (!isJobAction(action) && targets.length > 1) return refuse('target', `${action} takes one target at a time`);
@@ -248,7 +248,7 @@ export async function examineJobs(
 
 function whyNotOf({ executor }: RepairPlan, { owner }: JobFacts): { refusal: string } | undefined {
   if (!executor || !owner || owner.executorId === executor.id) return undefined;
-  return { refusal: `it is ${owner.executorId}'s` };
+  return { refusal: `it is ${owner.executorId}'s: a repair of that one takes it` };
 }
 
 /** Every queue that it touches must be the actor's to repair; null when it is. */

@@ -46,7 +46,7 @@ export async function planHeld(
 /** As its rescue will find it: its executor proven gone. What the plan rests on is how the executor is now. */
 function planOnceStopped(id: string, facts: JobFacts): JobPlanned {
   const { owner } = facts;
-  if (owner && owner.executorId !== id) return { refusal: `it is ${owner.executorId}'s` };
+  if (owner && owner.executorId !== id) return { refusal: `it is ${owner.executorId}'s: a repair of that one takes it` };
   const planned = planJob('job_rescue', owner ? { ...facts, owner: { ...owner, verdict: 'dead' } } : facts);
   if (!('plan' in planned) || !owner) return planned;
   const { before } = planned.plan;

@@ -58,7 +58,7 @@ export async function planStopOf(
 ): Promise<{ plan: UnitPlan } | { refusal: string }> {
   const { id, unit, witnessNode } = executor;
   if (unit === null || witnessNode === null)
-    return { refusal: `no node knows in which unit ${id} runs, so it cannot be stopped from here` };
+    return { refusal: `no node knows in which unit ${id} runs: end its process by hand, and what it holds comes back by itself` };
   const seen = await lookAt(dependencies, witnessNode, unit, actor);
   if ('refusal' in seen) return seen;
   return planStop(executor, seen, await listIn(dependencies.database, witnessNode, unit));
@@ -75,7 +75,7 @@ async function lookAt(
   if (!silence) return { refusal: `there is no node ${node}: see \`reclaimd status\`` };
   if (silence.stopped || silence.seconds > SILENT_AFTER_SECONDS)
     return {
-      refusal: `the daemon of ${node} ${silence.stopped ? 'was stopped' : `has been silent for ${Math.round(silence.seconds)} s`}: nobody else may touch its units`,
+      refusal: `the daemon of ${node} ${silence.stopped ? 'was stopped' : `has been silent for ${Math.round(silence.seconds)} s`}: start it again, for nobody else may touch its units`,
     };
   const id = await database.transaction((tx) => saveCommand(tx, { ...PLAIN, node, action: 'look', unit, actor }, TAKE_WITHIN_SECONDS));
   const { outcome, error, answer } = await awaitCommand(dependencies, id);

@@ -270,6 +270,39 @@ describe('a command is carried out', () => {
   });
 });
 
+test('a unit that cannot be repaired is refused with what to do next', async () => {
+  const { startDaemon, preview, units } = await setUp({ RECLAIMD_UNITS: 'app gone' });
+  const daemon = await startDaemon();
+  const refusal = async (target: string) => {
+    const result = await preview('unit_heal', target);
+    return result.done ? 'none' : result.message;
+  };
+  expect(await refusal('far:secret')).toMatch(/RECLAIMD_UNITS there: `reclaimd units` on that node/);
+  expect(await refusal('far:gone')).toMatch(/no such unit there: `reclaimd units` on that node/);
+  units.set(UNIT, { activeState: 'activating', subState: 'auto-restart' });
+  expect(await refusal('far:app')).toMatch(/it is activating \(auto-restart\): .* unit_restart restarts it/);
+  await daemon.stop();
+  expect(await refusal('far:app')).toMatch(/the daemon of far was stopped: start it again/);
+});
+
+test('a restart while another is at it is refused, and says what to do when that is over', async () => {
+  const { startDaemon, preview, execute, units } = await setUp();
+  await startDaemon();
+  const over = Promise.withResolvers<void>();
+  units.onStart(UNIT, { ends: over.promise });
+  const first = execute(tokenOf(await preview('unit_restart', 'far:app')));
+  try {
+    await waitFor('its restart', () => units.calls.includes(`restart ${UNIT}`));
+    expect(await execute(tokenOf(await preview('unit_restart', 'far:app')))).toMatchObject({
+      refused: 'denied',
+      message: `${ANN} is at it: make a new preview when that is over`,
+    });
+  } finally {
+    over.resolve();
+  }
+  expect(await first).toMatchObject({ done: true, partial: false });
+});
+
 describe('what the daemon before has taken', () => {
   const taken = async (world: Awaited<ReturnType<typeof setUp>>, begun: boolean, request: Partial<CommandRequest> = {}) => {
     const id = await world.send(request);

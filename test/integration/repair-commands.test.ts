@@ -183,5 +183,5 @@ test('without pg-boss a unit is repaired all the same; repairs of jobs are refus
   expect(units.calls).toContain('start app.service');
   lines.length = 0;
   expect(await preview(surroundings, 'job_retry', [`mail/${crypto.randomUUID()}`], ANN)).toBe(3);
-  expect(lines).toEqual(['refused: pg-boss is not installed yet']);
+  expect(lines).toEqual(["refused: pg-boss is not installed yet: the application's first start does that"]);
 });

@@ -172,11 +172,11 @@ describe('a preview', () => {
   test.each([
     ['job_fix', ['mail/x'], {}, 'unsupported', 'job_retry, job_rescue'],
     ['job_retry', ['mail'], {}, 'target', 'no QUEUE/JOB-ID'],
-    ['job_retry', [], {}, 'target', 'needs a target'],
+    ['job_retry', [], {}, 'target', 'QUEUE/JOB-ID, an executor'],
     ['job_retry', ['mail/00000000-0000-0000-0000-000000000000'], {}, 'impossible', 'no such job'],
     ['job_retry', ['mail/00000000-0000-0000-0000-000000000000'], { policy: 'fail' }, 'target', 'takes no policy'],
     ['executor_rescue', ['nobody'], {}, 'target', 'no executor nobody'],
-    ['executor_rescue', ['worker'], {}, 'impossible', 'may be at work'],
+    ['executor_rescue', ['worker'], {}, 'impossible', 'executor_stop_and_rescue stops it first'],
     ['executor_rescue', ['worker'], { policy: 'hold' }, 'target', 'restart, fail or discard'],
   ])('of %s on %j with %j is refused early: %s', async (action, targets, more, refused, message) => {
     const { preview } = await createDesk();
