@@ -152,6 +152,9 @@ describeWithMachine('repairs of units on another node', () => {
     await machine.run('systemctl', ['start', 'worker@1']);
     const [life] = await waitForAdopted(fleet, 'far', 1);
     await waitFor('the job to be active', async () => (await boss.findJobs('mail'))[0]?.state === 'active');
+    expect(await fleet.database.query('SELECT unit_allowed AS allowed FROM executor WHERE id = $1', [life?.id])).toEqual([
+      { allowed: true },
+    ]);
     const shown = await preview('executor_stop_and_rescue', life?.id ?? '');
     expect(shown).toMatchObject({
       plan: {
