@@ -25,18 +25,16 @@ export function planUnit(action: UnitAction, node: string, seen: SeenUnit, execu
   return { plan: { node, unit: seen.unit, command: action, before: seen, after: 'active', warnings } };
 }
 
-/** Pure: stopping the unit of an executor for certain, before its attempts are given back. */
-export function planStop(executor: ExecutorHealth, seen: SeenUnit, executors: readonly ExecutorHealth[]): UnitPlanned {
+/** Pure: stopping the unit of an executor that has not ended, for certain, before its attempts are given back. */
+export function planStop(executor: ExecutorHealth, seen: SeenUnit, executors: readonly ExecutorHealth[]): UnitPlan {
   const { id, verdict, witnessNode } = executor;
-  if (verdict === 'dead' || verdict === 'stopped')
-    return { refusal: `${id} is ${verdict} already: executor_rescue gives its attempts back` };
   const others = executors.filter((other) => other.id !== id);
   const warnings = [
     ...(verdict === 'hung' ? [] : [`${id} is ${verdict}: its jobs may be running, and will run again`]),
     ...disturbed(others),
     'the unit stays stopped afterwards: unit_heal starts it again',
   ];
-  return { plan: { node: witnessNode ?? '', unit: seen.unit, command: 'unit_stop', before: seen, after: 'inactive', warnings } };
+  return { node: witnessNode ?? '', unit: seen.unit, command: 'unit_stop', before: seen, after: 'inactive', warnings };
 }
 
 function disturbed(executors: readonly ExecutorHealth[]): string[] {

@@ -56,12 +56,15 @@ export async function planStopOf(
   executor: ExecutorHealth,
   actor: string,
 ): Promise<{ plan: UnitPlan } | { refusal: string }> {
-  const { id, unit, witnessNode } = executor;
+  const { id, verdict, unit, witnessNode } = executor;
+  // Wherever it ran: there is nothing left to stop.
+  if (verdict === 'dead' || verdict === 'stopped')
+    return { refusal: `${id} is ${verdict} already: executor_rescue gives its attempts back` };
   if (unit === null || witnessNode === null)
     return { refusal: `no node knows in which unit ${id} runs: end its process by hand, and what it holds comes back by itself` };
   const seen = await lookAt(dependencies, witnessNode, unit, actor);
   if ('refusal' in seen) return seen;
-  return planStop(executor, seen, await listIn(dependencies.database, witnessNode, unit));
+  return { plan: planStop(executor, seen, await listIn(dependencies.database, witnessNode, unit)) };
 }
 
 async function lookAt(

@@ -183,6 +183,15 @@ describe('a preview', () => {
     expect(await preview(action, targets, more)).toMatchObject({ done: false, refused, message: expect.stringContaining(message) });
   });
 
+  test('to stop an executor that is dead already is refused as such, wherever it ran', async () => {
+    const { executor, preview } = await createDesk();
+    await executor.die();
+    expect(await preview('executor_stop_and_rescue', 'worker')).toMatchObject({
+      refused: 'impossible',
+      message: 'worker is dead already: executor_rescue gives its attempts back',
+    });
+  });
+
   test("tells of pg-boss's own traps: a stately sibling makes a failure final, and so it is", async () => {
     const { boss, begin, executor, preview, execute, state } = await createDesk({ queues: [{ name: 'mail', policy: 'stately' }] });
     const [first = ''] = await begin();
