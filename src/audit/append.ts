@@ -19,10 +19,11 @@ export interface AuditEvent {
 
 /** Records one event within the transaction of its effects. */
 export async function appendAudit(tx: Sql, event: AuditEvent): Promise<void> {
-  // The transaction has its id before the event has its number: the chain tells by the id which numbers may still turn up.
+  // The transaction has its id before the event has its number (what a row must fulfil is asked before the row is made): the chain
+  // tells by the id which numbers may still turn up.
   await tx.execute(
-    `WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS id)
-     INSERT INTO audit (actor, action, target, outcome, reason, node, detail) SELECT $1, $2, $3, $4, $5, $6, $7::jsonb FROM own WHERE id IS NOT NULL`,
+    `INSERT INTO audit (actor, action, target, outcome, reason, node, detail)
+     SELECT $1, $2, $3, $4, $5, $6, $7::jsonb WHERE pg_current_xact_id() IS NOT NULL`,
     [event.actor, event.action, event.target, event.outcome, event.reason, event.node, JSON.stringify(event.detail)],
     'append_audit',
   );
