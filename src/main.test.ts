@@ -118,7 +118,7 @@ test('a database that is not there is a failure, in one line: exit 1', async () 
 });
 
 test.each(['off', 'system'])(
-  'an address that is taken is a configuration error of the daemon, with systemd %s: exit 2',
+  'an address that is taken, maybe for a moment, is a failure of the daemon, with systemd %s: exit 1',
   async (systemd) => {
     const other = createServer();
     await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
@@ -131,9 +131,15 @@ test.each(['off', 'system'])(
       RECLAIMD_SYSTEMD_BUS: '/does/not/exist',
     });
     expect(err).toMatch(new RegExp(`^reclaimd: RECLAIMD_LISTEN: cannot listen on ${listen} \\(EADDRINUSE\\)`));
-    expect(code).toBe(2);
+    expect(code).toBe(1);
   },
 );
+
+test('an address that can never be listened on is a configuration error of the daemon: exit 2', async () => {
+  const { err, code } = await reclaimd(['run'], { DATABASE_URL: 'postgres://127.0.0.1:1/app', RECLAIMD_LISTEN: '[fe80::1]:9464' });
+  expect(err).toMatch(/^reclaimd: RECLAIMD_LISTEN: cannot listen on \[fe80::1\]:9464 \(EINVAL\)/);
+  expect(code).toBe(2);
+});
 
 /** A daemon without a database, once it runs. */
 async function startDaemon(env: Record<string, string> = {}) {

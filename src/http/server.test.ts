@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 import { Counter, Registry } from 'prom-client';
 import { expect, onTestFinished, test } from 'vitest';
 import { createLogger } from '../runtime/logger.ts';
-import { type HttpOptions, ListenFailed, startHttpServer } from './server.ts';
+import { AddressUnavailable, type HttpOptions, ListenFailed, startHttpServer } from './server.ts';
 
 const log = createLogger('silent', 'test');
 
@@ -98,12 +98,14 @@ test('a page that cannot be made is a 500, and the next one is served', async ()
   expect((await fetch(`${url}/readyz`)).status).toBe(200);
 });
 
-test('a busy address is a clear error that names the variable', async () => {
+test('an address that is taken, or not there, may be so for a moment; one that is none never serves. The error names the variable', async () => {
   const { url } = await start();
   const port = Number(new URL(url).port);
   const second = start({ listen: { host: '127.0.0.1', port } });
-  await expect(second).rejects.toThrow(ListenFailed);
+  await expect(second).rejects.toThrow(AddressUnavailable);
   await expect(second).rejects.toThrow(`RECLAIMD_LISTEN: cannot listen on 127.0.0.1:${port} (EADDRINUSE)`);
+  await expect(start({ listen: { host: '192.0.2.1', port } })).rejects.toThrow(AddressUnavailable);
+  await expect(start({ listen: { host: 'fe80::1', port } })).rejects.toThrow(ListenFailed);
 });
 
 test('an address in IPv6 is written as one, in the URL and in the error', async () => {

@@ -17,10 +17,17 @@ export interface HttpOptions {
   readyz(): Health;
 }
 
-/** The address cannot be listened on. */
+/** The address can never be listened on. */
 export class ListenFailed extends Error {
   override readonly name = 'ListenFailed';
 }
+
+/** Taken, or not this host's: maybe for a moment only, so it is no error of the configuration. */
+export class AddressUnavailable extends Error {
+  override readonly name = 'AddressUnavailable';
+}
+
+const PASSING = ['EADDRINUSE', 'EADDRNOTAVAIL', 'EAI_AGAIN'];
 
 const LANDING_PAGE = `<!doctype html><html lang="en"><title>reclaimd</title><h1>reclaimd</h1>
 <p>Recovery supervisor for pg-boss workers.</p>
@@ -64,8 +71,9 @@ export async function startHttpServer(options: HttpOptions, { log }: { log: Logg
   server.requestTimeout = 10_000;
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
+      const Class = PASSING.includes(cause.code ?? '') ? AddressUnavailable : ListenFailed;
       reject(
-        new ListenFailed(
+        new Class(
           `RECLAIMD_LISTEN: cannot listen on ${isIPv6(host) ? `[${host}]` : host}:${port} (${cause.code}); give another address, port 0 for a free one, or \`off\``,
           { cause },
         ),

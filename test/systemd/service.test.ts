@@ -1,4 +1,5 @@
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
@@ -228,6 +229,20 @@ describeWithMachine("the daemon's own unit", () => {
     expect(await machine.property('reclaimd', 'ActiveState')).toBe('failed');
     expect([await machine.property('reclaimd', 'ExecMainStatus'), await machine.property('reclaimd', 'NRestarts')]).toEqual(['2', '0']);
     expect(await logOf(machine)).toContain('RECLAIMD_BATCH: given "0"');
+  });
+
+  test('an address that something else has for a while is waited for', async () => {
+    const { machine } = await install();
+    // The machine's network is the host's.
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    onTestFinished(() => void other.close());
+    await writeFile(machine.path('/etc/reclaimd/reclaimd.env'), `RECLAIMD_LISTEN=127.0.0.1:${(other.address() as AddressInfo).port}\n`);
+    expect((await machine.try('systemctl', ['start', 'reclaimd'])).code).not.toBe(0);
+    await waitFor('it to try again', async () => Number(await machine.property('reclaimd', 'NRestarts')) > 1);
+    other.close();
+    await waitFor('it to run', async () => (await machine.property('reclaimd', 'ActiveState')) === 'active');
+    expect(await logOf(machine)).toContain('(EADDRINUSE)');
   });
 
   test('a daemon that hangs is restarted by its watchdog', async () => {
