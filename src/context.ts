@@ -294,6 +294,8 @@ export function openContext(options: ContextOptions) {
     scope: { stack: config.stack ?? null, env: config.env ?? null },
     authorize,
     units,
+    /** Undefined where the host brought its own service manager. */
+    tryReset: systemd?.tryReset,
     close: async () => {
       systemd?.close();
       await pgboss.close();

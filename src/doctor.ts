@@ -8,6 +8,7 @@ import { describeSharedName, findSharedNames } from './executors/shared-names.ts
 import { createAllowlist } from './healing/allowlist.ts';
 import { readUnitOf } from './host/cgroup.ts';
 import { ownershipState } from './ownership/install.ts';
+import { findHarmless } from './polkit-probe.ts';
 import { ownershipTrouble } from './project-incidents.ts';
 import { lintQueues } from './supervision/lint.ts';
 import { findTroubles, readOwnService } from './systemd/own-service.ts';
@@ -31,7 +32,7 @@ const warn = (name: string, detail: string, mend: string): Check => ({ name, sta
 const fail = (name: string, detail: string, mend: string): Check => ({ name, status: 'fail', detail, mend });
 const skipped = (name: string, detail: string): Check => ({ name, status: 'skipped', detail });
 
-/** Looks at everything that the daemon stands on, with the rights of whoever asks: run it as the daemon's user. Changes nothing. */
+/** Looks at everything that the daemon stands on, with the rights of whoever asks: run it as the daemon's user. Changes nothing (but see `findHarmless`). */
 export async function* examine(context: Context): AsyncGenerator<Check> {
   const database = await checkDatabase(context);
   yield database;
@@ -41,13 +42,14 @@ export async function* examine(context: Context): AsyncGenerator<Check> {
     const pgboss = await guarded('pg-boss', 'see RECLAIMD_PGBOSS_SCHEMA', () => checkPgBoss(context));
     yield pgboss;
     if (schema.status === 'ok' && pgboss.status !== 'fail') {
-      for (const check of [checkPrivileges, checkOwnership, checkNames, checkDaemon, checkSight, checkDenials, checkAudit, checkArchive])
+      for (const check of [checkPrivileges, checkOwnership, checkNames, checkDaemon, checkSight, checkAudit, checkArchive])
         yield await guarded(NAMES.get(check) ?? '', 'apply what `reclaimd grants` prints', () => check(context));
       yield* lint(context);
     }
   }
   yield* examineService(context);
   yield await checkSystemd(context);
+  yield await checkPolkit(context);
   yield await checkJournal(context);
   yield await checkActors(context);
 }
@@ -174,18 +176,36 @@ async function checkSight({ database }: Context): Promise<Check> {
   );
 }
 
-/** systemd says only on trial what polkit allows: the daemon's own heals tell, as far as they came to ask systemd. */
-async function checkDenials({ database, config }: Context): Promise<Check> {
+/** systemd says only on trial what polkit allows: where none can be made, the daemon's last heal is all that is known. */
+async function checkPolkit(context: Context): Promise<Check> {
+  const { units, config, tryReset } = context;
   if (config.units.length === 0) return skipped('polkit', 'RECLAIMD_UNITS is empty: no unit is ever touched');
-  const [row] = await database.query<{ unit: string; error: string; denied: boolean }>(
-    `SELECT unit, error, start->>'note' LIKE 'BusDenied:%' AS denied
-     FROM unit_action, jsonb_path_query_first(phases, '$[*] ? (@.phase == "start")') AS start
-     WHERE host = $1 AND automatic AND start->>'note' NOT LIKE 'BusUnreachable:%' ORDER BY id DESC LIMIT 1`,
-    [hostname()],
-  );
-  if (!row) return skipped('polkit', 'the daemon of this host has not healed yet');
-  if (!row.denied) return ok('polkit', `the daemon's last heal (${row.unit}) was allowed`);
-  return fail('polkit', `${row.unit}: ${row.error}`, 'put what `reclaimd polkit` prints into /etc/polkit-1/rules.d/50-reclaimd.rules');
+  if (!units || !tryReset) return skipped('polkit', 'not used');
+  if (config.systemd === 'user') return ok('polkit', "the user's own manager does not ask it");
+  const mend = 'put what `reclaimd polkit` prints into /etc/polkit-1/rules.d/50-reclaimd.rules, and see whether polkit.service runs';
+  return guarded('polkit', mend, async () => {
+    if (process.getuid?.() === 0) return recallHeal(context, 'root may do everything', mend);
+    const unit = await findHarmless(units.manager, config.units);
+    if (unit === undefined) return recallHeal(context, 'RECLAIMD_UNITS allows none that could be asked about without consequence', mend);
+    const denial = await tryReset(unit);
+    if (denial === undefined) return ok('polkit', `this user may heal, asked about ${unit}`);
+    return fail('polkit', `this user may not heal, asked about ${unit}: ${denial}`, mend);
+  });
+}
+
+/** Of the daemon's own heals, as far as they came to ask systemd. */
+async function recallHeal({ database }: Context, reason: string, mend: string): Promise<Check> {
+  const [row] = await database
+    .query<{ unit: string; error: string; denied: boolean }>(
+      `SELECT unit, error, start->>'note' LIKE 'BusDenied:%' AS denied
+       FROM unit_action, jsonb_path_query_first(phases, '$[*] ? (@.phase == "start")') AS start
+       WHERE host = $1 AND automatic AND start->>'note' NOT LIKE 'BusUnreachable:%' ORDER BY id DESC LIMIT 1`,
+      [hostname()],
+    )
+    .catch(() => []);
+  if (!row) return skipped('polkit', `${reason}; no heal of this host's daemon is known`);
+  if (!row.denied) return skipped('polkit', `${reason}; the daemon's last heal (${row.unit}) was allowed`);
+  return warn('polkit', `${reason}; the daemon's last heal (${row.unit}) was denied: ${row.error}`, mend);
 }
 
 /** Events that are not chained are protected by a trigger alone. */
@@ -214,7 +234,6 @@ const NAMES = new Map<(context: Context) => Promise<Check>, string>([
   [checkNames, 'names'],
   [checkDaemon, 'daemon'],
   [checkSight, 'processes'],
-  [checkDenials, 'polkit'],
   [checkAudit, 'audit'],
   [checkArchive, 'archive'],
 ]);

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { tryReset } from './reset-trial.ts';
 import { createUnitJournal, type JournalReader } from './unit-journal.ts';
 import { createUnitManager, type SystemdUnits } from './unit-manager.ts';
 
@@ -14,6 +15,8 @@ export interface SystemdSettings {
 export interface SystemdService {
   manager: SystemdUnits;
   journal: JournalReader;
+  /** Resets that unit to learn whether polkit lets us: why not, or undefined. */
+  tryReset(unit: string): Promise<string | undefined>;
   close(): void;
 }
 
@@ -28,5 +31,10 @@ export function openSystemd({ mode, socket }: SystemdSettings, dependencies: { c
   if (mode === 'auto' && !existsSync(BOOTED_WITH_SYSTEMD)) return undefined;
   const at = socket ?? (mode === 'user' ? `/run/user/${process.getuid?.() ?? 0}/bus` : SYSTEM_SOCKET);
   const manager = createUnitManager(at, dependencies);
-  return { manager, journal: createUnitJournal({ manager: mode === 'user' ? 'user' : 'system' }), close: () => manager.close() };
+  return {
+    manager,
+    journal: createUnitJournal({ manager: mode === 'user' ? 'user' : 'system' }),
+    tryReset: (unit) => tryReset(at, unit),
+    close: () => manager.close(),
+  };
 }

@@ -43,3 +43,7 @@ export function unitOfPath(path: string): string | undefined {
   const bytes = escaped.replace(/_([0-9a-f]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16)));
   return Buffer.from(bytes, 'latin1').toString('utf8');
 }
+
+export function pathOfUnit(unit: string): string {
+  return UNIT_PATH + unit.replace(/[^a-zA-Z0-9]/g, (letter) => `_${letter.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}

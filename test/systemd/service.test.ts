@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
@@ -194,6 +194,7 @@ describeWithMachine("the daemon's own unit", () => {
     // What root may do says nothing of what the daemon may.
     const env = { DATABASE_URL: url, RECLAIMD_UNITS: 'app', RECLAIMD_HEAL_SETTLE: '0s' };
     await machine.run(NODE, [MAIN, 'heal', 'app', '--actor', 'ann@desk'], { env });
+    expect((await machine.try(NODE, [MAIN, 'doctor'], { env })).stdout).toMatch(/^warn +polkit: root may .*\(app\.service\) was denied: /m);
     const bare = [
       'Type=simple',
       'NotifyAccess=none',
@@ -212,9 +213,44 @@ describeWithMachine("the daemon's own unit", () => {
     await machine.run('systemctl', ['restart', 'reclaimd']);
     const { stdout: said, code } = await machine.try('sh', ['-c', await doctorCommand()]);
     expect(code).toBe(1);
-    expect(said).toMatch(/^fail +polkit: app\.service: /m);
+    expect(said).toMatch(/^fail +polkit: .*app\.service: /m);
     for (const lack of ['Type=simple', 'no watchdog', 'Restart=no', 'it runs as root', 'password', 'exposure of [3-9]'])
       expect(said).toMatch(new RegExp(`^warn +unit: reclaimd\\.service: .*${lack}`, 'm'));
+  });
+
+  test('doctor asks what polkit allows now, and nothing comes of it', async () => {
+    const { machine, url } = await install('app other mail@ mail-*');
+    await machine.writeUnits({
+      'mail@.service': '[Service]\nExecStart=/bin/false\n',
+      'mail-a.service': '[Service]\nExecStart=/bin/false\n',
+      'app.service': '[Service]\nExecStart=/bin/false\n',
+    });
+    await machine.run('systemctl', ['start', 'mail@a', 'mail-a', 'app', 'other']);
+    const states = () => machine.run('systemctl', ['list-units', '--all', '--plain', 'mail*', 'app*', 'other*', 'reclaimd*']);
+    const before = await waitFor('the failures', async () => {
+      const now = await states();
+      return now.split(' failed ').length === 4 && now;
+    });
+    const command = await doctorCommand();
+    const polkit = async () => /^.*polkit: .*$/m.exec((await machine.try('sh', ['-c', command])).stdout)?.[0];
+    for (const [units, asked] of [
+      ['mail@', 'mail@reclaimd-doctor.service'],
+      ['app mail-*', 'mail-reclaimd-doctor.service'],
+      ['app other', 'other.service'],
+    ]) {
+      await writeFile(machine.path('/etc/reclaimd/reclaimd.env'), `RECLAIMD_UNITS=${units}\n`);
+      expect(await polkit()).toBe(`ok      polkit: this user may heal, asked about ${asked}`);
+    }
+    const rule = machine.path('/etc/polkit-1/rules.d/50-reclaimd.rules');
+    const text = await readFile(rule);
+    await rm(rule);
+    await waitFor('its absence to be seen', async () => /^fail .* may not heal, asked about other.service: /.test((await polkit()) ?? ''));
+    await writeFile(rule, text);
+    await waitFor('the rule to be seen', async () => /^ok .* may heal/.test((await polkit()) ?? ''));
+    expect(await states()).toBe(before);
+
+    const env = { DATABASE_URL: url, RECLAIMD_UNITS: 'app' };
+    expect((await machine.try(NODE, [MAIN, 'doctor'], { env })).stdout).toMatch(/^skipped polkit: root may do everything; no heal /m);
   });
 
   test('without its database it is up, says what it lacks, and goes on trying; with a wrong configuration it stays down', async () => {
