@@ -47,10 +47,15 @@ export async function* examine(context: Context): AsyncGenerator<Check> {
       yield* lint(context);
     }
   }
-  yield* examineService(context);
-  yield await checkSystemd(context);
-  yield await checkPolkit(context);
-  yield await checkJournal(context);
+  const systemd = await checkSystemd(context);
+  yield systemd;
+  if (context.units && systemd.status === 'fail')
+    for (const name of ['unit', 'polkit', 'journal']) yield skipped(name, 'needs systemd: mend that first');
+  else {
+    yield* examineService(context);
+    yield await checkPolkit(context);
+    yield await checkJournal(context);
+  }
   yield await checkActors(context);
 }
 
@@ -269,8 +274,9 @@ async function checkJournal({ units }: Context): Promise<Check> {
   const mend = 'make the user a member of systemd-journal';
   return guarded('journal', mend, async () => {
     const bus = await units.manager.read('dbus.service').catch(() => undefined);
-    const end = bus && (await units.journal.readLastLines(bus.invocationId, 1, AbortSignal.timeout(LOOK_MS)));
-    if (end && end.length > 0) return ok('journal', 'it can be read');
+    if (!bus) return skipped('journal', 'systemd does not say what to look for in it');
+    const end = await units.journal.readLastLines(bus.invocationId, 1, AbortSignal.timeout(LOOK_MS));
+    if (end.length > 0) return ok('journal', 'it can be read');
     return warn('journal', 'nothing can be read of it: why units ended, and their last words, stay unknown', mend);
   });
 }

@@ -5,6 +5,7 @@ import type { Check } from '../../src/doctor.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase, createTestDatabase } from '../support/database.ts';
+import { createScriptedBus } from '../support/scripted-bus.ts';
 import { waitFor } from '../support/wait.ts';
 
 async function consult(url: string, env: Record<string, string> = {}, options: { strict?: true } = {}) {
@@ -88,4 +89,15 @@ test('an audit that is not chained, and an archive that cannot be written, are t
   await database.query('ALTER TABLE audit_head DISABLE TRIGGER USER');
   await database.query('DELETE FROM audit_head');
   expect((await consult(url, { RECLAIMD_ARCHIVE_DIR: '/tmp' })).of('audit')).toMatchObject({ status: 'fail' });
+});
+
+test('a bus that does not answer is what is to be mended, soon told, and nothing is said of what it would tell', async () => {
+  const { socket } = await createScriptedBus(() => undefined);
+  const { url } = await createFleetDatabase();
+  const startedAt = performance.now();
+  const { of } = await consult(url, { RECLAIMD_SYSTEMD: 'system', RECLAIMD_SYSTEMD_BUS: socket, RECLAIMD_UNITS: 'app' });
+  expect(performance.now() - startedAt).toBeLessThan(8_000);
+  expect(of('systemd')).toMatchObject({ status: 'fail', mend: expect.stringContaining('dbus.service') });
+  for (const name of ['unit', 'polkit', 'journal'])
+    expect(of(name)).toMatchObject({ status: 'skipped', detail: expect.stringContaining('mend that first') });
 });
