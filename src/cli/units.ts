@@ -54,7 +54,7 @@ export async function showUnits(
   const rows = detection.units.map((health, index) => {
     const { recentRestarts, heals, breaker, lastError } = shown[index] as (typeof shown)[number];
     const budget = budgets.get(health.unit);
-    const healing = breaker === 'open' && budget ? describeBudget(budget) : heals > 0 ? `healed ${heals} of ${limits.maxHeals}` : '';
+    const healing = breaker === 'open' && budget ? describeBudget(budget) : heals > 0 ? `${heals} of ${limits.maxHeals} heals tried` : '';
     return [health.unit, paint(health.activeState, colourOf(health)), sayOf(health), String(recentRestarts), healing, lastError ?? ''];
   });
   surroundings.out(table(['UNIT', 'STATE', 'WHY', 'RESTARTS', 'HEALING', 'LAST ERROR'], rows));

@@ -65,7 +65,7 @@ export function findFlapping(units: readonly UnitHealth[], circumstances: UnitCi
     if (count < flapRestarts && !stopped) return [];
     const heals = budgets.get(unit)?.heals ?? 0;
     const summary = stopped
-      ? `${unit} on ${node} was healed ${heals} times and is not healed any more until a person or a quiet period comes`
+      ? `healing ${unit} on ${node} was tried ${heals === 1 ? 'once' : `${heals} times`} and is not tried any more until a person or a quiet period comes`
       : `${unit} on ${node} was restarted ${count} times by systemd`;
     return [
       {

@@ -57,6 +57,18 @@ test('units shows state, why and the last error, and says how old its look is', 
   expect(lines.join('\n')).toMatch(/a\.service\s+failed\s+exit-code, exited with status 1\s.*Error: no such queue/);
 });
 
+test('units counts the heals that were tried, however they went', async () => {
+  const { units, database, lines, show } = await setUp({ RECLAIMD_HEAL_BACKOFF: '1h' });
+  units.set('a.service', FAILED);
+  await database.query(
+    `INSERT INTO unit_action (host, unit, node, action, actor, automatic, lease_until, outcome, ended_at)
+     VALUES ($1, 'a.service', 'test', 'unit_heal', 'reclaimd@test', true, clock_timestamp(), 'failed', clock_timestamp())`,
+    [hostname()],
+  );
+  await show({});
+  expect(lines.join('\n')).toMatch(/a\.service .* 1 of 3 heals tried/);
+});
+
 test('units fails when systemd cannot be asked', async () => {
   const { units, lines, show } = await setUp();
   units.breakListing(new Error('no bus'));
