@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
@@ -16,14 +16,20 @@ const NODE = process.execPath.replace(CHECKOUT, INSTALLED);
 const MAIN = `${INSTALLED}/src/main.ts`;
 const WORKER = `${INSTALLED}/test/support/worker-main.ts`;
 
-/** As the README says it: user, unit, environment, credential, polkit rule. Only where Node and the checkout are differs. */
-async function install(units = 'app', { env = '', dropIn = '' } = {}) {
+/** A machine that sees this checkout there, and a fleet. */
+async function prepare() {
   const fleet = await createFleetDatabase({ queues: [{ name: 'mail' }] });
   await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
   const machine = await startMachine({ hostname: 'alpha' });
   onTestFinished(() => machine.stop());
   await mkdir(machine.path(INSTALLED));
   await machine.run('mount', ['--bind', CHECKOUT, INSTALLED]);
+  return { ...fleet, machine };
+}
+
+/** As the README says it: user, unit, environment, credential, polkit rule. Only where Node and the checkout are differs. */
+async function install(units = 'app', { env = '', dropIn = '' } = {}) {
+  const { machine, ...fleet } = await prepare();
   await writeFile(machine.path('/usr/lib/sysusers.d/reclaimd.conf'), await readFile(root('systemd/reclaimd.sysusers')));
   await machine.run('systemd-sysusers', []);
   await mkdir(machine.path('/etc/reclaimd'));
@@ -50,11 +56,15 @@ async function urlOf(machine: Machine): Promise<string> {
   return waitFor('its address', async () => /"url":"(http:[^"]+)"/.exec(await logOf(machine))?.[1]);
 }
 
-/** The command of the README that runs `doctor` with the daemon's rights; only where Node and the checkout are differs. */
+/** The commands of the README about the service, in their order; the last one runs `doctor` with the daemon's rights. */
+async function readCommands(): Promise<string[]> {
+  const [, section = ''] = (await readFile(root('README.md'), 'utf8')).split('### As a service\n');
+  return [...(section.split('\n## ', 1)[0] ?? '').matchAll(/```sh\n(.*?)```/gs)].map(([, block = '']) => block);
+}
+
+/** Only where Node and the checkout are differs. */
 async function doctorCommand(): Promise<string> {
-  const readme = await readFile(root('README.md'), 'utf8');
-  const command = readme.split('```').find((block) => block.startsWith('sh\nsystemd-run'));
-  return (command ?? '').replace(/^sh\n/, '').replace('exec reclaimd doctor', `exec ${NODE} ${MAIN} doctor`);
+  return ((await readCommands()).at(-1) ?? '').replace('exec reclaimd doctor', `exec ${NODE} ${MAIN} doctor`);
 }
 
 const logOf = (machine: Machine) => machine.run('journalctl', ['-u', 'reclaimd', '--no-pager', '-o', 'cat']);
@@ -152,6 +162,30 @@ describeWithMachine("the daemon's own unit", () => {
     expect(performance.now() - stoppedAt).toBeLessThan(14_000);
     expect(await machine.property('reclaimd', 'Result')).toBe('success');
     expect(await database.query('SELECT FROM node WHERE stopped_at IS NULL')).toEqual([]);
+  });
+
+  test.each(['/usr/local', '/opt/node'])('README, word for word, where npm puts commands into %s', async (prefix) => {
+    const { machine, url } = await prepare();
+    // What npm would have made of the package.
+    await machine.run('mkdir', ['-p', `${prefix}/bin`, `${prefix}/lib/node_modules/reclaimd`]);
+    await machine.run('cp', ['-r', `${INSTALLED}/systemd`, `${prefix}/lib/node_modules/reclaimd`]);
+    await machine.run('ln', ['-sf', NODE, `${prefix}/bin/node`]);
+    const scripts = {
+      npm: `if [ "$1" = root ]; then echo ${prefix}/lib/node_modules; fi`,
+      reclaimd: `exec /usr/bin/env node ${MAIN} "$@"`,
+    };
+    for (const [name, script] of Object.entries(scripts))
+      await writeFile(machine.path(`${prefix}/bin/${name}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const env = { PATH: `${prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin` };
+    const [prepares = '', placesElsewhere = '', starts = '', consults = ''] = await readCommands();
+
+    await machine.run('sh', ['-ec', prepares.replace('postgres://reclaimd:secret@db/app', url)], { env });
+    if (prefix !== '/usr/local') await machine.run('sh', ['-ec', placesElsewhere], { env });
+    // The machine's network is the host's.
+    await appendFile(machine.path('/etc/reclaimd/reclaimd.env'), 'RECLAIMD_LISTEN=127.0.0.1:0\n');
+    expect(await machine.run('sh', ['-ec', starts], { env })).toMatch(/Active: active \(running\)/);
+    const said = await machine.run('sh', ['-ec', consults], { env });
+    for (const name of ['daemon', 'unit', 'polkit', 'journal']) expect(said).toMatch(new RegExp(`^ok +${name}: `, 'm'));
   });
 
   test('polkit lets its user do nothing to other units, and no more than healing does to the allowed ones', async () => {
