@@ -1,14 +1,16 @@
 import type { Database } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
-import type { ExecutorRegistry } from './health.ts';
+import { EXECUTOR_KEPT_SECONDS, type ExecutorRegistry } from './health.ts';
 import {
   countIdleSessions,
   countNameSharers,
+  dropSighting,
   dropWitness,
   type LocalExecutorRow,
   listLocalExecutors,
   saveDeath,
+  saveSighting,
   saveWitness,
 } from './queries.ts';
 import { judgeSighting } from './sighting.ts';
@@ -19,7 +21,7 @@ export interface ProcessHandle {
   pid: number;
   startTicks: number;
   ageSeconds: number;
-  ofKernel: boolean;
+  ofMachine: boolean;
   isGone(): boolean;
   close(): void;
 }
@@ -67,7 +69,7 @@ interface Adopted {
 
 /** Keeps the executors of this host in sight, and turns a process that is gone into a recorded death. */
 export function createAdoption(dependencies: AdoptionDependencies) {
-  const { database, registry, processes, clock, log, host, node } = dependencies;
+  const { database, registry, processes, clock, log, host, node, daemonId } = dependencies;
   const adopted = new Map<string, Adopted>();
   /** Executors that cannot be tied to a process: looked at once, then left to their beats. */
   const unverifiable = new Set<string>();
@@ -87,7 +89,12 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     const bootId = processes.bootId;
     if (bootId === undefined) return;
     await registry.importExecutors(database, host);
-    const rows = await listLocalExecutors(database, host, WITNESS_FRESH_SECONDS);
+    const rows = await listLocalExecutors(database, {
+      host,
+      daemonId,
+      witnessFreshSeconds: WITNESS_FRESH_SECONDS,
+      keptSeconds: EXECUTOR_KEPT_SECONDS,
+    });
     const present = new Set(rows.map((row) => row.id));
     for (const id of [...adopted.keys()]) if (!present.has(id)) release(id);
     for (const known of [unverifiable, doubted, contradictedSince]) for (const id of known.keys()) if (!present.has(id)) known.delete(id);
@@ -113,17 +120,40 @@ export function createAdoption(dependencies: AdoptionDependencies) {
       if (typeof found === 'object') found.close();
       return found === 'unknown' ? doubt(row.id, 'whether its process is there cannot be seen') : judgeLost(row);
     }
-    if (typeof found === 'string') return undefined;
-    if (!row.beatFresh) return found.close();
-    if (found.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS)
-      return distrust(row.id, found, 'the pid belongs to a younger process (recycled, or of another pid namespace)');
-    if (found.ofKernel)
-      return distrust(row.id, found, "the pid belongs to a thread of the kernel (the executor's is of another pid namespace)");
+    if (found === 'unknown') return undefined;
+    if (found === 'gone') return loseSight(row);
+    const misfit = findMisfit(row, found);
+    if (!row.beatFresh) {
+      found.close();
+      // Who was seen elsewhere is not of this boot, or of this pid namespace.
+      return misfit === undefined && sighting === 'none' ? keepInSight(row) : loseSight(row);
+    }
+    if (misfit !== undefined) return distrust(row, found, misfit);
     const ambiguous = processes.isPidAmbiguous(row.pid);
-    if (ambiguous === true) return distrust(row.id, found, 'the pid is carried by several processes of this host');
+    if (ambiguous === true) return distrust(row, found, 'the pid is carried by several processes of this host');
     if (ambiguous === false) return hold(row, found, bootId);
     found.close();
     return doubt(row.id, 'not every process of this host can be seen (hidepid on /proc, or no descriptors left)');
+  }
+
+  /** Why a process cannot be the one that registered. */
+  function findMisfit(row: LocalExecutorRow, found: ProcessHandle): string | undefined {
+    if (found.ageSeconds < row.ageSeconds - AGE_SLACK_SECONDS)
+      return 'the pid belongs to a younger process (recycled, or of another pid namespace)';
+    if (found.ofMachine) return "the pid belongs to the kernel or the machine's init (the executor's is of another pid namespace)";
+    return undefined;
+  }
+
+  /**
+   * Silent, never adopted, and a process that fits is there. It may be another's that was of another pid namespace: its end will prove
+   * nothing. But a worker that hung before it was ever looked at is no less alive, so until then its silence takes nothing.
+   */
+  async function keepInSight(row: LocalExecutorRow): Promise<void> {
+    if (!row.sighted) await saveSighting(database, row.id, daemonId);
+  }
+
+  async function loseSight(row: LocalExecutorRow): Promise<void> {
+    if (row.sightedHere) await dropSighting(database, row.id, daemonId);
   }
 
   /** Seen before on this boot, and nobody holds it now: the process is not there any more. */
@@ -136,10 +166,11 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   /** The process of that pid is not the one that registered, or may not be. */
-  function distrust(id: string, handle: ProcessHandle, why: string): void {
+  async function distrust(row: LocalExecutorRow, handle: ProcessHandle, why: string): Promise<void> {
     handle.close();
-    unverifiable.add(id);
-    log.warn({ executor: id, pid: handle.pid }, `${why}: not adopted, judged by its beats alone`);
+    await loseSight(row);
+    unverifiable.add(row.id);
+    log.warn({ executor: row.id, pid: handle.pid }, `${why}: not adopted, judged by its beats alone`);
   }
 
   /** What cannot be seen now may be seen later: looked at again each time, told once. */
@@ -162,7 +193,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   function bearWitness(id: string, handle: ProcessHandle, bootId: string): Promise<boolean> {
-    const { daemonId, stack, env } = dependencies;
+    const { stack, env } = dependencies;
     return saveWitness(database, id, {
       node,
       daemonId,

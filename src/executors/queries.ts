@@ -31,6 +31,7 @@ export interface ExecutorRow {
   nameInUse: boolean;
   witnessNode: string | null;
   witnessed: boolean;
+  sighted: boolean;
   unseenSeconds: number | null;
   /** The systemd unit that it runs in, where its node knows. */
   unit: string | null;
@@ -45,10 +46,12 @@ export interface ExecutorRow {
 
 /** The life of a daemon that held its process in sight last; whoever was wrong about its death, and names no node any more, is none. */
 const WITNESS = 'LEFT JOIN daemon w ON w.id = e.witness_daemon_id AND e.witness_node IS NOT NULL';
+/** The life of a daemon that sees a process which was never proven to be its. */
+const SIGHTING = 'LEFT JOIN daemon s ON s.id = e.sighting_daemon_id';
 /** A goodbye is later than the last beat. */
-const LAST_SEEN = 'coalesce(w.stopped_at, w.beat_at)';
-const isWitnessed = (freshSeconds: string) =>
-  `coalesce(w.stopped_at IS NULL AND w.beat_at > now() - make_interval(secs => ${freshSeconds}), false)`;
+const LAST_SEEN = 'greatest(coalesce(w.stopped_at, w.beat_at), coalesce(s.stopped_at, s.beat_at))';
+const isFresh = (daemon: 'w' | 's', freshSeconds: string) =>
+  `coalesce(${daemon}.stopped_at IS NULL AND ${daemon}.beat_at > now() - make_interval(secs => ${freshSeconds}), false)`;
 
 const EXECUTOR_COLUMNS = `
   e.id, e.kind, e.name, e.host, e.pid, nullif(e.application_name, '') AS "applicationName", e.queues, e.stack, e.env,
@@ -61,7 +64,7 @@ const EXECUTOR_COLUMNS = `
     THEN e.application_name IN (SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name <> '')
     ELSE false END AS "nameInUse",
   e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
-  ${isWitnessed('$1')} AS witnessed, extract(epoch FROM now() - ${LAST_SEEN})::float8 AS "unseenSeconds",
+  ${isFresh('w', '$1')} AS witnessed, ${isFresh('s', '$1')} AS sighted, extract(epoch FROM now() - ${LAST_SEEN})::float8 AS "unseenSeconds",
   e.unit, e.unit_allowed AS "unitAllowed", e.draining,
   coalesce(e.last_alive_at, greatest(e.beat_at, e.session_at))::text AS "lastSignAt",
   e.verdict, e.verdict_reason AS reason`;
@@ -73,7 +76,7 @@ const EXECUTOR_COLUMNS = `
 export function listExecutors(sql: Sql, witnessFreshSeconds: number, keptSeconds: number): Promise<ExecutorRow[]> {
   return sql.query<ExecutorRow>(
     `SELECT ${EXECUTOR_COLUMNS}
-     FROM executor e ${WITNESS}
+     FROM executor e ${WITNESS} ${SIGHTING}
      WHERE greatest(e.beat_at, e.session_at, e.stopped_at, e.dead_at) > now() - make_interval(secs => $2)
      ORDER BY e.started_at, e.id`,
     [witnessFreshSeconds, keptSeconds],
@@ -88,7 +91,7 @@ export function findExecutors(
 ): Promise<ExecutorRow[]> {
   return sql.query<ExecutorRow>(
     `SELECT ${EXECUTOR_COLUMNS}
-     FROM executor e ${WITNESS}
+     FROM executor e ${WITNESS} ${SIGHTING}
      WHERE e.id = ANY($2) OR e.application_name = ANY($3)
      ORDER BY e.started_at, e.id`,
     [witnessFreshSeconds, ids, names],
@@ -128,6 +131,9 @@ export interface LocalExecutorRow {
   silentSeconds: number;
   /** Some daemon whose beats are fresh holds it in sight already. */
   witnessed: boolean;
+  /** Some daemon whose beats are fresh sees a process already that may be its; this one does, or did. */
+  sighted: boolean;
+  sightedHere: boolean;
   /** The node that held it in sight last, and from which boot and pid namespace. */
   witnessNode: string | null;
   witnessBootId: string | null;
@@ -135,18 +141,26 @@ export interface LocalExecutorRow {
   witnessStartTicks: string | null;
 }
 
-export function listLocalExecutors(sql: Sql, host: string, witnessFreshSeconds: number): Promise<LocalExecutorRow[]> {
+export function listLocalExecutors(
+  sql: Sql,
+  {
+    host,
+    daemonId,
+    witnessFreshSeconds,
+    keptSeconds,
+  }: { host: string; daemonId: string; witnessFreshSeconds: number; keptSeconds: number },
+): Promise<LocalExecutorRow[]> {
   return sql.query<LocalExecutorRow>(
     `SELECT e.id, e.pid, nullif(e.application_name, '') AS "applicationName",
        extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
        e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds) AS "beatFresh",
-       ${isWitnessed('$2')} AS witnessed,
+       ${isFresh('w', '$2')} AS witnessed, ${isFresh('s', '$2')} AS sighted, e.sighting_daemon_id IS NOT DISTINCT FROM $3 AS "sightedHere",
        extract(epoch FROM now() - greatest(e.beat_at, e.session_at, ${LAST_SEEN}))::float8 AS "silentSeconds",
        e.witness_node AS "witnessNode", e.witness_boot_id AS "witnessBootId", e.witness_pid_namespace AS "witnessPidNamespace", e.witness_start_ticks::text AS "witnessStartTicks"
-     FROM executor e ${WITNESS}
+     FROM executor e ${WITNESS} ${SIGHTING}
      WHERE e.host = $1 AND e.pid IS NOT NULL AND e.stopped_at IS NULL AND e.proof IS NULL
-       AND (e.witness_node IS NOT NULL OR e.beat_at > now() - make_interval(secs => 2 * e.beat_seconds))`,
-    [host, witnessFreshSeconds],
+       AND (e.witness_node IS NOT NULL OR e.sighting_daemon_id = $3 OR e.beat_at > now() - make_interval(secs => $4))`,
+    [host, witnessFreshSeconds, daemonId, keptSeconds],
   );
 }
 
@@ -164,7 +178,7 @@ export interface Witness {
 export async function saveWitness(sql: Sql, id: string, witness: Witness): Promise<boolean> {
   const rows = await sql.query(
     `UPDATE executor SET witness_node = $2, witness_boot_id = $3, witness_pid_namespace = $4, witness_start_ticks = $5,
-       stack = coalesce(stack, $6), env = coalesce(env, $7), witness_daemon_id = $8
+       stack = coalesce(stack, $6), env = coalesce(env, $7), witness_daemon_id = $8, sighting_daemon_id = NULL
      WHERE id = $1 AND stopped_at IS NULL AND proof IS NULL RETURNING id`,
     [id, witness.node, witness.bootId, witness.pidNamespace, witness.startTicks, witness.stack, witness.env, witness.daemonId],
   );
@@ -178,6 +192,14 @@ export async function dropWitness(sql: Sql, id: string): Promise<void> {
        witness_start_ticks = NULL WHERE id = $1`,
     [id],
   );
+}
+
+export async function saveSighting(sql: Sql, id: string, daemonId: string): Promise<void> {
+  await sql.query('UPDATE executor SET sighting_daemon_id = $2 WHERE id = $1 AND stopped_at IS NULL AND proof IS NULL', [id, daemonId]);
+}
+
+export async function dropSighting(sql: Sql, id: string, daemonId: string): Promise<void> {
+  await sql.query('UPDATE executor SET sighting_daemon_id = NULL WHERE id = $1 AND sighting_daemon_id = $2', [id, daemonId]);
 }
 
 /**

@@ -2,7 +2,15 @@ import { expect, test } from 'vitest';
 import { type Evidence, judge, thresholds } from './verdict.ts';
 
 const LIMITS = { lateAfterSeconds: 60, missingAfterSeconds: 90 };
-const QUIET: Evidence = { stopped: false, proof: null, witnessed: false, unseenSeconds: null, draining: false, silentSeconds: 0 };
+const QUIET: Evidence = {
+  stopped: false,
+  proof: null,
+  witnessed: false,
+  sighted: false,
+  unseenSeconds: null,
+  draining: false,
+  silentSeconds: 0,
+};
 
 test.each<[string, Partial<Evidence>, string]>([
   ['a fresh beat', { silentSeconds: 1 }, 'alive'],
@@ -14,6 +22,7 @@ test.each<[string, Partial<Evidence>, string]>([
   ['past three beats, in sight', { silentSeconds: 91, witnessed: true }, 'hung'],
   ['silent, in sight, and its unit is being stopped', { silentSeconds: 91, witnessed: true, draining: true }, 'alive'],
   ['silent, its unit was being stopped, and nobody sees it', { silentSeconds: 91, draining: true }, 'missing'],
+  ['past three beats, and a process that may be its is there', { silentSeconds: 91, sighted: true }, 'hung'],
   ['silent, and in sight until just at three beats ago', { silentSeconds: 3600, unseenSeconds: 90 }, 'hung'],
   ['silent, and not in sight for three beats', { silentSeconds: 3600, unseenSeconds: 91 }, 'missing'],
   ['silent, in sight until lately, and its unit was being stopped', { silentSeconds: 91, unseenSeconds: 5, draining: true }, 'alive'],

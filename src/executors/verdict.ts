@@ -7,6 +7,8 @@ export interface Evidence {
   proof: Proof | null;
   /** A daemon whose own beats are fresh holds the process in sight. */
   witnessed: boolean;
+  /** Such a daemon sees a process that may well be its, but that nobody ever saw while its beats were fresh. */
+  sighted: boolean;
   /** Since the daemon that held the process in sight last was last heard of; null where none ever did. */
   unseenSeconds: number | null;
   /** Its unit is being stopped, and has not ended. */
@@ -50,11 +52,13 @@ export function judge(evidence: Evidence, limits: Thresholds): Judgement {
   if (evidence.proof === 'process_gone') return { verdict: 'dead', reason: 'its process is gone' };
   if (evidence.proof === 'host_rebooted') return { verdict: 'dead', reason: 'its host has booted since' };
   if (evidence.silentSeconds === null) return { verdict: 'unknown', reason: 'never heard of' };
-  const isSeen = evidence.witnessed || (evidence.unseenSeconds !== null && evidence.unseenSeconds <= limits.missingAfterSeconds);
+  const isSeen =
+    evidence.witnessed || evidence.sighted || (evidence.unseenSeconds !== null && evidence.unseenSeconds <= limits.missingAfterSeconds);
   if (isSeen && evidence.draining) return { verdict: 'alive', reason: 'its unit is being stopped: draining' };
   if (evidence.silentSeconds > limits.missingAfterSeconds) {
     const silence = `silent past ${limits.missingAfterSeconds} s`;
     if (evidence.witnessed) return { verdict: 'hung', reason: `${silence}, but its process is there` };
+    if (evidence.sighted) return { verdict: 'hung', reason: `${silence}, but a process that may be its is there` };
     if (isSeen) return { verdict: 'hung', reason: `${silence}, but its process was there when its daemon was last heard of` };
     return { verdict: 'missing', reason: silence };
   }

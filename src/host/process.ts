@@ -6,8 +6,8 @@ export interface ProcessIdentity {
   /** Start time in clock ticks since boot, field 22 of /proc/PID/stat: a recycled pid has another. */
   startTicks: number;
   ageSeconds: number;
-  /** A thread of the kernel's own: nobody's program. */
-  ofKernel: boolean;
+  /** A thread of the kernel's own, or the init of a machine: nobody's worker. */
+  ofMachine: boolean;
 }
 
 /** A process held in sight. Once it is gone it stays gone: the handle cannot drift to a successor of the pid. */
@@ -85,7 +85,7 @@ export function openProcess(pid: number): ProcessHandle | 'gone' | 'unknown' {
     pid,
     startTicks: stat.startTicks,
     ageSeconds: secondsSinceBoot() - stat.startTicks / TICKS_PER_SECOND,
-    ofKernel: stat.ofKernel,
+    ofMachine: stat.ofKernel || (pid === 1 && MACHINE_INITS.has(stat.command)),
     isGone: () => {
       if (gone) return true;
       const now = readStat(descriptor);
@@ -149,7 +149,14 @@ function readNamespacePids(pid: string): number[] {
   }
 }
 
-function readStat(descriptor: number): { startTicks: number; ended: boolean; ofKernel: boolean } | 'gone' | 'unknown' {
+interface ProcessStat {
+  command: string;
+  startTicks: number;
+  ended: boolean;
+  ofKernel: boolean;
+}
+
+function readStat(descriptor: number): ProcessStat | 'gone' | 'unknown' {
   let length: number;
   try {
     length = readSync(descriptor, STAT_BUFFER, 0, STAT_BUFFER.length, 0);
@@ -158,10 +165,12 @@ function readStat(descriptor: number): { startTicks: number; ended: boolean; ofK
   }
   // The command name may hold spaces and parentheses; the fixed fields begin after the last one.
   const text = STAT_BUFFER.toString('latin1', 0, length);
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const nameEnd = text.lastIndexOf(')');
+  const command = text.slice(text.indexOf('(') + 1, nameEnd);
+  const fields = text.slice(nameEnd + 2).split(' ');
   const state = fields[0];
   const ofKernel = (Number(fields[6]) & KERNEL_THREAD) !== 0;
-  return { startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X', ofKernel };
+  return { command, startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X', ofKernel };
 }
 
 /** No other error says that there is no such process. */

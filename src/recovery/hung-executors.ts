@@ -33,7 +33,7 @@ export async function projectHungExecutors(
       fingerprint: fingerprintOf(id),
       summary: `${name ?? id} on ${host}: ${reason}`,
       evidence: { executor: id, host, pid, queues, unit, unitAllowed },
-      node: witnessNode,
+      node: witnessNode ?? host,
       stack,
       env,
     })),

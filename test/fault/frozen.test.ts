@@ -89,6 +89,47 @@ test('a worker whose event loop is blocked is hung, never taken, and its result 
   expect(await recoveries(database)).toEqual([]);
 });
 
+test.each([
+  ['stopped (SIGSTOP)', { mode: 'sleep', jobMs: 20_000 }],
+  ['blocked', { mode: 'block', jobMs: 15_000 }],
+] as const)('a worker that was %s before any daemon had seen it is hung, never taken, and its result stands', async (how, job) => {
+  const { url, boss, database, worker } = await createFleet(job);
+  await boss.send('work', {});
+  await worker.started(1);
+  if (how !== 'blocked') worker.kill('SIGSTOP');
+  await fallSilent(database, 3600, [worker], { keepsStart: true });
+  await startTestDaemon(url);
+  await verdictIs(database, worker, 'hung');
+  await waitFor('its incident', async () => (await incidents(database)).length > 0);
+  await twoSweepsPass(database);
+  expect(await sweepOnce(url)).toMatchObject({ failed: 0, recovered: [] });
+  expect(await database.query('SELECT verdict, verdict_reason AS reason, proof, witness_node FROM executor')).toEqual([
+    { verdict: 'hung', reason: 'silent past 15 s, but a process that may be its is there', proof: null, witness_node: null },
+  ]);
+
+  worker.kill('SIGCONT');
+  await verdictIs(database, worker, 'alive');
+  await adopted(database);
+  await waitFor('its job to be completed', async () => (await database.query(`SELECT FROM job WHERE state = 'completed'`)).length > 0);
+  await waitFor('its incident to end', async () => (await incidents(database)).every(({ open }) => !open));
+  expect(await database.query('SELECT retry_count FROM job')).toEqual([{ retry_count: 0 }]);
+  expect(await recoveries(database)).toEqual([]);
+  expect(await database.query('SELECT sighting_daemon_id AS sighting FROM executor')).toEqual([{ sighting: null }]);
+});
+
+test('the end of a process that nobody had seen while its worker beat proves nothing: silence speaks', async () => {
+  const { url, boss, database, worker } = await createFleet();
+  await boss.send('work', {});
+  await worker.started(1);
+  worker.kill('SIGSTOP');
+  await fallSilent(database, 3600, [worker], { keepsStart: true });
+  await startTestDaemon(url);
+  await verdictIs(database, worker, 'hung');
+  worker.kill('SIGKILL');
+  await waitFor('its job to come back', async () => (await recoveries(database)).length > 0);
+  expect(await recoveries(database)).toEqual([{ executor: worker.instance, proof: null }]);
+});
+
 test("a daemon stopped for longer than every threshold holds nobody's silence against them when it goes on", async () => {
   const { url, boss, database, worker } = await createFleet();
   const elsewhere = await spawnWorker({ url, queues: ['work'], mode: 'forever', hostname: 'elsewhere' });

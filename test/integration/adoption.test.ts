@@ -98,6 +98,30 @@ test('nor one whose beats are not fresh, nor one whose pid several processes car
   expect(late.size()).toBe(0);
 });
 
+test('one whose beats are not fresh is seen without proof: while its process is there, its silence is none', async () => {
+  const { database } = await createFleetDatabase();
+  const child = await registerProcess(database, 'e');
+  await database.query(`UPDATE executor SET beat_at = now() - interval '16 seconds'`);
+  const daemonId = randomUUID();
+  const beat = { node: 'n', daemonId, host: hostname(), pid: 1, version: '0', bootId: null, stack: null, env: null };
+  await saveBeat(database, beat, CUT_OFF_AFTER_SECONDS);
+  const first = createTestAdoption(database, { daemonId });
+  await first.adopt();
+  await first.adopt();
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'hung', witnessed: false, sighted: true, env: null }]);
+
+  await saveNodeStop(database, 'n', daemonId);
+  expect(await listExecutorHealth(database), 'its daemon has said goodbye').toMatchObject([{ verdict: 'hung', sighted: false }]);
+  await database.query(`UPDATE daemon SET stopped_at = now() - interval '16 seconds'`);
+  expect(await listExecutorHealth(database), 'long ago').toMatchObject([{ verdict: 'missing', sighted: false }]);
+  await database.query('UPDATE daemon SET stopped_at = NULL');
+
+  await child.kill();
+  await first.adopt();
+  expect(first.deaths).toEqual([]);
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'missing', proof: null, unseenSeconds: null }]);
+});
+
 test('sessions that outlive the process refute that it was the executor', async () => {
   const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
   const child = await registerProcess(database, 'e');
