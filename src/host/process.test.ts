@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { hidesProcesses, isPidAmbiguous, openProcess, readBootId } from './process.ts';
@@ -51,6 +52,21 @@ test('a zombie, which nobody has waited for, is gone', async () => {
   await until(() => handle.isGone() === true);
   parent.kill('SIGKILL');
   await once(parent, 'exit');
+});
+
+test('a process whose first thread has ended is not gone until its last one has', async () => {
+  const main =
+    'import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); ctypes.CDLL(None).pthread_exit(None)';
+  const child = spawn('python3', ['-c', main]);
+  onTestFinished(() => void child.kill('SIGKILL'));
+  const handle = openLiving(child.pid);
+  await until(() => readFileSync(`/proc/${child.pid}/stat`, 'utf8').includes(') Z '));
+  expect(handle.isGone()).toBe(false);
+  openLiving(child.pid).close();
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  expect(handle.isGone()).toBe(true);
+  handle.close();
 });
 
 test('no process, no handle; a boot has an id', () => {

@@ -170,7 +170,9 @@ function readStat(descriptor: number): ProcessStat | 'gone' | 'unknown' {
   const fields = text.slice(nameEnd + 2).split(' ');
   const state = fields[0];
   const ofKernel = (Number(fields[6]) & KERNEL_THREAD) !== 0;
-  return { command, startTicks: Number(fields[19]), ended: state === 'Z' || state === 'X', ofKernel };
+  // A process whose first thread has ended looks like a zombie while its other threads go on; a real one has none but that.
+  const ended = state === 'X' || (state === 'Z' && Number(fields[17]) <= 1);
+  return { command, startTicks: Number(fields[19]), ended, ofKernel };
 }
 
 /** No other error says that there is no such process. */
