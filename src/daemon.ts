@@ -256,6 +256,11 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       pass: when(canAct, actingTurn('ownership', OWNERSHIP_INTERVAL_MS, passes.ownershipTurn)),
     },
     {
+      name: 'rotation',
+      intervalMs: OWNERSHIP_INTERVAL_MS,
+      pass: when(canAct, passes.patiently(turn('rotation', OWNERSHIP_INTERVAL_MS, passes.rotationTurn))),
+    },
+    {
       name: 'flows',
       intervalMs: config.reconcileIntervalMs,
       pass: when(canAct, actingTurn('flows', config.reconcileIntervalMs, passes.flowsTurn)),

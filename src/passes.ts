@@ -223,13 +223,17 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
   async function ownershipTurn(): Promise<void> {
     const target = { schema: config.schema, pgbossSchema: context.pgbossSchema };
     const { node } = config;
-    if (!config.dryRun) {
-      await context.pgboss.assertNotMoved(database);
-      await coverNewTables(database, target, (tx, tables) =>
-        appendAudit(tx, { ...COVERED, actor: `reclaimd@${node}`, node, detail: { tables } }),
-      );
-      await rotateOwnership(database, { afterSeconds: config.retainAttemptsMs / 1000 });
-    }
+    if (config.dryRun) return;
+    await context.pgboss.assertNotMoved(database);
+    await coverNewTables(database, target, (tx, tables) =>
+      appendAudit(tx, { ...COVERED, actor: `reclaimd@${node}`, node, detail: { tables } }),
+    );
+  }
+
+  /** Our own tables, in a dry run too: whoever fetches goes on filling them. Which attempts still run pg-boss's say. */
+  async function rotationTurn(): Promise<void> {
+    await context.pgboss.assertNotMoved(database);
+    await rotateOwnership(database, { afterSeconds: config.retainAttemptsMs / 1000 });
   }
 
   /** @returns whether the scheduled run is over, here or on another node. */
@@ -341,6 +345,7 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
     patiently,
     incidentsTurn,
     ownershipTurn,
+    rotationTurn,
     sealTurn,
     retentionRun,
     readRetention,

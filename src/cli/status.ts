@@ -7,6 +7,9 @@ import { type Surroundings, withReadyContext } from './command.ts';
 import { describeRestraints, lookAtFleet } from './look.ts';
 import { formatSeconds, printJson, table } from './output.ts';
 
+/** That are not covered. */
+const NAMED_TABLES = 5;
+
 /** The fleet at a glance: pg-boss, ownership, nodes, executors, brakes, incidents. */
 export async function status(surroundings: Surroundings, options: { json?: true }): Promise<void> {
   await withReadyContext(surroundings, async (context) => {
@@ -68,7 +71,11 @@ function describeSilence(fleet: FleetState, brakes: TimeoutBrakes): string {
 
 function describeOwnership({ installed, broken, tables, missing }: OwnershipState): string {
   if (!installed) return 'not installed: run `reclaimd install-ownership`';
-  return broken ?? `recorded on ${tables.length - missing.length} of ${tables.length} job tables`;
+  if (broken !== undefined) return broken;
+  const recorded = `recorded on ${tables.length - missing.length} of ${tables.length} job tables`;
+  if (missing.length === 0) return recorded;
+  const more = missing.length - NAMED_TABLES;
+  return `${recorded}, not on ${missing.slice(0, NAMED_TABLES).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
 function counts(record: Record<string, number>): string {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Database, quoteIdentifier, type Sql } from '../postgres/database.ts';
-import { LockNotAvailable, UndefinedObject } from '../postgres/errors.ts';
+import { DatabaseUnreachable, LockNotAvailable, UndefinedObject } from '../postgres/errors.ts';
 import { functionExists, isTurnThere, type JobTable, listFunctions, listJobTables, restoreTurn } from './queries.ts';
 import {
   createFunctionSql,
@@ -25,15 +25,20 @@ export type RecordChange = (tx: Sql, tables: readonly string[]) => Promise<void>
 
 const unrecorded: RecordChange = async () => undefined;
 
-/** Tables stayed locked by others for as long as we were willing to try. */
-export class JobTableBusy extends Error {
-  override readonly name = 'JobTableBusy';
+/** Tables that stayed locked by others for as long as we were willing to try, or that refused. */
+export class JobTablesUnchanged extends Error {
+  override readonly name = 'JobTablesUnchanged';
   readonly tables: readonly string[];
-  constructor(tables: readonly string[], cause: unknown) {
-    const names = tables.map((table) => `"${table}"`).join(', ');
-    super(`stayed locked by a long transaction or an autovacuum: ${names}; everything else is done, run this again later`, { cause });
-    this.tables = tables;
+  constructor(faults: ReadonlyMap<string, unknown>) {
+    const reasons = [...faults].map(([table, fault]) => `"${table}" ${describeFault(fault)}`);
+    super(`${reasons.join('; ')}; everything else is done, run this again later`, { cause: faults.values().next().value });
+    this.tables = [...faults.keys()];
   }
+}
+
+function describeFault(fault: unknown): string {
+  if (fault instanceof LockNotAvailable) return 'stayed locked by a long transaction or an autovacuum';
+  return `was refused: ${fault instanceof Error ? fault.message : String(fault)}`;
 }
 
 /**
@@ -124,7 +129,7 @@ async function dropRetiredFunction(database: Database, target: OwnershipTarget):
   await changeTables(database, [`${quoteIdentifier(target.schema)} function`], () => dropRetiredFunctionSql(target), LOCK_ROUNDS);
 }
 
-/** Runs a statement a table, each in a transaction of its own; the busy ones again, in rounds, so that none holds up the others. */
+/** Runs a statement a table, each in a transaction of its own; the busy ones again, in rounds. None holds up the others, nor does one that refuses. */
 async function changeTables(
   database: Database,
   tables: readonly string[],
@@ -133,10 +138,10 @@ async function changeTables(
   record: RecordChange = unrecorded,
 ): Promise<string[]> {
   const changed: string[] = [];
+  const refused = new Map<string, unknown>();
   let waiting = [...tables];
   for (let round = 1; ; round++) {
-    const busy: string[] = [];
-    let cause: unknown;
+    const busy = new Map<string, unknown>();
     for (const table of waiting) {
       try {
         await database.transaction(async (tx) => {
@@ -148,14 +153,16 @@ async function changeTables(
       } catch (error) {
         // The queue was deleted meanwhile and its table with it, or ownership was removed.
         if (error instanceof UndefinedObject) continue;
-        if (!(error instanceof LockNotAvailable)) throw error;
-        busy.push(table);
-        cause = error;
+        if (error instanceof DatabaseUnreachable) throw error;
+        (error instanceof LockNotAvailable ? busy : refused).set(table, error);
       }
     }
-    if (busy.length === 0) return changed;
-    if (round >= rounds) throw new JobTableBusy(busy, cause);
-    waiting = busy;
+    if (busy.size === 0 || round >= rounds) {
+      const faults = new Map([...refused, ...busy]);
+      if (faults.size > 0) throw new JobTablesUnchanged(faults);
+      return changed;
+    }
+    waiting = [...busy.keys()];
     await delay(LOCK_PAUSE_MS);
   }
 }

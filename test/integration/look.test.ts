@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { createProgram } from '../../src/cli/program.ts';
 import { refreshHeartbeats } from '../../src/executors/health.ts';
+import { installOwnership } from '../../src/ownership/install.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { spawnWorker } from '../support/worker.ts';
 
@@ -28,6 +29,14 @@ test('while no daemon is there, status, executors and sweep see who beats all th
     expect(await say(url, ...command)).toMatch(/held back \(cut off\): silent$/m);
   expect(await say(url, 'status')).toMatch(/^silence +counts for nothing: no daemon of the fleet beats$/m);
   expect(JSON.parse(await say(url, 'status', '--json'))).toMatchObject({ executors: { alive: 1, missing: 1 } });
+});
+
+test('status names the tables on which ownership is not recorded', async () => {
+  const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }, { name: 'apart', partition: true }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  expect(await say(url, 'status')).toMatch(/^ownership +recorded on 2 of 2 job tables$/m);
+  await database.query('ALTER TABLE pgboss.job_common DISABLE TRIGGER ALL');
+  expect(await say(url, 'status')).toMatch(/^ownership +recorded on 1 of 2 job tables, not on job_common$/m);
 });
 
 test('who may only read sees what the daemons saw last', async () => {

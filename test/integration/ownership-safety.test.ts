@@ -4,6 +4,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { coverNewTables, installOwnership, ownershipState, removeOwnership } from '../../src/ownership/install.ts';
 import { rotateOwnership } from '../../src/ownership/rotate.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
+import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase, createTestDatabase, installPgBoss } from '../support/database.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -100,6 +101,61 @@ test('a table that stays locked is named, and holds up none of the others', asyn
   const long = await openClient(url);
   await long.query('BEGIN; LOCK TABLE pgboss.job_common IN ROW EXCLUSIVE MODE');
   await expect(coverNewTables(database, TARGET)).rejects.toThrow(/"job_common"/);
+  expect((await ownershipState(database, TARGET)).missing).toEqual(['job_common']);
+});
+
+test('a table that refuses its trigger is named, and holds up none of the others', async () => {
+  const { url, database, connect } = await createFleetDatabase({
+    queues: [{ name: 'work' }, { name: 'apart', partition: true }, { name: 'third', partition: true }],
+  });
+  await installOwnership(database, TARGET);
+  const [refusing, ...others] = (await ownershipState(database, TARGET)).tables.map(({ name }) => name);
+  for (const table of [refusing, ...others]) await database.query(`ALTER TABLE ${table} DISABLE TRIGGER ALL`);
+  const own = await createRole(
+    url,
+    'partly',
+    (role) =>
+      `GRANT USAGE ON SCHEMA reclaimd, pgboss TO ${role}; GRANT TRIGGER ON ${others.map((name) => `pgboss.${name}`).join()} TO ${role}`,
+  );
+  await expect(coverNewTables(connect({ url: own }), TARGET)).rejects.toThrow(`"${refusing}" was refused: permission denied`);
+  expect((await ownershipState(database, TARGET)).missing).toEqual([refusing]);
+});
+
+/** Many attempts are recorded already, so many that the next rotation switches, and its sweep of them is still to come. */
+async function createDueForRotation() {
+  const fleet = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(fleet.database, TARGET);
+  await fleet.database.query(
+    `INSERT INTO attempt_a SELECT 'work', gen_random_uuid(), 0, 'pgboss:12345678', now() FROM generate_series(1, 20000)`,
+  );
+  await fleet.database.query(`UPDATE attempt_turn SET switched_at = now() - interval '1 hour'`);
+  const rotated = () =>
+    waitFor('the old record to be emptied', async () => {
+      const [turn] = await fleet.database.query<{ current: string; emptied: boolean }>('SELECT current, emptied FROM attempt_turn');
+      return turn?.current === 'b' && turn.emptied;
+    });
+  return { ...fleet, rotated };
+}
+
+test('rotation goes on while a table refuses its trigger, and the daemon says so', async () => {
+  const { url, database, rotated } = await createDueForRotation();
+  await database.query(`CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$`);
+  await database.query('ALTER TABLE pgboss.job_common DISABLE TRIGGER ALL');
+  await database.query(`CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION public.refuse()`);
+  const said: object[] = [];
+  const ignore = () => undefined;
+  const error = (what: object | string) => void said.push(what as object);
+  await startTestDaemon(url, {}, { log: { info: ignore, warn: ignore, debug: ignore, error } });
+  await waitFor('the loop to fail', () => said.length > 0);
+  await rotated();
+  expect(said).toMatchObject([{ loop: 'ownership', error: expect.stringContaining('"job_common" was refused: not here') }]);
+});
+
+test('a dry run covers no table, but goes on rotating our own', async () => {
+  const { url, database, rotated } = await createDueForRotation();
+  await database.query('ALTER TABLE pgboss.job_common DISABLE TRIGGER ALL');
+  await startTestDaemon(url, { RECLAIMD_DRY_RUN: 'true' });
+  await rotated();
   expect((await ownershipState(database, TARGET)).missing).toEqual(['job_common']);
 });
 
