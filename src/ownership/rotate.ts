@@ -1,9 +1,11 @@
-import type { Database } from '../postgres/database.ts';
+import type { Database, Sql } from '../postgres/database.ts';
 import { LockNotAvailable } from '../postgres/errors.ts';
 
 /** Rotating smaller or younger records costs more than it frees. */
 const ROTATE_PAGES = 64;
 const ROTATE_AFTER_SECONDS = 300;
+/** 256 MB, some three million attempts: a statement that reads so many ends in seconds, however many there are. */
+const PIECE_PAGES = 32_768;
 
 export type Rotation = 'idle' | 'switched' | 'emptied' | 'busy';
 
@@ -13,10 +15,11 @@ export type Rotation = 'idle' | 'switched' | 'emptied' | 'busy';
  * completes; a transaction that still writes to the old table makes the emptying wait for a later pass.
  * @param afterSeconds since the last switch that the next may come; Infinity: never.
  * @param pages of the current table from which on a switch is worth while.
+ * @param piecePages of the other table that one statement reads.
  */
 export async function rotateOwnership(
   database: Database,
-  { afterSeconds = ROTATE_AFTER_SECONDS, pages = ROTATE_PAGES } = {},
+  { afterSeconds = ROTATE_AFTER_SECONDS, pages = ROTATE_PAGES, piecePages = PIECE_PAGES } = {},
 ): Promise<Rotation> {
   try {
     return await database.transaction(async (tx) => {
@@ -33,10 +36,7 @@ export async function rotateOwnership(
         await tx.query(`SET LOCAL lock_timeout = '20ms'`);
         // Keeps writers out. Sweeps read on while the attempts are copied: only the TRUNCATE is for nobody's eyes, and it is short.
         await tx.query(`LOCK TABLE attempt_${other} IN EXCLUSIVE MODE`);
-        await tx.query(
-          `INSERT INTO attempt_${turn.current} SELECT DISTINCT o.* FROM attempt_${other} o JOIN job j ON j.name = o.queue AND j.id = o.job_id
-           WHERE j.state = 'active' AND j.retry_count = o.retry_count AND j.started_on = o.started_on`,
-        );
+        await copyActive(tx, other, turn.current, piecePages);
         await tx.query(`TRUNCATE attempt_${other}`);
         await tx.query('UPDATE attempt_turn SET emptied = true');
         return 'emptied';
@@ -49,4 +49,18 @@ export async function rotateOwnership(
     if (error instanceof LockNotAvailable) return 'busy';
     throw error;
   }
+}
+
+/** Piece by piece: what grew while nobody rotated (no daemon, an unknown pg-boss) is more than one statement may read. */
+async function copyActive(tx: Sql, from: 'a' | 'b', to: 'a' | 'b', piecePages: number): Promise<void> {
+  const [size] = await tx.query<{ pages: number }>(
+    `SELECT (pg_relation_size('attempt_${from}') / current_setting('block_size')::int)::int AS pages`,
+  );
+  for (let page = 0; page < (size?.pages ?? 0); page += piecePages)
+    await tx.query(
+      `INSERT INTO attempt_${to} SELECT DISTINCT o.* FROM attempt_${from} o JOIN job j ON j.name = o.queue AND j.id = o.job_id
+       WHERE o.ctid >= $1::tid AND o.ctid < $2::tid
+         AND j.state = 'active' AND j.retry_count = o.retry_count AND j.started_on = o.started_on`,
+      [`(${page},0)`, `(${page + piecePages},0)`],
+    );
 }

@@ -159,6 +159,28 @@ test('a dry run covers no table, but goes on rotating our own', async () => {
   expect((await ownershipState(database, TARGET)).missing).toEqual(['job_common']);
 });
 
+test('a record that is larger than one statement may read is emptied in pieces', async () => {
+  const { url, boss, database, connect } = await createFleetDatabase({ queues: [{ name: 'work' }] });
+  await installOwnership(database, TARGET);
+  await boss.insert(
+    'work',
+    Array.from({ length: 300 }, () => ({})),
+  );
+  await boss.fetch('work', { batchSize: 300 });
+  await database.query(`UPDATE attempt_turn SET switched_at = now() - interval '1 hour'`);
+  expect(await rotateOwnership(database, { pages: 0 })).toBe('switched');
+  // Each takes its time: all in one statement more than a statement is given, those of a page less.
+  const owner = await openClient(url);
+  await owner.query(`
+    CREATE FUNCTION public.take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$;
+    CREATE TRIGGER take_time BEFORE INSERT ON reclaimd.attempt_b FOR EACH ROW EXECUTE FUNCTION public.take_time()`);
+  const hurried = connect({ statementTimeoutMs: 2_500 });
+  expect(await rotateOwnership(hurried, { pages: 0, piecePages: 1 })).toBe('emptied');
+  expect(await database.query('SELECT count(*)::int AS rows, count(DISTINCT job_id)::int AS jobs FROM attempt')).toEqual([
+    { rows: 300, jobs: 300 },
+  ]);
+});
+
 test('while one record is locked the other takes the attempt', async () => {
   const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
   await installOwnership(database, TARGET);
