@@ -107,7 +107,7 @@ export const nodeName: ValueType<string> = {
 
 /** Postgres has 63 bytes for a name. The channel of replays is the schema's name and 16 bytes more: a longer one could not be told. */
 export const postgresName: ValueType<string> = {
-  allowed: 'a schema name of at most 47 bytes, not `$user`, not beginning with `pg_`',
+  allowed: 'a schema name of 1 to 47 bytes without `"`, not `$user`, not beginning with `pg_`',
   parse: (given) => {
     // On a search_path `$user` is the role's own schema, quoted or not.
     const reserved = given === '$user' || given.startsWith('pg_');
@@ -117,7 +117,8 @@ export const postgresName: ValueType<string> = {
 
 /** pg-boss's own rules: 50 bytes leave room for the names it derives; what it forbids inside quotes would break its SQL. */
 export const pgbossName: ValueType<string> = {
-  allowed: 'a name as pg-boss takes it: letters, digits, `_`; anything else in double quotes',
+  allowed:
+    'a name as pg-boss takes it, of at most 50 bytes: letters, digits, `_`, not beginning with a digit; in double quotes anything but `"`, `\'`, `%`, `$`, `.` and `\\`',
   parse: (given) => {
     const quoted = /^"(.*)"$/s.exec(given)?.[1];
     const legal = quoted === undefined ? /^[A-Za-z_]\w*$/.test(given) : /^[^"'%$.\\\p{Cc}]+$/u.test(quoted);
@@ -218,6 +219,7 @@ const SHOWN_PARAMETERS = new Set(
  * a URL of scheme "user", and a password with a bare `/`, `?` or `#` lands, `@` and all, in the path or behind it.
  */
 export function maskUrl(given: string): string {
+  if (given.trim() === '') return '(empty)';
   if (given.startsWith('embedded:')) return given;
   if (!/^[a-z]+:\/\//.test(given) || !URL.canParse(given)) return '(not shown)';
   const url = new URL(given);

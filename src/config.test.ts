@@ -79,6 +79,12 @@ test.each([
   expect(problemsOf({ [name]: value }).map(({ variable }) => variable)).toEqual([name]);
 });
 
+test('what is refused is named, and that a secret is empty is no secret', () => {
+  expect(problemsOf({ RECLAIMD_SCHEMA: 'A"b' })).toMatchObject([{ given: '"A\\"b"', allowed: expect.stringContaining('without `"`') }]);
+  expect(problemsOf({ RECLAIMD_PGBOSS_SCHEMA: '"a.b"' })).toMatchObject([{ allowed: expect.stringMatching(/anything but .*`\.`/) }]);
+  expect(problemsOf({ DATABASE_URL: '' })).toMatchObject([{ variable: 'DATABASE_URL', given: '(empty)' }]);
+});
+
 test('policies, schema spellings and addresses are read', () => {
   expect(configOf({ RECLAIMD_POLICIES: 'charge-*=hold, mail=restart:max=5:poison=hold:stale=10m' }).policies).toEqual([
     { queue: 'charge-*', policy: 'hold' },
