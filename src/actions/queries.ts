@@ -22,6 +22,20 @@ export async function readHistory(sql: Sql, queue: string, attempts: readonly At
   };
 }
 
+/** Those of the attempts that are held, for a person to decide. */
+export async function listHeld<A extends Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>>(
+  sql: Sql,
+  attempts: readonly A[],
+): Promise<Set<A>> {
+  if (attempts.length === 0) return new Set();
+  const rows = await sql.query<{ place: number }>(
+    `SELECT a.place::int FROM unnest($1::text[], $2::uuid[], $3::int[]) WITH ORDINALITY AS a(queue, id, retry_count, place)
+     WHERE EXISTS (SELECT FROM recovery r WHERE r.queue = a.queue AND r.job_id = a.id AND r.retry_count = a.retry_count AND r.outcome = 'held')`,
+    [attempts.map((a) => a.queue), attempts.map((a) => a.jobId), attempts.map((a) => a.retryCount)],
+  );
+  return new Set(rows.flatMap(({ place }) => attempts.slice(place - 1, place)));
+}
+
 export interface RecoveryRecord extends Attempt {
   executorId: string | null;
   verdict: string;

@@ -1,4 +1,5 @@
 import type { JobStore } from '../actions/job-store.ts';
+import { listHeld } from '../actions/queries.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
 import { carriersOf, hasOwnName, isGone, isNameShared } from '../executors/owners.ts';
 import type { FleetState } from '../fleet/queries.ts';
@@ -19,6 +20,8 @@ export interface Look {
 
 /** Attempts that the evidence names; the count is exact. */
 const NAMED_ATTEMPTS = 20;
+/** Held attempts are few: they wait for a person. */
+const PAGE = 1_000;
 
 type NamedAttempt = Pick<Orphan, 'queue' | 'jobId' | 'retryCount'>;
 
@@ -31,7 +34,8 @@ interface DeadExecutorEvidence {
 const fingerprintOf = (id: string) => `dead_executor:${id}`;
 
 /**
- * An executor that is gone, with attempts that are not back yet: open while one is left. An executor whose silence a
+ * An executor that is gone, with attempts that are not back yet: open while one is left. What is held has an incident of its own, and
+ * comes back when a person says so. An executor whose silence a
  * brake still excuses is neither there nor gone. What is known of an executor may be pruned while its attempts stand:
  * then the attempts that the incident names decide, and where they cannot, it stays open.
  */
@@ -71,8 +75,10 @@ async function groupOrphans(
   const byName = Map.groupBy(all, ({ applicationName }) => applicationName);
   // What nobody may give back, because its name may be another's, is not back either.
   for await (const page of listOrphansOf(sql, jobs, { named: gone, gone, all }, carriersOf)) {
-    for (const { executor, queue, jobId, retryCount, startedOn } of page) {
-      if (!executor) continue;
+    const held = await listHeld(sql, page);
+    for (const orphan of page) {
+      const { executor, queue, jobId, retryCount, startedOn } = orphan;
+      if (!executor || held.has(orphan)) continue;
       const { applicationName: name } = executor;
       const group = groups.get(executor) ?? { count: 0, named: [], nameShared: false };
       group.count += 1;
@@ -103,8 +109,8 @@ function describe(executor: ExecutorHealth, { count, named, nameShared }: Held):
 }
 
 /**
- * Fingerprints of those whose attempts are not all seen to have ended: one that the incident names still runs, or one is
- * recorded under a name that nobody in view carries.
+ * Fingerprints of those whose attempts are not all seen to have ended, or to be held: one that the incident names still runs, or one
+ * is recorded under a name that nobody in view carries.
  */
 async function listStillOrphaned(
   sql: Sql,
@@ -115,14 +121,26 @@ async function listStillOrphaned(
   if (notFound.length === 0) return [];
   const named = notFound.flatMap(({ evidence }) => evidence.attempts);
   const active = await jobs.listStillActive(sql, named);
+  const held = await listHeld(sql, named);
   const carried = new Set(executors.map(({ applicationName }) => applicationName));
   const still: string[] = [];
   for (const { fingerprint, evidence } of notFound) {
     const { applicationName: name, attempts } = evidence;
     const holds =
-      attempts.some(({ jobId }) => active.has(jobId)) ||
-      (name !== null && !carried.has(name) && (await jobs.listActive(sql, [name], 1)).length > 0);
+      attempts.some((attempt) => active.has(attempt.jobId) && !held.has(attempt)) ||
+      (name !== null && !carried.has(name) && (await isAnyLeft(sql, jobs, name)));
     if (holds) still.push(fingerprint);
   }
   return still;
+}
+
+/** Whether an attempt that was recorded under the name runs on, and is not held. */
+async function isAnyLeft(sql: Sql, jobs: JobStore, name: string): Promise<boolean> {
+  let last: Awaited<ReturnType<JobStore['listActive']>>[number] | undefined;
+  for (;;) {
+    const page = await jobs.listActive(sql, [name], PAGE, last);
+    if ((await listHeld(sql, page)).size < page.length) return true;
+    if (page.length < PAGE) return false;
+    last = page.at(-1);
+  }
 }

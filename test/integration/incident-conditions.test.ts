@@ -105,6 +105,22 @@ test('a death without attempts, or whose attempts are back, is no incident', asy
   expect(await look('dead_executor')).toEqual([]);
 });
 
+test('attempts that are held have their own incidents, and leave none of their executor', async () => {
+  const { url, boss, executor, jobIds, database, look } = await createBusyFleet(3);
+  await executor.die();
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open', affected: 3 }]);
+  await sweepOnce(url, { RECLAIMD_ENV: 'prod', RECLAIMD_STACK: 'blue', RECLAIMD_POLICY: 'hold' });
+  expect(await look('dead_executor')).toMatchObject([{ state: 'resolved' }]);
+  expect(await look('held_orphan')).toMatchObject([{ state: 'open' }, { state: 'open' }, { state: 'open' }]);
+  await database.query('DELETE FROM recovery WHERE job_id = $1', [jobIds[0]]);
+  expect(await look('dead_executor'), 'one that is not held').toMatchObject([{ state: 'open', affected: 1 }]);
+  // Of an executor that is forgotten the record alone tells.
+  await database.query('DELETE FROM executor');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  await boss.complete('work', jobIds[0] ?? '');
+  expect(await look('dead_executor')).toMatchObject([{ state: 'resolved' }]);
+});
+
 test('forgetting the executor does not resolve its incident; the end of its attempts does', async () => {
   const { boss, database, executor, jobIds, look } = await createBusyFleet(2);
   await executor.die();
