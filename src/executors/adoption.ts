@@ -71,7 +71,7 @@ interface Adopted {
 export function createAdoption(dependencies: AdoptionDependencies) {
   const { database, registry, processes, clock, log, host, node, daemonId } = dependencies;
   const adopted = new Map<string, Adopted>();
-  /** Executors that cannot be tied to a process: looked at once, then left to their beats. */
+  /** Executors that cannot be tied to a process: looked at once, then left to their beats for as long as these come. */
   const unverifiable = new Set<string>();
   /** Executors of which nothing could be seen, for whatever hinders us. */
   const doubted = new Set<string>();
@@ -101,7 +101,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     for (const row of rows) {
       const held = adopted.get(row.id);
       if (held && !row.witnessed) await bearWitness(row.id, held.handle, bootId);
-      else if (!held && !unverifiable.has(row.id)) await adoptOne(row, bootId);
+      else if (!held && !(row.beatFresh && unverifiable.has(row.id))) await adoptOne(row, bootId);
     }
   }
 
@@ -145,8 +145,8 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   /**
-   * Silent, never adopted, and a process that fits is there. It may be another's that was of another pid namespace: its end will prove
-   * nothing. But a worker that hung before it was ever looked at is no less alive, so until then its silence takes nothing.
+   * Silent, never adopted, and a process that fits is there. It may be another's, if the executor was of another pid namespace, so its end
+   * will prove nothing. But a worker that hangs is no less alive for that, so until then its silence takes nothing.
    */
   async function keepInSight(row: LocalExecutorRow): Promise<void> {
     if (!row.sighted) await saveSighting(database, row.id, daemonId);
@@ -170,7 +170,7 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     handle.close();
     await loseSight(row);
     unverifiable.add(row.id);
-    log.warn({ executor: row.id, pid: handle.pid }, `${why}: not adopted, judged by its beats alone`);
+    log.warn({ executor: row.id, pid: handle.pid }, `${why}: not adopted, its end will prove nothing`);
   }
 
   /** What cannot be seen now may be seen later: looked at again each time, told once. */

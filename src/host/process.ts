@@ -85,7 +85,7 @@ export function openProcess(pid: number): ProcessHandle | 'gone' | 'unknown' {
     pid,
     startTicks: stat.startTicks,
     ageSeconds: secondsSinceBoot() - stat.startTicks / TICKS_PER_SECOND,
-    ofMachine: stat.ofKernel || (pid === 1 && MACHINE_INITS.has(stat.command)),
+    ofMachine: stat.ofKernel || (pid === 1 && seesWholeMachine()),
     isGone: () => {
       if (gone) return true;
       const now = readStat(descriptor);
@@ -150,7 +150,6 @@ function readNamespacePids(pid: string): number[] {
 }
 
 interface ProcessStat {
-  command: string;
   startTicks: number;
   ended: boolean;
   ofKernel: boolean;
@@ -165,14 +164,12 @@ function readStat(descriptor: number): ProcessStat | 'gone' | 'unknown' {
   }
   // The command name may hold spaces and parentheses; the fixed fields begin after the last one.
   const text = STAT_BUFFER.toString('latin1', 0, length);
-  const nameEnd = text.lastIndexOf(')');
-  const command = text.slice(text.indexOf('(') + 1, nameEnd);
-  const fields = text.slice(nameEnd + 2).split(' ');
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const state = fields[0];
   const ofKernel = (Number(fields[6]) & KERNEL_THREAD) !== 0;
   // A process whose first thread has ended looks like a zombie while its other threads go on; a real one has none but that.
   const ended = state === 'X' || (state === 'Z' && Number(fields[17]) <= 1);
-  return { command, startTicks: Number(fields[19]), ended, ofKernel };
+  return { startTicks: Number(fields[19]), ended, ofKernel };
 }
 
 /** No other error says that there is no such process. */

@@ -59,6 +59,27 @@ test.skipIf(!isRoot)("a process of this host that carries a contained worker's p
   expect(await database.query('SELECT verdict, proof FROM recovery')).toEqual([{ verdict: 'missing', proof: null }]);
 });
 
+test.skipIf(!isRoot)(
+  'a worker whose pid a contained process carries too is not taken while it hangs, and its end is no proof',
+  async () => {
+    const { url, database } = await createFleet();
+    const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever' });
+    await worker.started(1);
+    const fork = 'echo $(($0 - 1)) > /proc/sys/kernel/ns_last_pid; sleep 600; exit $?';
+    const contained = spawn('unshare', ['--pid', '--fork', '--kill-child', 'sh', '-c', fork, String(worker.pid)]);
+    onTestFinished(() => void contained.kill('SIGKILL'));
+    await startDaemonUntilItSays(url, 'carried by several processes');
+    worker.kill('SIGSTOP');
+    await fallSilent(database, 3600, [worker], { keepsStart: true });
+    await waitFor('its verdict', async () => (await database.query(`SELECT FROM executor WHERE verdict = 'hung'`)).length > 0);
+    await twoSweepsPass(database);
+    expect(await database.query('SELECT FROM recovery')).toEqual([]);
+    worker.kill('SIGKILL');
+    await waitFor('its silence to speak for it', async () => (await database.query('SELECT FROM recovery')).length > 0);
+    expect(await database.query('SELECT verdict, proof FROM recovery')).toEqual([{ verdict: 'missing', proof: null }]);
+  },
+);
+
 test.skipIf(!isRoot)('a process that came later to the pid of a contained worker is not taken for it', async () => {
   const { url, database } = await createFleet();
   const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever', ownPids: true });
