@@ -28,6 +28,7 @@ test.each<[IncidentClass, Record<string, unknown>, string | null, string[]]>([
   ],
   ['hung_executor', { executor: 'e1', pid: 7, unit: 'mail@1.service', unitAllowed: false }, 'web-1', ['systemctl restart mail@1.service']],
   ['hung_executor', { executor: 'e1', pid: 7, unit: null, unitAllowed: false }, 'web-1', ['kill -KILL 7']],
+  ['hung_executor', { executor: 'e1', pid: 7, unit: null, unitAllowed: false, proven: false }, 'web-1', ['ps -o pid,lstart,args -p 7']],
   [
     'held_orphan',
     { queue: 'pay', jobId: JOB, executorId: 'e1' },

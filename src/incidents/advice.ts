@@ -187,11 +187,18 @@ const rescuesOf = (action: string, target: string, what: string): Repair[] => [
 
 /** What ends an executor that hangs. Its node stops only the units that it may touch; what runs elsewhere a person ends. */
 function stopsOf(id: string, { evidence, node }: Stated): Repair[] {
-  const { unit, unitAllowed, pid, host } = evidence;
+  const { unit, unitAllowed, pid, host, proven } = evidence;
   if (unitAllowed === true) return [preview('executor_stop_and_rescue', id, 'stops it for certain, then gives its attempts back')];
   const back = 'its attempts come back once it is proven gone';
   if (typeof unit === 'string')
     return [{ command: `systemctl restart ${quoteForShell(unit)}`, effect: `on ${node}, whose RECLAIMD_UNITS does not name it: ${back}` }];
+  if (proven === false && typeof pid === 'number')
+    return [
+      {
+        command: `ps -o pid,lstart,args -p ${pid}`,
+        effect: `on ${host}, shows whether that is its process; once it is gone, silence gives its attempts back`,
+      },
+    ];
   return typeof pid === 'number' ? [{ command: `kill -KILL ${pid}`, effect: `on ${host}, where no unit of it is known: ${back}` }] : [];
 }
 

@@ -32,7 +32,7 @@ export async function projectHungExecutors(
       class: 'hung_executor',
       fingerprint: fingerprintOf(id),
       summary: `${name ?? id} on ${host}: ${reason}`,
-      evidence: { executor: id, host, pid, queues, unit, unitAllowed },
+      evidence: { executor: id, host, pid, queues, unit, unitAllowed, proven: witnessNode !== null },
       node: witnessNode ?? host,
       stack,
       env,
