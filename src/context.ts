@@ -28,7 +28,7 @@ import { createDatabase, type Database, type Sql } from './postgres/database.ts'
 import { assertNotNewer, schemaVersion } from './postgres/migrate.ts';
 import { createPolicyResolver, type PolicyResolver, type PolicySources, type ResolvePolicy } from './recovery/policy.ts';
 import { listPolicies } from './recovery/policy-table.ts';
-import type { SweepDependencies } from './recovery/sweep.ts';
+import { explainSilence, type SweepDependencies } from './recovery/sweep.ts';
 import type { RepairDependencies } from './repairs/preview.ts';
 import type { PruneDependencies } from './retention/prune.ts';
 import type { Schedule } from './retention/status.ts';
@@ -225,6 +225,7 @@ export function openContext(options: ContextOptions) {
       authorize,
       door: createRepairDoor(jobs, config.node),
       policies: async (sql, answers) => (await policies(sql, answers)).resolve,
+      explainSilence: (ids) => explainSilence(sweepDependencies(null, true), ids),
       node: config.node,
       whyObserving: async () => {
         const gate = await pgboss.probe();

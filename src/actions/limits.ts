@@ -23,3 +23,11 @@ export function applyPoisonLimit(resolved: ResolvedPolicy, recoveriesSoFar: numb
   if (givesBack && recoveriesSoFar >= resolved.maxRecoveries) return { policy: resolved.poison, poison: true };
   return { policy: resolved.policy, poison: false };
 }
+
+/** What a host's policy function has said already: it is not asked the same again. */
+export interface PolicyAnswers {
+  /** By what it was asked; undefined where it left it to the lists, or failed, which was told. */
+  said: Map<string, Promise<Policy | undefined>>;
+  /** Jobs are locked by now: what it has not been asked by then it is not asked any more, and the lists decide. */
+  isClosed: boolean;
+}

@@ -63,13 +63,13 @@ async function askReason({ signal }: Surroundings): Promise<string> {
 /** Only who asks under another name than their account's must say it again. */
 const namedActor = ({ env }: Surroundings, actor: string): string | undefined => (actor === accountName(env) ? undefined : actor);
 
-function describePreview({ token, number, expiresInSeconds, plan, denial }: RepairPreview, actor: string | undefined): string {
+function describePreview({ token, number, expiresInSeconds, plan, cautions, denial }: RepairPreview, actor: string | undefined): string {
   const as = actor === undefined ? '' : ` --actor ${quoteForShell(actor)}`;
   const last =
     token === null
       ? `you may look only: ${denial}`
       : `preview ${number} is good for ${formatSeconds(expiresInSeconds)}, once, for you:\n  reclaimd execute ${token}${as} --reason '...'`;
-  return [...describePlan(plan), last].join('\n');
+  return [...describePlan(plan), ...cautions.map((text) => paint(`mind: ${text}`, 'yellow')), last].join('\n');
 }
 
 const describeEvent = ({ phase, node, unit, error }: HealEvent) => `${node}:${unit}: ${phase}${error === undefined ? '' : `: ${error}`}`;

@@ -65,6 +65,25 @@ export function restraintOnSilence(
   return isInGrace(executor, fleet, brakes.outageGraceSeconds) ? 'outage_grace' : undefined;
 }
 
+const WHY_VOID: Record<Restraint['reason'], string> = {
+  cut_off: 'no daemon of the fleet beats, so what cut it off from the database may have silenced its workers, too',
+  startup_delay: 'the daemon has only just begun to look',
+  outage_grace: 'the database, or every daemon, was away until lately',
+  witness_lost: 'the daemon that saw its process was heard of until lately, and may find it again',
+  mass_failure: 'so many fell silent together that they have most likely one cause, and live',
+};
+
+/** Of silent executors that no sweep would take now: who, and why, a sentence for each reason. */
+export function explainRestraints(
+  silent: readonly ExecutorHealth[],
+  all: readonly ExecutorHealth[],
+  fleet: FleetState,
+  brakes: TimeoutBrakes,
+): string[] {
+  const { restraints } = restrain(silent, fleet, brakes, brakedExecutors(all, brakes));
+  return restraints.map(({ reason, executors }) => `the silence of ${executors.join(', ')} counts for nothing now: ${WHY_VOID[reason]}`);
+}
+
 /** Whose attempts are orphans now: proof counts at once, silence only past every brake. */
 export function findGone(executors: readonly ExecutorHealth[], fleet: FleetState, own: Scope, brakes: TimeoutBrakes): Eligibility {
   const ended = executors.filter((executor) => isInScope(executor, own) && (executor.verdict === 'dead' || executor.verdict === 'stopped'));

@@ -53,7 +53,7 @@ test.each<[string, () => Policy | undefined, Policy, number]>([
   ],
 ])('a policy function that answered %s is not asked the same again, and its failure is told once', async (_, answer, policy, failures) => {
   const questions: string[] = [];
-  const answers: PolicySources['answers'] = new Map();
+  const answers = { said: new Map(), isClosed: false };
   const errors: unknown[] = [];
   const resolvePolicy: ResolvePolicy = ({ verdict }) => {
     questions.push(verdict);
@@ -66,6 +66,10 @@ test.each<[string, () => Policy | undefined, Policy, number]>([
   expect([second, await ask('dead')]).toEqual([first, first]);
   expect([questions, errors.length]).toEqual([['dead'], failures]);
   await ask('missing');
+  expect(questions).toEqual(['dead', 'missing']);
+  answers.isClosed = true;
+  expect(await ask('dead')).toEqual(first);
+  expect(await ask('stopped')).toMatchObject({ policy: 'restart', source: 'default' });
   expect(questions).toEqual(['dead', 'missing']);
 });
 

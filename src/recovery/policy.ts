@@ -1,5 +1,5 @@
 import { nameAttempt } from '../actions/job-store.ts';
-import { operatorsPolicy, POLICIES, type PoisonPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import { operatorsPolicy, POLICIES, type PoisonPolicy, type Policy, type PolicyAnswers, type ResolvedPolicy } from '../actions/limits.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { createLimit } from '../runtime/limit.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
@@ -64,8 +64,7 @@ export interface PolicySources {
   defaults: PolicyDefaults;
   /** A function that throws or answers nonsense rescues nothing by itself: the lists decide, and it is counted. */
   onError(error: unknown): void;
-  /** What the function has said already, by what it was asked: it is not asked the same again. Undefined where it failed, which was told. */
-  answers?: Map<string, Promise<Policy | undefined>> | undefined;
+  answers?: PolicyAnswers | undefined;
   clock: Clock;
 }
 
@@ -97,8 +96,10 @@ export function createPolicyResolver(sources: PolicySources): PolicyResolver {
 
   function askOnce(resolve: ResolvePolicy, attempt: AttemptQuestion): Promise<Policy | undefined> {
     const asked = JSON.stringify(attempt);
-    const answer = answers?.get(asked) ?? limited(() => ask(resolve, attempt));
-    answers?.set(asked, answer);
+    const said = answers?.said.get(asked);
+    if (said || answers?.isClosed) return said ?? Promise.resolve(undefined);
+    const answer = limited(() => ask(resolve, attempt));
+    answers?.said.set(asked, answer);
     return answer;
   }
 

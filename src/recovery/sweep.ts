@@ -10,6 +10,7 @@ import type { Database, Sql } from '../postgres/database.ts';
 import { type Crash, listCrashes } from './crashes.ts';
 import {
   type Eligibility,
+  explainRestraints,
   findGone,
   isSilenceExcused,
   maySilenceCount,
@@ -120,6 +121,17 @@ export async function judgeFleet(
   const executors = await listExecutorHealth(database);
   const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
   return { executors, fleet, ...findGone(executors, fleet, scope, brakes) };
+}
+
+/** Why the silence of those among them that are missing is no evidence now, whatever their scope. */
+export async function explainSilence(
+  { database, daemonId, node, brakes }: Pick<SweepDependencies, 'database' | 'daemonId' | 'node' | 'brakes'>,
+  ids: readonly string[],
+): Promise<string[]> {
+  const executors = await listExecutorHealth(database);
+  const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
+  const silent = executors.filter(({ id, verdict }) => verdict === 'missing' && ids.includes(id));
+  return explainRestraints(silent, executors, fleet, brakes);
 }
 
 async function nominate(orphan: Orphan, policies: PolicyResolver): Promise<Nomination> {

@@ -1,5 +1,5 @@
 import type { JobChange, JobEnd } from '../actions/job-repair.ts';
-import { operatorsPolicy } from '../actions/limits.ts';
+import { operatorsPolicy, type PolicyAnswers } from '../actions/limits.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { appendAudit } from '../audit/append.ts';
 import { LEAST_REASON, readReason, storable } from '../authorization/reason.ts';
@@ -7,7 +7,7 @@ import { awaitCommand } from '../commands/caller.ts';
 import { findExecutorHealth, importSigns, lookAfresh } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
 import { type Executed, type RepairEvent, type SentToNode, settleFault } from './doubt.ts';
-import type { JobName, PolicyAnswers } from './facts.ts';
+import type { JobName } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import type { RepairExecuted, TargetOutcome } from './outcome.ts';
@@ -80,10 +80,11 @@ export async function executeRepair(dependencies: RepairDependencies, request: E
 /** Takes over what signs of life there are, and asks the host's policy function, before anything is locked. */
 async function foresee(dependencies: RepairDependencies, plan: RepairPlan): Promise<PolicyAnswers> {
   const { database, registry } = dependencies;
-  const answers: PolicyAnswers = new Map();
+  const answers: PolicyAnswers = { said: new Map(), isClosed: false };
   if (plan.executor || plan.jobs.length > 0) await importSigns(database, registry);
   if (plan.executor && plan.unit) await planHeld(dependencies, database, plan.executor.id, plan.policy, answers);
   else if (plan.jobs.length > 0) await examineJobs(dependencies, database, plan, plan.jobs, { lock: false, answers });
+  answers.isClosed = true;
   return answers;
 }
 

@@ -25,9 +25,6 @@ export type ResolveOrphan = (orphan: {
   executorId: string | null;
 }) => Promise<ResolvedPolicy>;
 
-/** Of the host's policy function, by what it was asked; undefined where it left it to the lists, or failed: neither is asked again. */
-export type PolicyAnswers = Map<string, Promise<Policy | undefined>>;
-
 export interface FactsDependencies {
   jobs: JobStore;
   registry: ExecutorRegistry;

@@ -1,12 +1,12 @@
 import type { RepairDoor } from '../actions/job-repair.ts';
-import { POLICIES, type Policy } from '../actions/limits.ts';
+import { POLICIES, type Policy, type PolicyAnswers } from '../actions/limits.ts';
 import { appendAudit } from '../audit/append.ts';
 import type { Action, Resource } from '../authorization/action.ts';
 import type { Authorize } from '../authorization/authorize.ts';
 import { type ExecutorHealth, findExecutorHealth, importSigns } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { eachOnce, type FactsDependencies, type JobName, type PolicyAnswers, type ResolveOrphan, readFacts } from './facts.ts';
+import { eachOnce, type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
 import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
@@ -26,6 +26,8 @@ export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, 
    * @param answers what the host's function has said already: it is asked for as long as it likes, and not while jobs are locked.
    */
   policies(sql: Sql, answers?: PolicyAnswers): Promise<ResolveOrphan>;
+  /** Why the silence of those among them that are missing is no evidence now; empty where it is. */
+  explainSilence(executorIds: readonly string[]): Promise<string[]>;
   /** The node on which it is asked. */
   node: string;
   /** Why no job may be changed now: pg-boss is not there, or in a version that we may not act on. */
@@ -62,6 +64,8 @@ export interface RepairPreview {
   number: number | null;
   expiresInSeconds: number;
   plan: RepairPlan;
+  /** What speaks against it for the moment, and may be over by the time that it is executed. */
+  cautions: string[];
   /** Why the actor may not execute it. */
   denial: string | null;
 }
@@ -101,17 +105,25 @@ export async function previewRepair(dependencies: RepairDependencies, asked: Pre
   const planned = await planRepair(dependencies, request, asked.actor);
   if ('refused' in planned) return planned;
   const denial = await findDenial(authorize, asked.actor, planned);
+  const cautions = await findCautions(dependencies, planned);
   if (denial !== null) {
     const { actor } = asked;
     const event = { actor, action: request.action, target: commonTarget(planned), reason: null, node };
     await database.transaction((tx) => appendAudit(tx, { ...event, outcome: 'denied', detail: { denial } }));
-    return { done: true, token: null, number: null, expiresInSeconds: 0, plan: planned, denial };
+    return { done: true, token: null, number: null, expiresInSeconds: 0, plan: planned, cautions, denial };
   }
   const saved = await database.transaction((tx) =>
     savePreview(tx, { actor: asked.actor, node, request, plan: planned, planHash: hashPlan(planned) }),
   );
   const { token, number, expiresInSeconds } = saved;
-  return { done: true, token, number, expiresInSeconds, plan: planned, denial: null };
+  return { done: true, token, number, expiresInSeconds, plan: planned, cautions, denial: null };
+}
+
+/** A person may know better than the brakes of a sweep, but must know of them. */
+async function findCautions({ explainSilence }: RepairDependencies, { jobs }: RepairPlan): Promise<string[]> {
+  const taken = jobs.filter(({ change, before }) => change === 'rescue' && before.verdict === 'missing');
+  const silent = new Set(taken.flatMap(({ before }) => before.executor ?? []));
+  return silent.size === 0 ? [] : explainSilence([...silent]);
 }
 
 export const refuse = (refused: RepairRefused['refused'], message: string, targets?: RepairRefused['targets']): RepairRefused => ({

@@ -1,7 +1,7 @@
-import type { Policy } from '../actions/limits.ts';
+import type { Policy, PolicyAnswers } from '../actions/limits.ts';
 import { findExecutorHealth } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
-import { eachOnce, type FactsDependencies, type PolicyAnswers, type ResolveOrphan, readFacts } from './facts.ts';
+import { eachOnce, type FactsDependencies, type ResolveOrphan, readFacts } from './facts.ts';
 import { type JobFacts, type JobPlanned, planJob } from './job-plan.ts';
 import { driftOf, type RepairPlan } from './plan.ts';
 

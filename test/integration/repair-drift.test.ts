@@ -66,6 +66,21 @@ describe('between preview and execution', () => {
     expect(await state(id)).toBe('retry');
   });
 
+  test('that a sweep would not believe its silence now is said, and keeps nobody from it who knows better', async () => {
+    const { begin, executor, preview, execute, state, database } = await createDesk();
+    const [id = ''] = await begin();
+    await executor.boss.stop({ graceful: false });
+    await executor.fallSilent(3600);
+    expect(previewed(await preview('executor_rescue', 'worker')).cautions).toEqual([]);
+    // It has had no time for two beats since.
+    await database.query('UPDATE executor SET beat_seconds = 60');
+    await database.query('UPDATE fleet SET comeback_at = now()');
+    const { token, cautions } = previewed(await preview('executor_rescue', 'worker'));
+    expect(cautions).toEqual(['the silence of worker counts for nothing now: the database, or every daemon, was away until lately']);
+    expect(await execute(token)).toMatchObject({ done: true });
+    expect(await state(id)).toBe('retry');
+  });
+
   test.each<[string, (world: World, id: string) => Promise<unknown>, string]>([
     [
       'the policy of its queue',
