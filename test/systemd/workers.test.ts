@@ -39,7 +39,7 @@ describeWithMachine('workers that are units', () => {
 
   test('a wrapper as main process: the worker below it decides', async () => {
     const fleet = await createMachineFleet();
-    const machine = await fleet.addMachine('alpha', { service: 'Restart=no\nKillMode=process' });
+    const machine = await fleet.addMachine('alpha', { env: { RECLAIMD_HEAL: 'off' }, service: 'Restart=no\nKillMode=process' });
     const worker = /^ExecStart=(.*)$/m.exec(await machine.run('cat', ['/etc/systemd/system/worker@.service']))?.[1] ?? '';
     const wrapped = `[Service]\nExecStart=/bin/sh -c '"$$@" & wait; exec sleep 600' wrapper ${worker}\nKillMode=process\n`;
     await machine.writeUnit('worker@.service', wrapped);
