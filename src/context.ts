@@ -224,7 +224,10 @@ export function openContext(options: ContextOptions) {
       findStuck: (sql, job) => findStuckBehind(sql, flows, job),
       authorize,
       door: createRepairDoor(jobs, config.node),
-      policies: async (sql, answers) => (await policies(sql, answers)).resolve,
+      policies: async (sql, answers) => {
+        const { resolve, resolveNamed } = await policies(sql, answers);
+        return async (orphan, named) => (named === null ? resolve(orphan) : resolveNamed(orphan.queue, named));
+      },
       explainSilence: (ids) => explainSilence(sweepDependencies(null, true), ids),
       node: config.node,
       whyObserving: async () => {

@@ -100,11 +100,12 @@ export function createRepairDoor(jobs: JobStore, node: string): RepairDoor {
     const nominations = changes.flatMap((one) => (one.kind === 'rescue' ? [one.nomination] : []));
     if (nominations.length > 0) {
       const { recovered } = await rescueAttempts({ jobs, node }, tx, queue, nominations);
-      return recovered.map(({ executorId, policy, outcome, ...orphan }) => ({
+      return recovered.map(({ executorId, policy, outcome, poison, ...orphan }) => ({
         job: nameAttempt(orphan),
         executor: executorId,
         policy,
         outcome,
+        poison,
       }));
     }
     const effects: object[] = [];

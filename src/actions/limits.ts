@@ -9,18 +9,15 @@ export interface ResolvedPolicy {
   poison: PoisonPolicy;
 }
 
-/** A person who names a policy has seen how often the job came back: no limit of its queue overrides them. */
-export const operatorsPolicy = (policy: Policy): ResolvedPolicy => ({
-  policy,
-  source: 'operator',
-  maxRecoveries: Number.POSITIVE_INFINITY,
-  poison: 'hold',
-});
-
-/** Past the limit a job that keeps killing its workers is poison: it goes no further, by its poison policy. */
+/**
+ * Past the limit a job that keeps killing its workers is poison: it goes no further, by its poison policy. A person who names a policy
+ * was told so: theirs stands.
+ */
 export function applyPoisonLimit(resolved: ResolvedPolicy, recoveriesSoFar: number): { policy: Policy; poison: boolean } {
+  const isPastLimit = recoveriesSoFar >= resolved.maxRecoveries;
+  if (resolved.source === 'operator') return { policy: resolved.policy, poison: isPastLimit };
   const givesBack = resolved.policy === 'restart' || resolved.policy === 'fail';
-  if (givesBack && recoveriesSoFar >= resolved.maxRecoveries) return { policy: resolved.poison, poison: true };
+  if (givesBack && isPastLimit) return { policy: resolved.poison, poison: true };
   return { policy: resolved.policy, poison: false };
 }
 

@@ -168,10 +168,11 @@ function byReason(orphans: readonly Recovered[]): Recovered[][] {
 }
 
 /** What the job's output says of its end, for whoever reads it in pg-boss. */
-function failureOutput({ verdict, reason, executorId, poison, recoveriesBefore }: Recovered, node: string): object {
-  const message = poison
-    ? `reclaimd: given up after ${recoveriesBefore} recoveries; ${reason}`
-    : `reclaimd: its executor is ${verdict}; ${reason}`;
+function failureOutput({ verdict, reason, executorId, poison, recoveriesBefore, resolved }: Recovered, node: string): object {
+  const message =
+    poison && resolved.source !== 'operator'
+      ? `reclaimd: given up after ${recoveriesBefore} recoveries; ${reason}`
+      : `reclaimd: its executor is ${verdict}; ${reason}`;
   return { message, reclaimd: { executor: executorId, verdict, reason, node, poison } };
 }
 

@@ -97,7 +97,7 @@ function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: Rep
     target,
     `${before.state} (attempt ${before.retryCount})`,
     before.executor === null ? '-' : `${before.executor} (${before.verdict})`,
-    policy === null ? '-' : `${policy} (${before.policySource})`,
+    policy === null ? '-' : `${policy} (${before.poison && before.policySource !== 'operator' ? 'poison' : before.policySource})`,
     after,
   ]);
   const warnings = [

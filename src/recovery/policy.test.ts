@@ -18,6 +18,8 @@ test.each<[string, ResolvedPolicy, number, string, boolean]>([
   ['none allowed', resolved('fail', 0), 0, 'discard', true],
   ['discard was meant anyway', resolved('discard'), 9, 'discard', false],
   ['hold was meant anyway', resolved('hold'), 9, 'hold', false],
+  ['a person names fail', { ...resolved('fail'), source: 'operator' }, 3, 'fail', true],
+  ['a person names discard below the limit', { ...resolved('discard'), source: 'operator' }, 2, 'discard', false],
 ])('poison: %s', (_, policy, recoveries, expected, poison) => {
   expect(applyPoisonLimit(policy, recoveries)).toEqual({ policy: expected, poison });
 });

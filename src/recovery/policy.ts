@@ -1,5 +1,5 @@
 import { nameAttempt } from '../actions/job-store.ts';
-import { operatorsPolicy, POLICIES, type PoisonPolicy, type Policy, type PolicyAnswers, type ResolvedPolicy } from '../actions/limits.ts';
+import { POLICIES, type PoisonPolicy, type Policy, type PolicyAnswers, type ResolvedPolicy } from '../actions/limits.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { createLimit } from '../runtime/limit.ts';
 import { matchesPattern } from '../runtime/pattern.ts';
@@ -51,6 +51,8 @@ export function resolveFromLists(
 
 export interface PolicyResolver {
   resolve(attempt: AttemptQuestion): Promise<ResolvedPolicy>;
+  /** What a person named for a job of the queue, within whose limit it is poison or not. */
+  resolveNamed(queue: string, policy: Policy): ResolvedPolicy;
   /** The queues' rules that set a time without activity. */
   staleRules: readonly PolicyRule[];
 }
@@ -85,14 +87,19 @@ export function createPolicyResolver(sources: PolicySources): PolicyResolver {
   let unanswered = 0;
   return {
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
+    resolveNamed,
     resolve: async (attempt) => {
       const shown = named?.get(nameAttempt(attempt));
-      if (shown?.executor === attempt.executorId) return operatorsPolicy(shown.policy);
+      if (shown?.executor === attempt.executorId) return resolveNamed(attempt.queue, shown.policy);
       const listed = resolveFromLists(attempt.queue, configured, table, defaults);
       const answer = resolvePolicy && (await askOnce(resolvePolicy, attempt));
       return answer === undefined ? listed : { ...listed, policy: answer, source: 'function' };
     },
   };
+
+  function resolveNamed(queue: string, policy: Policy): ResolvedPolicy {
+    return { ...resolveFromLists(queue, configured, table, defaults), policy, source: 'operator' };
+  }
 
   function askOnce(resolve: ResolvePolicy, attempt: AttemptQuestion): Promise<Policy | undefined> {
     const asked = JSON.stringify(attempt);

@@ -152,7 +152,7 @@ async function sweepBatch(
     const standing = new Set(await dropReturned(dependencies, tx, orphans));
     const eligible = nominations.filter((_, index) => standing.has(orphans[index] as Orphan));
     const result = await gateway.rescue(tx, queue, eligible);
-    const poison = dependencies.dryRun ? [] : result.recovered.filter((orphan) => orphan.poison).map(({ jobId }) => jobId);
+    const poison = dependencies.dryRun ? [] : result.recovered.filter(isGivenUp).map(({ jobId }) => jobId);
     const crashes = poison.length > 0 ? await listCrashes(tx, queue, poison) : new Map<string, Crash[]>();
     const incidents = await raise(tx, node, dependencies.dryRun ? [] : findingsOf(result.recovered, orphans, crashes));
     return { ...result, incidents, skipped: result.skipped + nominations.length - eligible.length };
@@ -194,6 +194,9 @@ async function listNamesakes(tx: Sql, executors: readonly ExecutorHealth[]): Pro
   return new Set(given.filter(({ applicationName }) => inUse.has(applicationName ?? '')));
 }
 
+/** A policy that a person named has moved it on. */
+const isGivenUp = ({ poison, resolved }: Recovered) => poison && resolved.source !== 'operator';
+
 function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[], crashes: ReadonlyMap<string, Crash[]>): Finding[] {
   const executors = new Map(orphans.map(({ jobId, executor }) => [jobId, executor]));
   return recovered.flatMap((orphan): Finding[] => {
@@ -202,7 +205,7 @@ function findingsOf(recovered: readonly Recovered[], orphans: readonly Orphan[],
     const target = `${orphan.queue}/${orphan.jobId}`;
     const { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome } = orphan;
     const evidence = { queue, jobId, retryCount, executorId, verdict, recoveriesBefore, outcome };
-    if (orphan.poison)
+    if (isGivenUp(orphan))
       return [
         {
           ...place,

@@ -1,5 +1,5 @@
 import type { JobChange, JobEnd } from '../actions/job-repair.ts';
-import { operatorsPolicy, type PolicyAnswers } from '../actions/limits.ts';
+import type { PolicyAnswers } from '../actions/limits.ts';
 import type { Nomination } from '../actions/rescue.ts';
 import { appendAudit } from '../audit/append.ts';
 import { LEAST_REASON, readReason, storable } from '../authorization/reason.ts';
@@ -281,7 +281,13 @@ function changeOf(job: JobPlan, { executor }: RepairPlan): JobChange {
     proof: before.proof,
     reason: executor?.reason ?? `its executor is ${before.verdict}`,
     lastAliveAt: null,
-    resolved: operatorsPolicy(policy ?? 'fail'),
+    // What was shown stands, and is recorded as poison where it was shown as such.
+    resolved: {
+      policy: policy ?? 'fail',
+      source: 'operator',
+      maxRecoveries: before.poison ? before.recoveries : Number.POSITIVE_INFINITY,
+      poison: 'hold',
+    },
   };
   return { kind: 'rescue', after, nomination };
 }

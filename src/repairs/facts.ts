@@ -1,5 +1,5 @@
 import type { JobStore } from '../actions/job-store.ts';
-import { operatorsPolicy, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
+import type { Policy, ResolvedPolicy } from '../actions/limits.ts';
 import { readHistory } from '../actions/queries.ts';
 import { type ExecutorHealth, type ExecutorRegistry, findExecutorHealth, lookAfresh } from '../executors/health.ts';
 import { isNameShared, ownersOf } from '../executors/owners.ts';
@@ -16,14 +16,17 @@ export const eachOnce = <Job extends JobName>(attempts: readonly Job[]): Job[] =
   ...new Map(attempts.map((attempt) => [`${attempt.queue}/${attempt.jobId}`, attempt])).values(),
 ];
 
-/** Which policy applies to an orphan by its queue's rules. */
-export type ResolveOrphan = (orphan: {
-  queue: string;
-  jobId: string;
-  retryCount: number;
-  verdict: string;
-  executorId: string | null;
-}) => Promise<ResolvedPolicy>;
+/** Which policy applies to an orphan: the one that a person named, or by its queue's rules. Its limit is its queue's. */
+export type ResolveOrphan = (
+  orphan: {
+    queue: string;
+    jobId: string;
+    retryCount: number;
+    verdict: string;
+    executorId: string | null;
+  },
+  named: Policy | null,
+) => Promise<ResolvedPolicy>;
 
 export interface FactsDependencies {
   jobs: JobStore;
@@ -69,7 +72,7 @@ export async function readFacts(
       verdict: owner?.verdict ?? 'unknown',
       executorId: owner?.executorId ?? null,
     };
-    const resolved = policy === null ? await resolve(orphan) : operatorsPolicy(policy);
+    const resolved = await resolve(orphan, policy);
     return {
       queue,
       jobId,

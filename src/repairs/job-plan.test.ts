@@ -19,7 +19,12 @@ const ROW: JobRow = {
   placeTakenBy: null,
   applicationName: 'w',
 };
-const policyOf = (policy: Policy): ResolvedPolicy => ({ policy, source: 'operator', maxRecoveries: 3, poison: 'hold' });
+const policyOf = (policy: Policy, source: ResolvedPolicy['source'] = 'table'): ResolvedPolicy => ({
+  policy,
+  source,
+  maxRecoveries: 3,
+  poison: 'hold',
+});
 const ownerIs = (verdict: 'alive' | 'late' | 'hung' | 'missing' | 'dead' | 'stopped' | 'unknown') => ({
   executorId: 'w',
   verdict,
@@ -92,7 +97,23 @@ test('nor is one of which nobody knows who runs it', () => {
 
 test('what is held, by policy or as poison, wants a policy by name', () => {
   expect(plan('job_rescue', {}, { resolved: policyOf('hold') })).toEqual({ refusal: expect.stringContaining('--policy') });
-  expect(plan('job_rescue', {}, { recoveries: 3 })).toEqual({ refusal: expect.stringContaining('--policy') });
+  for (const poison of ['hold', 'discard'] as const) {
+    const refusal =
+      'it is poison, given back 3 times before, of 3 that its queue allows: name what becomes of it with --policy restart, fail or discard';
+    expect(plan('job_rescue', {}, { resolved: { ...policyOf('fail'), poison }, recoveries: 3 })).toEqual({ refusal });
+  }
+});
+
+test.each(['restart', 'fail', 'discard'] as const)('poison that a person names %s for is shown as such', (policy) => {
+  const planned = plan('job_rescue', {}, { resolved: policyOf(policy, 'operator'), recoveries: 3 });
+  expect(planned).toMatchObject({ plan: { policy, before: { poison: true } } });
+  expect('plan' in planned && planned.plan.warnings.join('\n')).toContain('it is poison, given back 3 times before, of 3');
+});
+
+test('poison that a sweep will give back is shown as it ends there', () => {
+  const resolved: ResolvedPolicy = { ...policyOf('fail'), poison: 'discard' };
+  const planned = plan('job_rescue', {}, { resolved, recoveries: 3, isLeftToSweep: true });
+  expect(planned).toMatchObject({ plan: { policy: 'discard', after: 'failed', before: { policySource: 'table', poison: true } } });
 });
 
 test.each<[Partial<JobRow>, Partial<JobFacts>, string]>([

@@ -27,6 +27,10 @@ export interface JobBefore {
   policySource: ResolvedPolicy['source'] | null;
   /** How often it was given back before. */
   recoveries: number;
+  /** Of a rescue: how often its queue allows that. */
+  mostRecoveries: number | null;
+  /** Of a rescue: it has come back as often as that. */
+  poison: boolean;
   deadLetter: string | null;
   /** Jobs that wait for this one. */
   children: number;
@@ -67,6 +71,8 @@ export interface JobFacts {
   /** What would apply to it as an orphan; `source` is operator where the request named the policy. */
   resolved: ResolvedPolicy;
   recoveries: number;
+  /** A sweep gives it back once its executor has ended, and treats it as poison where it is: no person decides then. */
+  isLeftToSweep?: true;
 }
 
 /** Pure: what an action would do to one job, or why it cannot. */
@@ -88,7 +94,7 @@ export function planJob(action: JobAction, facts: JobFacts): JobPlanned {
 export function beforeOf(action: JobAction, { row, owner, resolved, recoveries }: JobFacts): JobBefore | null {
   if (!row) return null;
   const { state, retryCount, retryLimit, startedOn, deadLetter, children, siblingInRetry, blocksKeyWhenFailed, placeTakenBy } = row;
-  const givesBack = action === 'job_rescue' || action === 'job_discard';
+  const limited = action === 'job_rescue' || action === 'job_discard' ? applyPoisonLimit(resolved, recoveries) : undefined;
   return {
     state,
     retryCount,
@@ -97,9 +103,11 @@ export function beforeOf(action: JobAction, { row, owner, resolved, recoveries }
     executor: owner?.executorId ?? null,
     verdict: owner?.verdict ?? null,
     proof: owner?.proof ?? null,
-    policy: givesBack ? applyPoisonLimit(resolved, recoveries).policy : null,
-    policySource: givesBack ? resolved.source : null,
+    policy: limited?.policy ?? null,
+    policySource: limited ? resolved.source : null,
     recoveries,
+    mostRecoveries: limited ? resolved.maxRecoveries : null,
+    poison: limited?.poison ?? false,
     deadLetter,
     children,
     siblingInRetry,
@@ -143,11 +151,27 @@ function planRescue(action: 'job_rescue' | 'job_discard', facts: JobFacts, row: 
   const alive = facts.owner ? whyNotGone(facts.owner) : whyNobody(facts);
   if (alive) return { refusal: alive };
   const policy = row.policy ?? 'hold';
-  if (policy === 'hold') return { refusal: 'its policy is to hold it: name another with --policy restart, fail or discard' };
+  const unnamed = whyToName(policy, facts, row);
+  if (unnamed !== undefined) return { refusal: unnamed };
   const after = afterRescue(policy, row);
   const kept = after === 'retry' && facts.row ? retentionWarning(facts.row) : [];
   return planOf(facts, row, 'rescue', after, [...rescueWarnings(policy, row), ...kept], policy);
 }
+
+/** What no rule may decide but a person. */
+function whyToName(
+  policy: Policy,
+  { recoveries, resolved, isLeftToSweep }: JobFacts,
+  { poison, policySource }: JobBefore,
+): string | undefined {
+  const isPoison = poison && policySource !== 'operator' && !isLeftToSweep;
+  if (policy !== 'hold' && !isPoison) return undefined;
+  return recoveries >= resolved.maxRecoveries
+    ? `it is poison, ${howOften(recoveries, resolved.maxRecoveries)}: name what becomes of it with --policy restart, fail or discard`
+    : 'its policy is to hold it: name another with --policy restart, fail or discard';
+}
+
+const howOften = (recoveries: number, most: number | null) => `given back ${recoveries} times before, of ${most} that its queue allows`;
 
 /** Only proof, or silence past its limit, makes an attempt free to take. */
 export function whyNotGone({ executorId, verdict, reason }: Pick<Owner, 'executorId' | 'verdict' | 'reason'>): string | undefined {
@@ -180,7 +204,8 @@ function rescueWarnings(policy: Policy, row: JobBefore): string[] {
   if (ends) warnings.push(row.deadLetter === null ? 'there is no dead letter queue' : `a copy goes to ${row.deadLetter}`);
   if (ends && row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: failed, it blocks every other job of its key');
   if (ends) warnings.push(...waitingWarning(row));
-  if (row.recoveries > 0) warnings.push(`it was given back ${row.recoveries} times before`);
+  if (row.poison) warnings.push(`it is poison, ${howOften(row.recoveries, row.mostRecoveries)}`);
+  else if (row.recoveries > 0) warnings.push(`it was given back ${row.recoveries} times before`);
   return warnings;
 }
 

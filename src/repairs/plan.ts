@@ -64,7 +64,7 @@ export function hashPlan({ action, targets, policy, executor, jobs, unit, flow }
     .digest('hex');
 }
 
-type Fact = Exclude<keyof JobBefore, 'proof'>;
+type Fact = Exclude<keyof JobBefore, 'proof' | 'mostRecoveries'>;
 
 /** How a drift calls them. */
 const NAMES: Record<Fact, string> = {
@@ -77,6 +77,7 @@ const NAMES: Record<Fact, string> = {
   policy: 'policy',
   policySource: 'source of the policy',
   recoveries: 'times that it was given back',
+  poison: 'whether it is poison',
   deadLetter: 'dead letter queue',
   children: 'jobs that wait for it',
   siblingInRetry: 'sibling in retry',
@@ -88,7 +89,7 @@ const NAMES: Record<Fact, string> = {
 const OF_THE_ATTEMPT: readonly Fact[] = ['state', 'retryCount', 'retryLimit', 'startedOn', 'executor', 'verdict'];
 /** Beyond the attempt: what the effect follows from, and what the plan tells of it. */
 const OF_THE_CHANGE: Record<JobPlan['change'], readonly Fact[]> = {
-  rescue: ['policy', 'policySource', 'recoveries', 'deadLetter', 'children', 'siblingInRetry', 'blocksKeyWhenFailed'],
+  rescue: ['policy', 'policySource', 'recoveries', 'poison', 'deadLetter', 'children', 'siblingInRetry', 'blocksKeyWhenFailed'],
   retry: ['deadLetter', 'placeTakenBy'],
   resume: ['placeTakenBy'],
   cancel: ['children'],

@@ -47,7 +47,7 @@ export async function planHeld(
 function planOnceStopped(id: string, facts: JobFacts): JobPlanned {
   const { owner } = facts;
   if (owner && owner.executorId !== id) return { refusal: `it is ${owner.executorId}'s: a repair of that one takes it` };
-  const planned = planJob('job_rescue', owner ? { ...facts, owner: { ...owner, verdict: 'dead' } } : facts);
+  const planned = planJob('job_rescue', { ...facts, isLeftToSweep: true, owner: owner && { ...owner, verdict: 'dead' } });
   if (!('plan' in planned) || !owner) return planned;
   const { before } = planned.plan;
   return { plan: { ...planned.plan, before: { ...before, verdict: owner.verdict, proof: owner.proof } } };

@@ -1,5 +1,6 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { HostAuthorize } from '../../src/authorization/authorize.ts';
+import { projectIncidents } from '../../src/project-incidents.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import type { RepairDependencies } from '../../src/repairs/preview.ts';
 import { createBreakingProxy } from '../support/breaking-proxy.ts';
@@ -56,6 +57,57 @@ describe('each action does what its preview showed, and is audited once', () => 
       expect(await preview(action, target)).toMatchObject({ refused: 'impossible', message: expect.stringContaining('name another') });
     expect(await execute(previewed(await preview('job_rescue', `mail/${id}`, { policy: 'restart' })).token)).toMatchObject({ done: true });
     expect(await state(id)).toBe('retry');
+  });
+
+  test.each(['discard', 'hold'])('poison (%s) wants a policy by name, is shown as such, and recorded as such', async (poison) => {
+    const { url, begin, executor, preview, execute, state, database } = await createDesk();
+    const [first = '', second = ''] = await begin(2);
+    await executor.die();
+    await database.query(
+      `INSERT INTO policy (queue, policy, max_recoveries, poison, updated_by) VALUES ('mail', 'fail', 0, $1, 'bob@desk')`,
+      [poison],
+    );
+    const why =
+      'it is poison, given back 0 times before, of 0 that its queue allows: name what becomes of it with --policy restart, fail or discard';
+    expect(await preview('job_rescue', `mail/${first}`)).toMatchObject({ refused: 'impossible', message: why });
+    const wide = await preview('executor_rescue', 'worker');
+    expect(wide).toMatchObject({ refused: 'impossible', targets: [{ why }, { why }] });
+    for (const [id, policy, becomes] of [
+      [first, 'restart', 'retry'],
+      [second, 'discard', 'failed'],
+    ] as const) {
+      const { token, plan } = previewed(await preview('job_rescue', `mail/${id}`, { policy }));
+      expect(plan.jobs[0]?.warnings).toContain('it is poison, given back 0 times before, of 0 that its queue allows');
+      expect(await execute(token)).toMatchObject({ done: true });
+      expect(await state(id)).toBe(becomes);
+    }
+    expect(await database.query('SELECT policy, policy_source, poison FROM recovery ORDER BY id')).toEqual([
+      { policy: 'restart', policy_source: 'operator', poison: true },
+      { policy: 'discard', policy_source: 'operator', poison: true },
+    ]);
+    // A person moved both on.
+    await projectIncidents(await openTestContext(url));
+    expect(await database.query(`SELECT FROM incident WHERE class = 'poison_job' AND resolved_at IS NULL`)).toEqual([]);
+  });
+
+  test.each([
+    ['job_discard', undefined],
+    ['job_rescue', 'fail'],
+    ['job_rescue', 'restart'],
+  ])('a poison job that a sweep holds: %s by a person (%s) closes its incident', async (action, policy) => {
+    const { url, begin, executor, preview, execute, database } = await createDesk();
+    const [id = ''] = await begin();
+    await executor.die();
+    await sweepOnce(url, { RECLAIMD_MAX_RECOVERIES: '0', RECLAIMD_POISON: 'hold' });
+    const context = await openTestContext(url, { RECLAIMD_MAX_RECOVERIES: '0' });
+    const open = async () => {
+      await projectIncidents(context);
+      return (await database.query(`SELECT FROM incident WHERE class = 'poison_job' AND resolved_at IS NULL`)).length;
+    };
+    expect(await open()).toBe(1);
+    const { token } = previewed(await preview(action, `mail/${id}`, policy === undefined ? {} : { policy }));
+    expect(await execute(token)).toMatchObject({ done: true });
+    expect(await open()).toBe(0);
   });
 
   test('job_discard, job_retry and job_cancel; a cancelled job can be brought back', async () => {
