@@ -47,7 +47,7 @@ export async function projectIncidents(context: Context, daemonId: string | null
       () => projectSilentNodes(database, node, watched),
       () => projectSupervision(database, node, ofAge(watched), { supervision, flows, takenOver: config.pgbossSupervise, ...brakes }),
       () => resolveReleasedHolds(database, jobs),
-      () => resolveMovedPoison(database, jobs),
+      () => resolveMovedPoison(database, jobs, flows),
       async () => projectOwnership(context, await ownershipState(database, { schema: config.schema, pgbossSchema }), lookedAt),
     );
   }

@@ -40,8 +40,12 @@ export interface WalkPosition extends JobRef {
 
 /** What became of a job after it failed: its copy in a dead letter queue, or one that was redriven from there. */
 export interface JobCopy extends JobRef {
+  /** Of which job, as `QUEUE/JOB-ID`. */
+  of: string;
   state: string;
   redriven: boolean;
+  /** It was made when that job ended as it is now, or afterwards; not of a failure before. */
+  ofLastEnd: boolean;
 }
 
 /** The dependencies between a queue system's jobs. Everything that writes runs in the given transaction. */
@@ -63,8 +67,8 @@ export interface FlowStore {
   listChildren(sql: Sql, parents: readonly JobRef[], mostOfEach: number): Promise<JobRef[]>;
   /** Those of the given jobs that are blocked, and every blocked job behind them. */
   listDescendants(sql: Sql, children: readonly (JobRef & { root: number })[], limit: number): Promise<Descendant[]>;
-  /** Copies of a job that failed. */
-  listCopies(sql: Sql, job: JobRef, limit: number): Promise<JobCopy[]>;
+  /** Copies of those of the jobs that are still there, at most so many of each: the newest, newest first. */
+  listCopies(sql: Sql, jobs: readonly JobRef[], mostOfEach: number): Promise<JobCopy[]>;
   /** Parents of these queues that completed so long ago and whose children still do not know. */
   listUnresolved(sql: Sql, queues: readonly string[], afterSeconds: number, limit: number): Promise<JobRef[]>;
   /** How many they are; counted up to `limit`. */

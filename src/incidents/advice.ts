@@ -66,7 +66,8 @@ export function adviseOn(stated: Stated): Advice {
                 ]),
           }
         : {
-            underWay: 'it was ended, and is in the dead letter queue where there is one',
+            underWay:
+              'nothing: it was ended; where it has a dead letter queue a copy went there, and the plan below tells what became of that',
             repairs: job.map((target) => preview('job_retry', target, 'runs it once more: only when its cause is mended')),
           };
     case 'workflow_stuck':

@@ -140,17 +140,25 @@ export async function lockEndedParents(tx: Sql, jobs: readonly JobRef[]): Promis
 }
 
 export interface CopyRow extends JobRef {
+  of: string;
   state: string;
   redriven: boolean;
+  ofLastEnd: boolean;
 }
 
-/** What pg-boss made of a job after it failed: its copy in a dead letter queue, and what was redriven from there. By job_i12. */
-export function listCopies(sql: Sql, { queue, jobId }: JobRef, limit: number): Promise<CopyRow[]> {
+/**
+ * What pg-boss made of jobs after they failed: copies in a dead letter queue, and what was redriven from there. By job_i12,
+ * job for job: LIMIT keeps the planner from reading every copy that there is.
+ */
+export function listCopies(sql: Sql, jobs: readonly JobRef[], mostOfEach: number): Promise<CopyRow[]> {
   return sql.query<CopyRow>(
-    `SELECT c.name AS queue, c.id AS "jobId", c.state::text, c.source_id IS NULL AS redriven
-     FROM job p JOIN job c ON c.source_root_id = coalesce(p.source_root_id, p.id) AND c.id <> p.id AND c.created_on > p.created_on
-     WHERE p.name = $1 AND p.id = $2 ORDER BY c.created_on LIMIT $3`,
-    [queue, jobId, limit],
+    `SELECT a.queue || '/' || a.id AS of, c.*
+     FROM unnest($1::text[], $2::uuid[]) AS a(queue, id) CROSS JOIN LATERAL (
+       SELECT c.name AS queue, c.id AS "jobId", c.state::text, c.source_id IS NULL AS redriven, c.created_on >= p.completed_on AS "ofLastEnd"
+       FROM job p JOIN job c ON c.source_root_id = coalesce(p.source_root_id, p.id) AND c.id <> p.id AND c.created_on > p.created_on
+       WHERE p.name = a.queue AND p.id = a.id ORDER BY c.created_on DESC LIMIT $3
+     ) c`,
+    [jobs.map(({ queue }) => queue), jobs.map(({ jobId }) => jobId), mostOfEach],
   );
 }
 

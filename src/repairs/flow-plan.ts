@@ -3,7 +3,7 @@ import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
-import { blockedWarning, retentionWarning } from './job-plan.ts';
+import { blockedWarning, copiesWarning, MOST_COPIES, retentionWarning } from './job-plan.ts';
 import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
@@ -74,24 +74,16 @@ export async function planFlow(
     return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for ${target}: try again when that one has moved on` };
   const warnings = [
     `${flow.more ? 'more than ' : ''}${waits(flow.chain.length)} behind it`,
-    ...trapsOf(row, await flows.listCopies(sql, named, MOST_COPIES)),
+    ...trapsOf(row, await flows.listCopies(sql, [named], MOST_COPIES)),
   ];
   return { plan: { ...known, jobs: [target], after: row.state === 'failed' ? 'retry' : 'created', warnings } };
 }
 
-const MOST_COPIES = 10;
 const waits = (count: number) => `${count} ${count === 1 ? 'job waits' : 'jobs wait'}`;
 
 /** Pure: pg-boss's own rules that a person should know before a parent is tried again. */
 function trapsOf(row: JobRow, copies: readonly JobCopy[]): string[] {
-  const warnings = copies.map(({ queue, jobId, state, redriven }) =>
-    redriven
-      ? `it was redriven as ${queue}/${jobId}, which is ${state}: its work is done twice`
-      : `its copy ${queue}/${jobId} is ${state}: redriven or worked on there, its work is done twice`,
-  );
-  if (row.state === 'failed' && row.deadLetter !== null && copies.length === 0)
-    warnings.push(`a copy of it went to ${row.deadLetter}, and is there no more: if it was worked on, its work is done twice`);
-  warnings.push(...blockedWarning(row), ...retentionWarning(row));
+  const warnings = [...copiesWarning(row, copies), ...blockedWarning(row), ...retentionWarning(row)];
   if (row.blocksKeyWhenFailed) warnings.push('its queue is key_strict_fifo: until it has completed, no other job of its key runs');
   return warnings;
 }

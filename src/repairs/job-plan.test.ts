@@ -144,6 +144,30 @@ test.each(['failed', 'cancelled'])('a %s job that is tried again warns of what k
   expect(warningsOf({ blocked: true, keptSeconds: 0 })).toHaveLength(2);
 });
 
+const copy = (state: string, redriven: boolean) => ({
+  of: 'mail/1',
+  queue: redriven ? 'mail' : 'dead',
+  jobId: '2',
+  state,
+  redriven,
+  ofLastEnd: true,
+});
+
+test.each([
+  [[], 'its copy is not in dead any more: it may have been worked on already, and its work is done twice then'],
+  [[copy('created', false)], 'its copy dead/2 is created: redriven or worked on there, its work is done twice'],
+  [[copy('completed', true)], 'it was redriven as mail/2, which is completed: its work is done twice'],
+  [[copy('failed', true)], 'it was redriven as mail/2, which is failed: its work is done twice if that one is tried again, too'],
+])('a failed job of a queue with a dead letter queue tells what became of its copy: %j', (copies, warning) => {
+  expect(plan('job_retry', { state: 'failed', deadLetter: 'dead' }, { copies })).toMatchObject({ plan: { warnings: [warning] } });
+});
+
+test('nor is the copy of an earlier failure that of the last', () => {
+  const copies = [{ ...copy('completed', true), ofLastEnd: false }];
+  const planned = plan('job_retry', { state: 'failed', deadLetter: 'dead' }, { copies });
+  expect('plan' in planned && planned.plan.warnings).toHaveLength(2);
+});
+
 test.each<[number | null, string | undefined]>([
   [null, undefined],
   [3_601, undefined],

@@ -1,3 +1,4 @@
+import type { JobCopy } from '../actions/flow-store.ts';
 import type { JobRow } from '../actions/job-store.ts';
 import { applyPoisonLimit, type Policy, type ResolvedPolicy } from '../actions/limits.ts';
 import type { Verdict } from '../executors/verdict.ts';
@@ -38,6 +39,8 @@ export interface JobBefore {
   blocksKeyWhenFailed: boolean;
   /** Of an ended job: which other one has the only place that there is for it. */
   placeTakenBy: string | null;
+  /** Of a retry: what became of it after it failed, in dead letter queues and redriven from there; null where nothing is known. */
+  copies: string | null;
 }
 
 export interface JobPlan {
@@ -73,6 +76,8 @@ export interface JobFacts {
   recoveries: number;
   /** A sweep gives it back once its executor has ended, and treats it as poison where it is: no person decides then. */
   isLeftToSweep?: true;
+  /** Of a retry. */
+  copies?: readonly JobCopy[];
 }
 
 /** Pure: what an action would do to one job, or why it cannot. */
@@ -91,7 +96,7 @@ export function planJob(action: JobAction, facts: JobFacts): JobPlanned {
 }
 
 /** Pure: what a plan for this action would rest on; null where the job is gone. */
-export function beforeOf(action: JobAction, { row, owner, resolved, recoveries }: JobFacts): JobBefore | null {
+export function beforeOf(action: JobAction, { row, owner, resolved, recoveries, copies = [] }: JobFacts): JobBefore | null {
   if (!row) return null;
   const { state, retryCount, retryLimit, startedOn, deadLetter, children, siblingInRetry, blocksKeyWhenFailed, placeTakenBy } = row;
   const limited = action === 'job_rescue' || action === 'job_discard' ? applyPoisonLimit(resolved, recoveries) : undefined;
@@ -113,16 +118,16 @@ export function beforeOf(action: JobAction, { row, owner, resolved, recoveries }
     siblingInRetry,
     blocksKeyWhenFailed,
     placeTakenBy,
+    copies: copies.length === 0 ? null : copies.map(({ queue, jobId, state: its }) => `${queue}/${jobId} (${its})`).join(' and '),
   };
 }
 
 function planRetry(facts: JobFacts, row: JobBefore): JobPlanned {
   if ((row.state === 'cancelled' || row.state === 'failed') && row.placeTakenBy !== null)
     return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for it: try again when that one has moved on` };
-  const traps = facts.row ? [...blockedWarning(facts.row), ...retentionWarning(facts.row)] : [];
+  const traps = facts.row ? [...copiesWarning(row, facts.copies ?? []), ...blockedWarning(facts.row), ...retentionWarning(facts.row)] : [];
   if (row.state === 'cancelled') return planOf(facts, row, 'resume', 'created', traps);
-  const copy = row.deadLetter === null ? [] : [`its copy in ${row.deadLetter} stays there: redriven, it runs twice`];
-  if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', [...copy, ...traps]);
+  if (row.state === 'failed') return planOf(facts, row, 'retry', 'retry', traps);
   return { refusal: `it is ${row.state}: job_retry is for failed and cancelled jobs; ${insteadOfRetry(row, facts.row?.blocked)}` };
 }
 
@@ -208,6 +213,23 @@ function rescueWarnings(policy: Policy, row: JobBefore): string[] {
   else if (row.recoveries > 0) warnings.push(`it was given back ${row.recoveries} times before`);
   return warnings;
 }
+
+/** What a plan shows of each job's. */
+export const MOST_COPIES = 10;
+
+/** What became of a job after it failed is not undone when it is tried again. */
+export function copiesWarning({ state, deadLetter }: Pick<JobRow, 'state' | 'deadLetter'>, copies: readonly JobCopy[]): string[] {
+  const warnings = copies.map(({ queue, jobId, state: its, redriven }) =>
+    redriven
+      ? `it was redriven as ${queue}/${jobId}, which is ${its}: its work is done twice${mayRunNoMore(its) ? ' if that one is tried again, too' : ''}`
+      : `its copy ${queue}/${jobId} is ${its}: redriven or worked on there, its work is done twice`,
+  );
+  if (state === 'failed' && deadLetter !== null && !copies.some(({ ofLastEnd }) => ofLastEnd))
+    warnings.push(`its copy is not in ${deadLetter} any more: it may have been worked on already, and its work is done twice then`);
+  return warnings;
+}
+
+const mayRunNoMore = (state: string) => state === 'failed' || state === 'cancelled';
 
 /** To be tried again is not enough for it. */
 export const blockedWarning = ({ blocked }: JobRow): string[] =>

@@ -20,6 +20,7 @@ const BEFORE: JobBefore = {
   siblingInRetry: false,
   blocksKeyWhenFailed: false,
   placeTakenBy: null,
+  copies: null,
 };
 
 const planOf = (change: JobPlan['change'], before: JobBefore): RepairPlan => ({
@@ -56,6 +57,7 @@ test.each<[readonly JobPlan['change'][], Partial<JobBefore>, string]>([
   [['rescue'], { siblingInRetry: true }, 'sibling in retry was no, is yes'],
   [['rescue'], { blocksKeyWhenFailed: true }, 'key blocked by a failure was no, is yes'],
   [['retry', 'resume'], { placeTakenBy: 'mail/2' }, 'who has its place was none, is mail/2'],
+  [['retry', 'resume'], { copies: 'dead/2 (created)' }, 'what became of its copy was none, is dead/2 (created)'],
 ])('%j rests on what is now %j: %s', (changes, moved, drift) => {
   const now = { ...BEFORE, ...moved };
   for (const change of EVERY) {

@@ -83,6 +83,7 @@ const NAMES: Record<Fact, string> = {
   siblingInRetry: 'sibling in retry',
   blocksKeyWhenFailed: 'key blocked by a failure',
   placeTakenBy: 'who has its place',
+  copies: 'what became of its copy',
 };
 
 /** Any change rests on the attempt as it was, and who was at it. */
@@ -90,8 +91,8 @@ const OF_THE_ATTEMPT: readonly Fact[] = ['state', 'retryCount', 'retryLimit', 's
 /** Beyond the attempt: what the effect follows from, and what the plan tells of it. */
 const OF_THE_CHANGE: Record<JobPlan['change'], readonly Fact[]> = {
   rescue: ['policy', 'policySource', 'recoveries', 'poison', 'deadLetter', 'children', 'siblingInRetry', 'blocksKeyWhenFailed'],
-  retry: ['deadLetter', 'placeTakenBy'],
-  resume: ['placeTakenBy'],
+  retry: ['deadLetter', 'placeTakenBy', 'copies'],
+  resume: ['placeTakenBy', 'copies'],
   cancel: ['children'],
 };
 

@@ -8,7 +8,17 @@ import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { eachOnce, type FactsDependencies, type JobName, type ResolveOrphan, readFacts } from './facts.ts';
 import { FLOW_ACTIONS, type FlowAction, type FlowRepairDependencies, planFlow } from './flow-plan.ts';
-import { beforeOf, JOB_ACTIONS, type JobAction, type JobBefore, type JobFacts, type JobPlanned, planJob, whyNotGone } from './job-plan.ts';
+import {
+  beforeOf,
+  JOB_ACTIONS,
+  type JobAction,
+  type JobBefore,
+  type JobFacts,
+  type JobPlanned,
+  MOST_COPIES,
+  planJob,
+  whyNotGone,
+} from './job-plan.ts';
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
 import { planHeld } from './stop-plan.ts';
@@ -242,7 +252,7 @@ export interface Examined {
  * @param options `lock`: they are waited for, and stay as they are until the transaction ends.
  */
 export async function examineJobs(
-  { jobs, registry, policies }: Pick<RepairDependencies, 'jobs' | 'registry' | 'policies'>,
+  { jobs, registry, policies, flows }: Pick<RepairDependencies, 'jobs' | 'registry' | 'policies' | 'flows'>,
   sql: Sql,
   frame: RepairPlan,
   named: readonly JobName[],
@@ -251,11 +261,12 @@ export async function examineJobs(
   const action = frame.action === 'executor_rescue' ? 'job_rescue' : (frame.action as JobAction);
   const policy = frame.action === 'job_discard' ? 'discard' : frame.policy;
   const facts = await readFacts({ jobs, registry, resolve: await policies(sql, answers) }, sql, named, { policy, lock });
-  return facts.map((one) => ({
-    target: `${one.queue}/${one.jobId}`,
-    now: beforeOf(action, one),
-    planned: whyNotOf(frame, one) ?? planJob(action, one),
-  }));
+  const copies = Map.groupBy(action === 'job_retry' ? await flows.listCopies(sql, named, MOST_COPIES) : [], ({ of }) => of);
+  return facts.map((found) => {
+    const target = `${found.queue}/${found.jobId}`;
+    const one = { ...found, copies: copies.get(target) ?? [] };
+    return { target, now: beforeOf(action, one), planned: whyNotOf(frame, one) ?? planJob(action, one) };
+  });
 }
 
 function whyNotOf({ executor }: RepairPlan, { owner }: JobFacts): { refusal: string } | undefined {

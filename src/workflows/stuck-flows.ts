@@ -168,7 +168,7 @@ async function retryable({ flows }: FlowDependencies, sql: Sql, flow: StuckFlow,
   if (reason !== 'parent_failed' || !parent || parentRetryCount === null || deadLetter !== null) return undefined;
   if (await wasEndedOnPurpose(sql, { ...parent, retryCount: parentRetryCount })) return undefined;
   if ((await countActions(sql, parent.queue, parent.jobId, 'retry')) >= max) return undefined;
-  if ((await flows.listCopies(sql, parent, 1)).length > 0) return undefined;
+  if ((await flows.listCopies(sql, [parent], 1)).length > 0) return undefined;
   return { ...parent, retryCount: parentRetryCount, state: 'failed' } as const;
 }
 

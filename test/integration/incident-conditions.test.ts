@@ -247,6 +247,39 @@ test('a poison job stays an incident while it lies ended, also when the queue ha
   expect((await look('poison_job')).map(({ state }) => state)).toEqual(['resolved', 'resolved']);
 });
 
+test('a poison job was moved on once its dead letter copy is redriven; one worked on there wants a note', async () => {
+  const { database, boss, url } = await createFleetDatabase({ queues: [{ name: 'dead' }, { name: 'work', deadLetter: 'dead' }] });
+  await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  const context = await openTestContext(url);
+  const look = async () => {
+    await projectIncidents(context);
+    return (await listIncidents(database, { state: 'open' })).incidents.filter((one) => one.class === 'poison_job');
+  };
+  const poison = async (life: string) => {
+    const executor = await createExecutor(url, database, life);
+    expect(await executor.fetch('work')).toHaveLength(1);
+    await executor.die();
+    expect(await sweepOnce(url, { RECLAIMD_MAX_RECOVERIES: '0' })).toMatchObject({ discarded: 1 });
+  };
+  const id = (await boss.send('work', {})) ?? '';
+  await poison('first');
+  expect(await look()).toHaveLength(1);
+  await boss.redrive('dead');
+  expect(await look()).toEqual([]);
+  // The redriven one is not of the next failure.
+  const [again] = await boss.fetch('work');
+  await boss.complete('work', again?.id ?? '');
+  await boss.retry('work', id);
+  await poison('second');
+  const [open] = await look();
+  expect(open).toMatchObject({ evidence: { jobId: id } });
+  const [copy] = await boss.fetch('dead');
+  await boss.complete('dead', copy?.id ?? '');
+  expect(await look()).toHaveLength(1);
+  await acknowledge(desk(database), { incidentId: open?.id ?? '', actor: 'ada@desk', reason: 'mended by the dead letter worker' });
+  expect(await look()).toEqual([]);
+});
+
 test('a hold that is raised while others are being released stays open', async () => {
   const { url, boss, executor, jobIds, look } = await createBusyFleet(2);
   await executor.die();

@@ -11,6 +11,11 @@ import { waitFor } from '../support/wait.ts';
 
 describe('between preview and execution', () => {
   type World = Awaited<ReturnType<typeof createDesk>>;
+  const redriveAndComplete = async ({ boss }: World) => {
+    await boss.redrive('dead');
+    const [again] = await boss.fetch('mail');
+    await boss.complete('mail', again?.id ?? '');
+  };
   test.each<[string, (world: World, id: string) => Promise<unknown>, string]>([
     ['finished', ({ boss }, id) => boss.complete('mail', { id, retryCount: 0 }), 'state was active, is completed'],
     ['given back', ({ boss }, id) => boss.fail('mail', { id, retryCount: 0 }), 'state was active, is retry'],
@@ -42,6 +47,27 @@ describe('between preview and execution', () => {
       { outcome: 'drifted', actor: ANN, detail: { drifted: [{ target: `mail/${id}`, drift: expect.stringContaining(drift) }] } },
     ]);
     expect(await world.execute(token)).toMatchObject({ refused: 'drifted' });
+  });
+
+  test.each<[string, (world: World, copy: string) => Promise<unknown>, RegExp]>([
+    ['redriven and done', redriveAndComplete, /was dead\/.* \(created\), is mail\/.* \(completed\)/],
+    ['worked on in the dead letter queue', ({ boss }) => boss.fetch('dead'), /was dead\/.* \(created\), is dead\/.* \(active\)/],
+    ['gone', ({ boss }, copy) => boss.deleteJob('dead', copy), /was dead\/.* \(created\), is none/],
+  ])('the copy of a discarded job was %s: its retry is refused, and the next plan tells', async (_, change, drift) => {
+    const world = await createDesk({ queues: [{ name: 'dead' }, { name: 'mail', deadLetter: 'dead' }] });
+    const [id = ''] = await world.begin();
+    await world.executor.die();
+    await world.execute(previewed(await world.preview('job_discard', `mail/${id}`)).token);
+    const [copy] = await world.boss.findJobs('dead');
+    const shown = previewed(await world.preview('job_retry', `mail/${id}`));
+    expect(shown.plan.jobs[0]?.warnings).toEqual([expect.stringContaining(`its copy dead/${copy?.id} is created`)]);
+    await change(world, copy?.id ?? '');
+    const now = previewed(await world.preview('job_retry', `mail/${id}`));
+    expect(now.token).not.toBe(shown.token);
+    expect(now.plan.jobs[0]?.warnings).not.toEqual(shown.plan.jobs[0]?.warnings);
+    expect(await world.execute(shown.token)).toMatchObject({ refused: 'drifted', message: expect.stringMatching(drift) });
+    expect(await world.state(id)).toBe('failed');
+    expect(await world.execute(now.token)).toMatchObject({ done: true });
   });
 
   test('the executor came back: the whole of its rescue is refused', async () => {
