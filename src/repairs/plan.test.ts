@@ -91,3 +91,19 @@ test.each(['missing', 'alive', 'late', 'unknown'] as const)('proof that has beco
     `its executor was dead, is ${verdict}`,
   ]);
 });
+
+test('what is shown beside the changes makes the plan, too; that time passes does not', () => {
+  const plan = planOf('retry', BEFORE);
+  const warned = (text: string) => ({ ...plan, jobs: plan.jobs.map((job) => ({ ...job, warnings: [text] })) });
+  const others: RepairPlan[] = [
+    { ...plan, leftOut: [{ target: 'mail/2', why: 'it is completed already' }] },
+    { ...plan, leftOut: [{ target: 'mail/2', why: 'there is no such job' }] },
+    { ...plan, left: 1 },
+    { ...plan, left: 1, leftQueues: ['mail'] },
+    warned('2 jobs wait for it'),
+    warned('3 jobs wait for it'),
+    warned('deleted in 12 min'),
+  ];
+  expect(new Set([plan, ...others].map(hashPlan)).size).toBe(others.length + 1);
+  expect(hashPlan(warned('deleted in 11 min'))).toBe(hashPlan(warned('deleted in 12 min')));
+});

@@ -38,31 +38,24 @@ export function commonTarget({ executor, targets, jobs, unit }: RepairPlan): str
   return queues.size === 1 ? ([...queues][0] as string) : 'several queues';
 }
 
-/** Names the effects and everything that they rest on; not what is only told. */
-export function hashPlan({ action, targets, policy, executor, jobs, unit, flow }: RepairPlan): string {
-  const facts = jobs.map(({ target, change, before, after, policy: applied }) => [
+/** Names the effects, everything that they rest on, and all else that a person is shown but ages: two that read otherwise are two plans. */
+export function hashPlan({ jobs, flow, ...shown }: RepairPlan): string {
+  const facts = jobs.map(({ target, change, before, after, policy, warnings }) => [
     target,
     change,
     factsOf(change).map((fact) => before[fact]),
     after,
-    applied,
+    policy,
+    warnings,
   ]);
-  const named = executor && [executor.id, executor.verdict];
-  const life = unit && [unit.node, unit.unit, unit.command, unit.before.activeState, unit.before.invocation];
-  return createHash('sha256')
-    .update(
-      JSON.stringify([
-        action,
-        targets,
-        policy,
-        named,
-        facts,
-        life,
-        flow && [flow.target, flow.state, flow.retryCount, flow.jobs, flow.after],
-      ]),
-    )
-    .digest('hex');
+  // Its jobs and what it warns of tell of its children, which come in any order.
+  const ofFlow = flow && { ...flow, children: [] };
+  const told = JSON.stringify([shown, facts, ofFlow], (_, value: unknown) => (typeof value === 'string' ? value.replace(AGES, '') : value));
+  return createHash('sha256').update(told).digest('hex');
 }
+
+/** As `silent for 31 s` and `in 12 min`, which pass by themselves. */
+const AGES = /(?<![\w.-])\d+(\.\d+)? (ms|s|min|h|d)(?![\w-])/g;
 
 type Fact = Exclude<keyof JobBefore, 'proof' | 'mostRecoveries'>;
 

@@ -468,6 +468,36 @@ describe('executor_stop_and_rescue', () => {
     expect(await state()).toBe('failed');
   });
 
+  test('of poison by a policy that is named moves it on, recorded as poison: no incident', async () => {
+    const { preview, execute, state, database } = await setUpExecutor({ RECLAIMD_MAX_RECOVERIES: '0' });
+    expect(await execute(tokenOf(await preview('executor_stop_and_rescue', 'worker', 'restart')))).toMatchObject({ partial: false });
+    expect(await state()).toBe('retry');
+    expect(await database.query('SELECT policy_source, poison FROM recovery')).toEqual([{ policy_source: 'operator', poison: true }]);
+    expect(await database.query(`SELECT FROM incident WHERE class = 'poison_job'`)).toEqual([]);
+  });
+
+  test('of poison that nobody named a policy for shows what its sweep makes of it', async () => {
+    const { preview, database } = await setUpExecutor();
+    await database.query(`INSERT INTO policy (queue, policy, max_recoveries, updated_by) VALUES ('pay', 'fail', 0, 'bob@desk')`);
+    expect(await preview('executor_stop_and_rescue', 'worker')).toMatchObject({
+      plan: { jobs: [{ policy: 'discard', after: 'failed', warnings: expect.arrayContaining([expect.stringContaining('it is poison')]) }] },
+    });
+  });
+
+  test('that leaves out something that is held has a token of its own', async () => {
+    const { preview, execute, boss, executor, id, database, units } = await setUpExecutor();
+    const without = tokenOf(await preview('executor_stop_and_rescue', 'worker'));
+    await database.query(`INSERT INTO policy (queue, policy, updated_by) VALUES ('mail', 'hold', 'bob@desk')`);
+    const held = await boss.send('mail', {});
+    await executor.fetch('mail');
+    const shown = await preview('executor_stop_and_rescue', 'worker');
+    expect(shown).toMatchObject({ plan: { jobs: [{ target: `pay/${id}` }], leftOut: [{ target: `mail/${held}` }] } });
+    expect(tokenOf(shown)).not.toBe(without);
+    expect(await execute(without)).toMatchObject({ refused: 'drifted' });
+    expect(await execute(tokenOf(shown))).toMatchObject({ done: true });
+    expect(units.calls).toEqual([`stop ${UNIT}`]);
+  });
+
   test('names the policy for what it showed alone: what the executor takes before it stops goes by its own', async () => {
     const { preview, execute, state, boss, executor, units } = await setUpExecutor();
     const token = tokenOf(await preview('executor_stop_and_rescue', 'worker', 'discard'));

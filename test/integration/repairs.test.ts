@@ -221,6 +221,22 @@ describe('a preview', () => {
     expect(await audit()).toEqual([]);
   });
 
+  test('what is left out by now makes another plan, and the token is of what was shown', async () => {
+    const { boss, preview, database } = await createDesk();
+    const ids = [(await boss.send('mail', {})) ?? '', (await boss.send('mail', {})) ?? ''];
+    const targets = ids.map((id) => `mail/${id}`);
+    const both = previewed(await preview('job_cancel', targets));
+    await boss.complete('mail', ids[1] ?? '', {}, { includeQueued: true });
+    const completed = previewed(await preview('job_cancel', targets));
+    await boss.deleteJob('mail', ids[1] ?? '');
+    const gone = previewed(await preview('job_cancel', targets));
+    expect(new Set([both.number, completed.number, gone.number]).size).toBe(3);
+    for (const { number, plan } of [completed, gone])
+      expect(await database.query(`SELECT plan -> 'leftOut' AS left FROM repair_preview WHERE number = $1`, [number])).toEqual([
+        { left: plan.leftOut },
+      ]);
+  });
+
   test.each([
     ['job_fix', ['mail/x'], {}, 'unsupported', 'job_retry, job_rescue'],
     ['job_retry', ['mail'], {}, 'target', 'no QUEUE/JOB-ID'],
