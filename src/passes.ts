@@ -139,8 +139,10 @@ export function createPasses({ context, daemonId, hasBeatFailed, metrics, clock,
   async function executorsTurn(): Promise<void> {
     const lookedAt = await readLookTime(database);
     const executors = await refreshExecutors(database, context.registry);
-    note(await projectHungExecutors(database, config.node, executors, lookedAt));
-    note(await projectMassStaleness(database, config.node, { jobs, executors, brakes: dependencies.brakes, lookedAt }));
+    const fleet = await readFleetState(database, config.node, daemonId, CUT_OFF_AFTER_SECONDS);
+    const look = { jobs, executors, fleet, brakes: dependencies.brakes, lookedAt };
+    note(await projectHungExecutors(database, config.node, look));
+    note(await projectMassStaleness(database, config.node, look));
   }
 
   async function flowsTurn(): Promise<void> {

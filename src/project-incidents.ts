@@ -41,7 +41,7 @@ export async function projectIncidents(context: Context, daemonId: string | null
     // Whoever asks from outside of the fleet's beats sees the database now: that the nodes are silent is what it looks for.
     const watched = daemonId === null ? { ...fleet, ownBeatFresh: true } : fleet;
     looks.push(
-      () => projectHungExecutors(database, node, executors, lookedAt),
+      () => projectHungExecutors(database, node, look),
       () => projectMassStaleness(database, node, look),
       () => projectDeadExecutors(database, node, look),
       () => projectSilentNodes(database, node, watched),

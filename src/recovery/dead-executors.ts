@@ -5,8 +5,7 @@ import { carriersOf, hasOwnName, isGone, isNameShared } from '../executors/owner
 import type { FleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
-import { brakedExecutors } from './brake.ts';
-import { isSilenceExcused, type TimeoutBrakes } from './eligibility.ts';
+import { findExcused, type TimeoutBrakes } from './eligibility.ts';
 import { listOrphansOf, type Orphan } from './orphans.ts';
 
 export interface Look {
@@ -41,14 +40,12 @@ const fingerprintOf = (id: string) => `dead_executor:${id}`;
  */
 export async function projectDeadExecutors(sql: Sql, node: string, look: Look): Promise<IncidentChanges> {
   const { jobs, executors, fleet, brakes, lookedAt } = look;
-  const braked = brakedExecutors(executors, brakes);
-  const isExcused = (executor: ExecutorHealth) =>
-    executor.verdict === 'missing' && (braked.has(executor.id) || isSilenceExcused(executor, fleet, brakes));
-  const gone = executors.filter((executor) => isGone(executor) && !isExcused(executor));
+  const excused = findExcused(executors, fleet, brakes);
+  const gone = executors.filter((executor) => isGone(executor) && !excused.has(executor));
   const findings: Finding[] = [];
   for (const [executor, held] of await groupOrphans(sql, jobs, gone, executors)) findings.push(describe(executor, held));
   const found = new Set(findings.map(({ fingerprint }) => fingerprint));
-  const unknown = executors.filter(isExcused).map(({ id }) => fingerprintOf(id));
+  const unknown = [...excused].map(({ id }) => fingerprintOf(id));
   const open = await listOpenEvidence<DeadExecutorEvidence>(sql, 'dead_executor');
   const living = new Set(executors.filter((executor) => !isGone(executor)).map(({ id }) => id));
   const notFound = open.filter(({ fingerprint, evidence }) => !found.has(fingerprint) && !living.has(evidence.executor));

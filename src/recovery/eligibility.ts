@@ -47,6 +47,13 @@ export function isSilenceExcused(executor: ExecutorHealth, fleet: FleetState, br
   return isInGrace(executor, fleet, brakes.outageGraceSeconds) || isWitnessJustLost(executor, brakes);
 }
 
+/** Who looks gone, while something else than an end may explain it: neither there nor gone, for incidents. */
+export function findExcused(executors: readonly ExecutorHealth[], fleet: FleetState, brakes: TimeoutBrakes): Set<ExecutorHealth> {
+  const braked = brakedExecutors(executors, brakes);
+  const isExcused = (executor: ExecutorHealth) => braked.has(executor.id) || isSilenceExcused(executor, fleet, brakes);
+  return new Set(executors.filter((executor) => executor.verdict === 'missing' && isExcused(executor)));
+}
+
 /** Whether the silence of something that beats so slowly is evidence: it must have had the time for a beat since the last comeback. */
 export function maySilenceCount(fleet: FleetState, brakes: TimeoutBrakes, beatSeconds: number): boolean {
   const { ownBeatFresh, daemonAgeSeconds, comebackSeconds } = fleet;

@@ -1,16 +1,19 @@
-import type { ExecutorHealth } from '../executors/health.ts';
 import { listEnded } from '../executors/queries.ts';
 import { type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
+import type { Look } from './dead-executors.ts';
+import { findExcused } from './eligibility.ts';
 
 const fingerprintOf = (id: string) => `hung_executor:${id}`;
 
-/** Executors whose process is there, but silent. One that has gone out of view without an end is neither there nor gone. */
+/**
+ * Executors whose process is there, but silent. One that has gone out of view without an end is neither there nor gone, nor is one
+ * that only looks missing because the daemon that had its process in sight is away.
+ */
 export async function projectHungExecutors(
   sql: Sql,
   node: string,
-  executors: readonly ExecutorHealth[],
-  lookedAt: string,
+  { executors, fleet, brakes, lookedAt }: Pick<Look, 'executors' | 'fleet' | 'brakes' | 'lookedAt'>,
 ): Promise<IncidentChanges> {
   const hung = executors.filter(({ verdict }) => verdict === 'hung');
   const open = await listOpenEvidence<{ executor: string }>(sql, 'hung_executor');
@@ -19,15 +22,16 @@ export async function projectHungExecutors(
     sql,
     outOfView.map(({ evidence }) => evidence.executor),
   );
-  const unknown = outOfView
+  const unjudged = outOfView
     .filter(
       ({ evidence, acknowledged }) => unseen.known.has(evidence.executor) || (unseen.forgotten.has(evidence.executor) && !acknowledged),
     )
     .map(({ fingerprint }) => fingerprint);
+  const excused = [...findExcused(executors, fleet, brakes)].map(({ id }) => fingerprintOf(id));
   return project(
     sql,
     node,
-    { class: 'hung_executor', unknown, lookedAt },
+    { class: 'hung_executor', unknown: [...unjudged, ...excused], lookedAt },
     hung.map(({ id, name, host, pid, reason, queues, stack, env, witnessNode, unit, unitAllowed }) => ({
       class: 'hung_executor',
       fingerprint: fingerprintOf(id),

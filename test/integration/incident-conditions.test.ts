@@ -203,6 +203,29 @@ test('a hung executor that is out of view, or forgotten, is not resolved; its en
   expect(await look('hung_executor')).toMatchObject([{ state: 'resolved' }]);
 });
 
+test.each(['witness', 'sighting'] as const)(
+  'a hung executor whose %s is lost stays hung, and acknowledged, for as long as that excuses it',
+  async (eye) => {
+    const { database, executor, look } = await createBusyFleet(1, { RECLAIMD_OUTAGE_GRACE: '0s', RECLAIMD_STARTUP_DELAY: '2m' });
+    await database.query(`UPDATE fleet SET comeback_at = now() - interval '1 hour', comeback_reason = 'test'`);
+    await silence(executor, 600);
+    await witness(database);
+    if (eye === 'sighting')
+      await database.query('UPDATE executor SET sighting_daemon_id = witness_daemon_id, witness_daemon_id = NULL, witness_node = NULL');
+    const [incident] = await look('hung_executor');
+    await acknowledge(desk(database), { incidentId: incident?.id ?? '', actor: 'ann@desk', reason: 'on my desk by now' });
+    const away = (seconds: number) => database.query('UPDATE daemon SET beat_at = now() - make_interval(secs => $1)', [seconds]);
+    await away(95);
+    expect(await look('dead_executor')).toEqual([]);
+    expect(await look('hung_executor')).toMatchObject([{ state: 'acknowledged', acknowledged: { by: 'ann@desk' } }]);
+    await away(0);
+    expect(await look('hung_executor')).toMatchObject([{ state: 'acknowledged', openings: 1, occurrences: 1 }]);
+    await away(180);
+    expect(await look('hung_executor')).toMatchObject([{ state: 'resolved' }]);
+    expect(await look('dead_executor')).toMatchObject([{ state: 'open' }]);
+  },
+);
+
 test('what nobody can look at any more ends with its acknowledgement', async () => {
   const { database, executor, look } = await createBusyFleet(1);
   await silence(executor, 600);
