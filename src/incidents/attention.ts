@@ -70,8 +70,9 @@ async function attend(
   ]);
   if (!incident) return { done: false, refusal: `there is no incident ${incidentId}: see \`reclaimd incidents\`` };
   const { fingerprint } = incident;
-  const decision = await authorize(actor, action, resourceOf(incident));
-  if (!decision.allowed) {
+  for (const resource of resourcesOf(incident)) {
+    const decision = await authorize(actor, action, resource);
+    if (decision.allowed) continue;
     const detail = { fingerprint, denial: decision.sentence };
     await database.transaction((tx) => appendAudit(tx, { actor, action, target, outcome: 'denied', reason, node, detail }));
     return { done: false, refusal: decision.sentence };
@@ -92,12 +93,12 @@ interface Subject extends Stated {
   queues: string[];
 }
 
-/** Whose rights count: those on what is in trouble. What is nobody's own is the fleet's. */
-function resourceOf(subject: Subject): Resource {
+/** On what the right is wanted: on each thing that is in trouble. What is nobody's own is the fleet's. */
+function resourcesOf(subject: Subject): Resource[] {
+  const { node, evidence, queues } = subject;
   const [executor, ...others] = executorsOf(subject);
-  const unit = subject.evidence['unit'];
-  if (unitOf(subject) && typeof unit === 'string') return { kind: 'unit', node: subject.node ?? '', name: unit };
-  const [queue, ...moreQueues] = subject.queues;
-  if (executor && others.length === 0 && !subject.evidence['jobId']) return { kind: 'executor', id: executor, queues: subject.queues };
-  return queue !== undefined && moreQueues.length === 0 ? { kind: 'queue', name: queue } : { kind: 'fleet' };
+  if (executor && others.length === 0 && !evidence['jobId']) return [{ kind: 'executor', id: executor, queues }];
+  const unit = evidence['unit'];
+  if (unitOf(subject) && typeof unit === 'string') return [{ kind: 'unit', node: node ?? '', name: unit }];
+  return queues.length > 0 ? queues.map((name): Resource => ({ kind: 'queue', name })) : [{ kind: 'fleet' }];
 }

@@ -64,16 +64,18 @@ async function findOverdue(sql: Sql, supervision: SupervisionStore, seconds: num
   const overdue = await supervision.listOverdue(sql, seconds, MOST_COUNTED);
   const affected = overdue.reduce((sum, { count }) => sum + count, 0);
   const summary = `active jobs are past their expiry or their beat by ${seconds} s and more, and pg-boss has not failed them`;
-  const queues = overdue.slice(0, MOST_NAMED).map(({ queue }) => queue);
-  return affected === 0 ? [] : [stall('overdue', summary, { queues }, affected)];
+  const queues = overdue.map(({ queue }) => queue);
+  return affected === 0 ? [] : [stall('overdue', summary, { queues: queues.slice(0, MOST_NAMED) }, affected, queues)];
 }
 
-const stall = (trouble: Trouble, summary: string, evidence: object, affected: number): Finding => ({
+/** Of many queues the evidence names some; whoever attends to it needs the right on all. */
+const stall = (trouble: Trouble, summary: string, evidence: object, affected: number, queues: readonly string[] = []): Finding => ({
   class: 'supervision_stalled',
   fingerprint: PREFIX + trouble,
   summary,
   evidence: { trouble, ...evidence },
   affected,
+  queues,
 });
 
 /** Reads only. @param daemonSeconds for how long the daemons could have made a pass, where they have taken it over. */
@@ -105,7 +107,7 @@ export async function findStalls(sql: Sql, { supervision, flows, takenOver }: Su
   // A claim that ends a pause looks the same until its counts are written: somebody must have been at it for a while.
   if (idle.length > 0) {
     if (hadTime && (takenOver || supervising.length > 0))
-      found('idle', 'passes over queues are claimed, but their work is not done', { queues: idle.slice(0, MOST_NAMED) }, idle.length);
+      found('idle', 'passes over queues are claimed, but their work is not done', { queues: idle.slice(0, MOST_NAMED) }, idle.length, idle);
     else unknown.push(`${PREFIX}idle`);
   }
 

@@ -338,7 +338,10 @@ test.each([
 });
 
 test.each<[Finding, Resource]>([
-  [hung('e1', { evidence: { executor: 'e1', queues: ['mail', 'pay'] } }), { kind: 'executor', id: 'e1', queues: ['mail', 'pay'] }],
+  [
+    hung('e1', { evidence: { executor: 'e1', queues: ['mail', 'pay'], unit: 'mail.service' } }),
+    { kind: 'executor', id: 'e1', queues: ['mail', 'pay'] },
+  ],
   [
     { class: 'held_orphan', fingerprint: 'held_orphan:pay/1:0', summary: 'held', evidence: { queue: 'pay', jobId: '1', executorId: 'e1' } },
     { kind: 'queue', name: 'pay' },
@@ -371,6 +374,25 @@ test.each<[Finding, Resource]>([
       detail: { fingerprint: finding.fingerprint, denial: 'ada may not' },
     })),
   );
+});
+
+test('of several queues the right is asked for on each, and not for the fleet', async () => {
+  const { database } = await createIncidents();
+  await project(database, 'n', 'workflow_stuck', [stuck('f', { evidence: { parent: 'flow-a/1' }, queues: ['flow-a', 'flow-b', 'pay'] })]);
+  const { id } = await only(database);
+  const allowing = (pattern: RegExp) => {
+    const authorize: Authorize = async (_actor, _action, resource) =>
+      resource.kind === 'queue' && pattern.test(resource.name)
+        ? { allowed: true }
+        : { allowed: false, sentence: `no right: ${JSON.stringify(resource)}` };
+    return desk(database, authorize);
+  };
+  expect(await acknowledge(allowing(/^flow-/), { ...ASKED, incidentId: id })).toEqual({
+    done: false,
+    refusal: 'no right: {"kind":"queue","name":"pay"}',
+  });
+  expect(await only(database)).toMatchObject({ state: 'open' });
+  expect(await acknowledge(allowing(/^(flow-|pay$)/), { ...ASKED, incidentId: id })).toMatchObject({ done: true });
 });
 
 test('what is resolved takes no attention any more, and no snooze is endless', async () => {
