@@ -127,9 +127,17 @@ async function attend(
     const result = await ask({ database, authorize, node: config.node }, { incidentId, actor, reason });
     if (json) printJson(surroundings, result);
     else if (!result.done) surroundings.out(result.refusal);
-    else surroundings.out(result.until === null ? `incident ${id} is acknowledged` : `incident ${id} is snoozed until ${result.until}`);
+    else surroundings.out(describeAttention(id, result));
     return result.done ? EXIT.done : EXIT.refused;
   });
+}
+
+function describeAttention(id: string, { until, before: { acknowledged, snoozed } }: AttentionResult & { done: true }): string {
+  return [
+    until === null ? `incident ${id} is acknowledged` : `incident ${id} is snoozed until ${until}`,
+    ...(acknowledged ? [`  it was acknowledged already, by ${acknowledged.by} at ${acknowledged.at}: ${acknowledged.reason}`] : []),
+    ...(snoozed ? [`  it was snoozed already, by ${snoozed.by} until ${snoozed.until}: ${snoozed.reason}`] : []),
+  ].join('\n');
 }
 
 function readId(id: string): string {

@@ -5,7 +5,7 @@ import { LEAST_REASON, readReason } from '../authorization/reason.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import { isoTime } from '../postgres/iso-time.ts';
 import type { IncidentClass } from './class.ts';
-import { incidentTarget } from './listing.ts';
+import { ATTENTION, type Attention, incidentTarget } from './listing.ts';
 import { executorsOf, type Stated, unitOf } from './targets.ts';
 
 export interface AttentionDependencies {
@@ -22,7 +22,8 @@ export interface AttentionRequest {
   reason: string;
 }
 
-export type AttentionResult = { done: true; until: string | null } | { done: false; refusal: string };
+/** `before`: who had attended to it already; what is of the same kind is replaced. */
+export type AttentionResult = { done: true; until: string | null; before: Attention } | { done: false; refusal: string };
 
 const LONGEST_SNOOZE_SECONDS = 30 * 86_400;
 
@@ -78,12 +79,14 @@ async function attend(
     return { done: false, refusal: decision.sentence };
   }
   return database.transaction(async (tx) => {
-    const open = await tx.query('SELECT FROM incident WHERE id = $1 AND resolved_at IS NULL FOR UPDATE', [incidentId]);
-    if (open.length === 0) return { done: false, refusal: `incident ${incidentId} is resolved already: nothing is left to attend to` };
+    const [before] = await tx.query<Attention>(`SELECT ${ATTENTION} FROM incident i WHERE i.id = $1 AND i.resolved_at IS NULL FOR UPDATE`, [
+      incidentId,
+    ]);
+    if (!before) return { done: false, refusal: `incident ${incidentId} is resolved already: nothing is left to attend to` };
     const until = await write(tx);
     const detail = { fingerprint, ...(until === null ? {} : { until }) };
     await appendAudit(tx, { actor, action, target, outcome: 'done', reason, node, detail });
-    return { done: true, until };
+    return { done: true, until, before };
   });
 }
 

@@ -48,17 +48,22 @@ export interface Incident {
 const secondsSince = (time: string) => `extract(epoch FROM now() - ${time})::float8`;
 const SNOOZED = 'coalesce(i.snoozed_until > now(), false)';
 
+/** Who has it on their desk, and who has moved it out of the way. */
+export type Attention = Pick<Incident, 'acknowledged' | 'snoozed'>;
+
+/** The columns of an Attention. */
+export const ATTENTION = `CASE WHEN i.acknowledged_at IS NOT NULL THEN jsonb_build_object('at', ${isoTime('i.acknowledged_at')}, 'by', i.acknowledged_by,
+    'reason', i.acknowledged_reason) END AS acknowledged,
+  CASE WHEN ${SNOOZED} THEN jsonb_build_object('until', ${isoTime('i.snoozed_until')}, 'by', i.snoozed_by,
+    'reason', i.snoozed_reason) END AS snoozed`;
+
 const COLUMNS = `i.id::text, i.class, i.fingerprint, i.summary, i.evidence, i.affected, i.affected_most AS "affectedMost", i.node, i.stack,
   i.env, i.queues, i.occurrences, i.openings, ${isoTime('i.first_seen_at')} AS "firstSeenAt", ${isoTime('i.opened_at')} AS "openedAt",
   ${secondsSince('i.opened_at')} AS "openedSeconds", ${isoTime('i.last_seen_at')} AS "lastSeenAt",
   ${secondsSince('i.last_seen_at')} AS "lastSeenSeconds", ${isoTime('i.resolved_at')} AS "resolvedAt",
   ${secondsSince('i.resolved_at')} AS "resolvedSeconds",
   CASE WHEN i.resolved_at IS NOT NULL THEN 'resolved' WHEN ${SNOOZED} THEN 'snoozed'
-    WHEN i.acknowledged_at IS NOT NULL THEN 'acknowledged' ELSE 'open' END AS state,
-  CASE WHEN i.acknowledged_at IS NOT NULL THEN jsonb_build_object('at', ${isoTime('i.acknowledged_at')}, 'by', i.acknowledged_by,
-    'reason', i.acknowledged_reason) END AS acknowledged,
-  CASE WHEN ${SNOOZED} THEN jsonb_build_object('until', ${isoTime('i.snoozed_until')}, 'by', i.snoozed_by,
-    'reason', i.snoozed_reason) END AS snoozed`;
+    WHEN i.acknowledged_at IS NOT NULL THEN 'acknowledged' ELSE 'open' END AS state, ${ATTENTION}`;
 
 const FILTER = `i.class = ANY($1) AND ($2::text IS NULL OR i.node = $2) AND ($3::text IS NULL OR $3 = ANY(i.queues))
   AND ($4::float8 IS NULL OR i.resolved_at IS NULL OR i.resolved_at > now() - make_interval(secs => $4))`;

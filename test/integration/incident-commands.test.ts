@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { createProgram } from '../../src/cli/program.ts';
 import { type Finding, project, raise } from '../../src/incidents/incident.ts';
+import type { Incident } from '../../src/incidents/listing.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, sweepOnce } from '../support/executor.ts';
@@ -151,6 +152,38 @@ test('attention says what it did, and a refusal is one sentence with exit code 3
     { actor: 'ada@desk', node: 'desk' },
     { actor: 'ada@desk', node: 'desk' },
   ]);
+});
+
+test('who attends to what somebody has on their desk is told who and since when, and takes its place', async () => {
+  const { database, run, json } = await createDesk();
+  await project(database, 'n', 'hung_executor', [HUNG]);
+  const find = async () => ((await json('incidents'))['incidents'] as Pick<Incident, 'id' | 'acknowledged' | 'snoozed'>[])[0];
+  const id = (await find())?.id ?? '';
+  const ask = (verb: string, actor: string, ...more: string[]) => [
+    'incidents',
+    verb,
+    id,
+    ...more,
+    '--reason',
+    `${actor} is on it`,
+    '--actor',
+    actor,
+  ];
+  await run(...ask('acknowledge', 'ann@desk'));
+  const ofAnn = (await find())?.acknowledged;
+  expect((await run(...ask('acknowledge', 'bob@desk'))).text).toBe(
+    `incident ${id} is acknowledged\n  it was acknowledged already, by ann@desk at ${ofAnn?.at}: ann@desk is on it`,
+  );
+  const ofBob = (await find())?.acknowledged;
+  expect(ofBob).toMatchObject({ by: 'bob@desk' });
+  expect(await json(...ask('snooze', 'ann@desk', '--for', '2h'))).toMatchObject({
+    done: true,
+    before: { acknowledged: ofBob, snoozed: null },
+  });
+  const snoozed = (await find())?.snoozed;
+  const again = await run(...ask('snooze', 'bob@desk', '--for', '1h'));
+  expect(again.text).toContain(`  it was snoozed already, by ann@desk until ${snoozed?.until}: ann@desk is on it`);
+  expect((await find())?.snoozed).toMatchObject({ by: 'bob@desk' });
 });
 
 test('watching draws again as things change, and ends with its signal', async () => {

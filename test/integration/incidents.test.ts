@@ -284,7 +284,11 @@ test('an acknowledgement is kept with who and why, is audited, and does not outl
   const { database } = await createIncidents();
   await project(database, 'n', 'hung_executor', [hung('a')]);
   const { id } = await only(database);
-  expect(await acknowledge(desk(database), { ...ASKED, incidentId: id })).toEqual({ done: true, until: null });
+  expect(await acknowledge(desk(database), { ...ASKED, incidentId: id })).toEqual({
+    done: true,
+    until: null,
+    before: { acknowledged: null, snoozed: null },
+  });
   expect(await only(database)).toMatchObject({ state: 'acknowledged', acknowledged: { by: 'ada@desk', reason: 'looking into it' } });
   expect(await database.query('SELECT actor, action, target, outcome, reason, detail FROM audit')).toEqual([
     {
