@@ -135,6 +135,11 @@ test.each(['off', 'system'])(
   },
 );
 
+test('what it was given is shown, and steers no terminal', async () => {
+  const { err } = await reclaimd(['audit', 'list', '--outcome', 'x\x1b[8m\u009b2J'], { DATABASE_URL: 'postgres://127.0.0.1:1/app' });
+  expect(err).toMatch(/^reclaimd: --outcome: given x\\u001b\[8m\\u009b2J; allowed/);
+});
+
 test('an address that can never be listened on is a configuration error of the daemon: exit 2', async () => {
   const { err, code } = await reclaimd(['run'], { DATABASE_URL: 'postgres://127.0.0.1:1/app', RECLAIMD_LISTEN: '[fe80::1]:9464' });
   expect(err).toMatch(/^reclaimd: RECLAIMD_LISTEN: cannot listen on \[fe80::1\]:9464 \(EINVAL\)/);

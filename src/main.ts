@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { CommanderError } from 'commander';
 import { ActorsFileInvalid } from './authorization/actors-file.ts';
 import { EXIT } from './cli/command.ts';
+import { spellControls } from './cli/output.ts';
 import { createProgram } from './cli/program.ts';
 import { UsageError } from './cli/usage-error.ts';
 import { SchemaNotReady } from './context.ts';
@@ -28,7 +29,11 @@ async function main(): Promise<number> {
       stopping.abort();
     });
   let exitCode: number = EXIT.done;
-  const surroundings = { env: process.env, out: (text: string) => process.stdout.write(`${text}\n`), signal: stopping.signal };
+  const surroundings = {
+    env: process.env,
+    out: (text: string) => process.stdout.write(`${spellControls(text)}\n`),
+    signal: stopping.signal,
+  };
   const program = createProgram(surroundings, version, (code) => {
     exitCode = code;
   });
@@ -37,7 +42,7 @@ async function main(): Promise<number> {
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
-    process.stderr.write(`reclaimd: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.stderr.write(`reclaimd: ${spellControls(error instanceof Error ? error.message : String(error))}\n`);
     return CONFIGURATION_ERRORS.some((Class) => error instanceof Class) || (error as { name?: string }).name === 'ListenFailed'
       ? EXIT.usage
       : EXIT.failed;

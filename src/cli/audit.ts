@@ -9,7 +9,7 @@ import { DatabaseError } from '../postgres/errors.ts';
 import { createUnitReader } from '../retention/read-unit.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
-import { paint, printJson, table } from './output.ts';
+import { type Cell, oneLine, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
 export interface ListOptions {
@@ -65,9 +65,9 @@ function readFilter({ actor, action, target, outcome, since, limit }: ListOption
   return { actor, action, target, outcome, sinceSeconds: sinceMs === undefined ? undefined : sinceMs / 1000, limit: Number(limit) };
 }
 
-function cellsOf({ at, actor, action, target, outcome, reason }: AuditRow): string[] {
+function cellsOf({ at, actor, action, target, outcome, reason }: AuditRow): Cell[] {
   const colour = outcome === 'done' ? 'green' : outcome === 'partial' ? 'yellow' : 'red';
-  return [at, actor, action, target, paint(outcome, colour), reason ?? ''];
+  return [at, actor, action, target, { text: outcome, colour }, reason ?? ''];
 }
 
 /** Exit code 1 when anything was tampered with. */
@@ -103,7 +103,7 @@ function readExpected(given: string | undefined): ExpectedHead | undefined {
 }
 
 const line = ({ seq, position, what }: AuditProblem) =>
-  `${seq === null ? '' : `event ${seq}`}${position === null ? '' : ` (position ${position})`}: ${what}`;
+  oneLine(`${seq === null ? '' : `event ${seq}`}${position === null ? '' : ` (position ${position})`}: ${what}`);
 const verdictOf = (intact: boolean, checked: number) =>
   intact ? paint(`intact: ${checked} events`, 'green') : paint(`NOT INTACT: ${checked} events looked at`, 'red');
 

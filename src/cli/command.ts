@@ -4,6 +4,7 @@ import { type Context, openContext } from '../context.ts';
 import type { HealDependencies } from '../healing/heal.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createLogger } from '../runtime/logger.ts';
+import { oneLine } from './output.ts';
 import { loadPolicyModule } from './policy-module.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -20,7 +21,7 @@ export interface Surroundings {
 
 /** Says no in one sentence, with the exit code of a refusal. */
 export function refused({ out }: Pick<Surroundings, 'out'>, sentence: string, json?: true): number {
-  out(json ? JSON.stringify({ done: false, message: sentence }) : `refused: ${sentence}`);
+  out(json ? JSON.stringify({ done: false, message: sentence }) : oneLine(`refused: ${sentence}`));
   return EXIT.refused;
 }
 

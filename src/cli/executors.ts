@@ -1,6 +1,6 @@
 import { type Surroundings, withReadyContext } from './command.ts';
 import { describeRestraints, lookAtFleet } from './look.ts';
-import { formatSeconds, paint, printJson, table } from './output.ts';
+import { formatSeconds, printJson, table } from './output.ts';
 
 const COLOUR = { alive: 'green', late: 'yellow', missing: 'red', dead: 'red', hung: 'red', stopped: 'dim', unknown: 'dim' } as const;
 
@@ -11,7 +11,7 @@ export async function executors(surroundings: Surroundings, options: { json?: tr
     if (options.json) return printJson(surroundings, shown);
     const rows = shown.map((executor) => [
       executor.id,
-      paint(executor.verdict, COLOUR[executor.verdict]),
+      { text: executor.verdict, colour: COLOUR[executor.verdict] },
       executor.reason,
       executor.host ?? '',
       String(executor.pid ?? ''),

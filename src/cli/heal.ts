@@ -14,6 +14,7 @@ import {
 import { PLAIN, parseUnitTarget, TAKE_WITHIN_SECONDS } from '../repairs/unit-repair.ts';
 import { completeUnitName } from '../runtime/unit-name.ts';
 import { EXIT, requireUnits, type Surroundings, withReadyContext } from './command.ts';
+import { oneLine } from './output.ts';
 import { whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -44,7 +45,7 @@ export async function runHeal(
   const emit = (event: HealEvent) => {
     if (options.json) surroundings.out(JSON.stringify(event));
     else if (event.unit !== null && event.phase !== 'left_alone')
-      surroundings.out(`${labelOf(event)}: ${event.phase}${event.error === undefined ? '' : `: ${event.error}`}`);
+      surroundings.out(oneLine(`${labelOf(event)}: ${event.phase}${event.error === undefined ? '' : `: ${event.error}`}`));
   };
   const labelOf = ({ node, unit }: HealEvent) => (node === config.node ? unit : `${node}:${unit}`);
   const isHere = ({ node }: Target) => node === config.node;

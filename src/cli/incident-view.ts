@@ -1,14 +1,14 @@
 import { adviseOn } from '../incidents/advice.ts';
 import type { Severity } from '../incidents/class.ts';
 import type { Incident, IncidentHistory } from '../incidents/listing.ts';
-import { type Colour, formatSeconds, oneLine, paint, table } from './output.ts';
+import { type Cell, type Colour, formatSeconds, oneLine, paint, painted, table } from './output.ts';
 
 const SEVERITY_COLOUR: Record<Severity, Colour> = { critical: 'red', error: 'red', warning: 'yellow' };
 const STATE_COLOUR: Partial<Record<Incident['state'], Colour>> = { acknowledged: 'dim', snoozed: 'dim', resolved: 'green' };
 
-const paintState = (state: Incident['state']) => {
+const stateOf = ({ state }: Incident): Cell => {
   const colour = STATE_COLOUR[state];
-  return colour ? paint(state, colour) : state;
+  return colour ? { text: state, colour } : state;
 };
 
 /** A line an incident: what is wrong, since when, how much, and whether somebody has it. */
@@ -18,9 +18,9 @@ export function describeList(incidents: readonly Incident[], total: number): str
     ['ID', 'SEVERITY', 'CLASS', 'STATE', 'OPENED', 'AT', 'AFFECTED', 'TIMES', 'NODE', 'SUMMARY'],
     incidents.map((incident) => [
       incident.id,
-      paint(incident.severity, SEVERITY_COLOUR[incident.severity]),
+      { text: incident.severity, colour: SEVERITY_COLOUR[incident.severity] },
       incident.class,
-      paintState(incident.state),
+      stateOf(incident),
       `${formatSeconds(incident.openedSeconds)} ago`,
       incident.openedAt.replace(/\.\d+Z$/, 'Z'),
       affected(incident),
@@ -62,8 +62,7 @@ export function describeWhole(incident: IncidentHistory): string {
   const evidence = Object.entries(incident.evidence).map(([name, value]): [string, string] => [name, spell(value)]);
   const { underWay, repairs } = adviseOn(incident);
   return [
-    oneLine(`incident ${incident.id}: ${incident.class}, ${paint(incident.severity, SEVERITY_COLOUR[incident.severity])}, `) +
-      paintState(incident.state),
+    `incident ${incident.id}: ${incident.class}, ${paint(incident.severity, SEVERITY_COLOUR[incident.severity])}, ${painted(stateOf(incident))}`,
     oneLine(incident.summary),
     section('', facts),
     section('evidence', evidence),

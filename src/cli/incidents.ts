@@ -8,7 +8,7 @@ import { DatabaseError } from '../postgres/errors.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
 import { describeList, describeWhole } from './incident-view.ts';
-import { printJson } from './output.ts';
+import { oneLine, printJson } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
 export interface ListOptions {
@@ -44,19 +44,22 @@ async function drawList(sql: Sql, filter: IncidentFilter): Promise<string> {
 /** Draws again and again until a signal; on a terminal in place. With JSON a line each. A database that is away is waited for. */
 async function watch(surroundings: Surroundings, sql: Sql, filter: IncidentFilter, json: boolean): Promise<void> {
   const { signal, out } = surroundings;
+  const draw = (text: string) => {
+    if (process.stdout.isTTY) process.stdout.write('\x1b[H\x1b[2J');
+    out(text);
+  };
   while (!signal.aborted) {
     try {
       if (json) out(JSON.stringify(await listIncidents(sql, filter)));
-      else out(inPlace(await drawList(sql, filter)));
+      else draw(await drawList(sql, filter));
     } catch (error) {
       if (!(error instanceof DatabaseError)) throw error;
-      out(json ? JSON.stringify({ error: error.message }) : inPlace(`the database does not answer, will try again: ${error.message}`));
+      if (json) out(JSON.stringify({ error: error.message }));
+      else draw(`the database does not answer, will try again: ${error.message}`);
     }
     await systemClock.sleep(REDRAW_MS, signal);
   }
 }
-
-const inPlace = (text: string) => (process.stdout.isTTY ? `\x1b[H\x1b[2J${text}` : text);
 
 function readFilter(options: ListOptions): IncidentFilter {
   const { node, queue, all, resolved, since, limit } = options;
@@ -126,7 +129,7 @@ async function attend(
     const { database, authorize, config } = context;
     const result = await ask({ database, authorize, node: config.node }, { incidentId, actor, reason });
     if (json) printJson(surroundings, result);
-    else if (!result.done) surroundings.out(result.refusal);
+    else if (!result.done) surroundings.out(oneLine(result.refusal));
     else surroundings.out(describeAttention(id, result));
     return result.done ? EXIT.done : EXIT.refused;
   });
@@ -135,8 +138,10 @@ async function attend(
 function describeAttention(id: string, { until, before: { acknowledged, snoozed } }: AttentionResult & { done: true }): string {
   return [
     until === null ? `incident ${id} is acknowledged` : `incident ${id} is snoozed until ${until}`,
-    ...(acknowledged ? [`  it was acknowledged already, by ${acknowledged.by} at ${acknowledged.at}: ${acknowledged.reason}`] : []),
-    ...(snoozed ? [`  it was snoozed already, by ${snoozed.by} until ${snoozed.until}: ${snoozed.reason}`] : []),
+    ...(acknowledged
+      ? [`  ${oneLine(`it was acknowledged already, by ${acknowledged.by} at ${acknowledged.at}: ${acknowledged.reason}`)}`]
+      : []),
+    ...(snoozed ? [`  ${oneLine(`it was snoozed already, by ${snoozed.by} until ${snoozed.until}: ${snoozed.reason}`)}`] : []),
   ].join('\n');
 }
 

@@ -4,6 +4,7 @@ import { hasRegistry } from '../pgboss/gate.ts';
 import { DatabaseError } from '../postgres/errors.ts';
 import type { Restraint } from '../recovery/eligibility.ts';
 import { judgeFleet } from '../recovery/sweep.ts';
+import { oneLine } from './output.ts';
 
 /** insufficient_privilege and read_only_sql_transaction. */
 const MAY_NOT_WRITE = ['42501', '25006'];
@@ -38,6 +39,9 @@ const WHAT_TO_DO: Partial<Record<Restraint['reason'], string>> = {
 export function describeRestraints(restraints: readonly Restraint[]): string[] {
   return restraints.flatMap(({ reason, executors }) => {
     const advice = WHAT_TO_DO[reason];
-    return [`held back (${reason.replaceAll('_', ' ')}): ${executors.join(', ')}`, ...(advice === undefined ? [] : [`  ${advice}`])];
+    return [
+      oneLine(`held back (${reason.replaceAll('_', ' ')}): ${executors.join(', ')}`),
+      ...(advice === undefined ? [] : [`  ${advice}`]),
+    ];
   });
 }

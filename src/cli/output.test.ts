@@ -1,6 +1,6 @@
 import { WriteStream } from 'node:tty';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { formatSeconds, paint, printJson, table } from './output.ts';
+import { formatSeconds, paint, printJson, spellControls, table } from './output.ts';
 
 const before = { isTTY: process.stdout.isTTY, getColorDepth: process.stdout.getColorDepth };
 
@@ -37,7 +37,7 @@ test('columns are aligned by what is seen, and lines do not end in blanks', () =
   const written = table(
     ['NODE', 'STATE', 'SINCE'],
     [
-      ['a', paint('dead', 'red'), '1s'],
+      ['a', { text: 'dead', colour: 'red' }, '1s'],
       ['long-name', 'alive', ''],
     ],
   );
@@ -52,6 +52,25 @@ test('a table may be very long', () => {
 test("a name from the fleet cannot steer the reader's terminal or break the table", () => {
   const written = table(['NAME'], [['evil\x1b]0;title\x07\n\x1b[2J\u009b1A']]);
   expect(written).toBe('NAME\nevil?]0;title???[2J?1A');
+});
+
+test('no text from outside colours or hides what follows, on a terminal either', () => {
+  pretendTerminal();
+  const reason = 'legit\x1b[8m \x1b[31m';
+  expect(table(['REASON', 'OUTCOME'], [[reason, { text: `${reason}!`, colour: 'green' }]]).split('\n')[1]).toBe(
+    'legit?[8m ?[31m  \x1b[32mlegit?[8m ?[31m!\x1b[39m',
+  );
+  expect(paint(reason, 'yellow')).toBe('\x1b[33mlegit?[8m ?[31m\x1b[39m');
+});
+
+test('whatever else is written shows what would steer a terminal, and JSON stays JSON', () => {
+  const colours = `\x1b[31m${'red'}\x1b[39m and \x1b[2mdim\x1b[22m,\n\tand more`;
+  expect(spellControls(colours)).toBe(colours);
+  expect(spellControls('a\x1b[8mb\x1b[0m\x1b[2J\x1b[38m\r\x07')).toBe('a\\u001b[8mb\\u001b[0m\\u001b[2J\\u001b[38m\\u000d\\u0007');
+  const value = { reason: 'x\u009b8m\x7f\x1b' };
+  const spelled = spellControls(JSON.stringify(value));
+  expect(spelled).not.toMatch(/\p{Cc}/u);
+  expect(JSON.parse(spelled)).toEqual(value);
 });
 
 test.each([

@@ -10,7 +10,7 @@ import type { UnitPlan } from '../repairs/unit-plan.ts';
 import { quoteForShell } from '../runtime/shell.ts';
 import { accountName } from './actor.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
-import { formatSeconds, paint, printJson, table } from './output.ts';
+import { formatSeconds, oneLine, paint, printJson, table } from './output.ts';
 import { UsageError } from './usage-error.ts';
 
 export interface PreviewOptions {
@@ -67,12 +67,13 @@ function describePreview({ token, number, expiresInSeconds, plan, cautions, deni
   const as = actor === undefined ? '' : ` --actor ${quoteForShell(actor)}`;
   const last =
     token === null
-      ? `you may look only: ${denial}`
+      ? oneLine(`you may look only: ${denial}`)
       : `preview ${number} is good for ${formatSeconds(expiresInSeconds)}, once, for you:\n  reclaimd execute ${token}${as} --reason '...'`;
   return [...describePlan(plan), ...cautions.map((text) => paint(`mind: ${text}`, 'yellow')), last].join('\n');
 }
 
-const describeEvent = ({ phase, node, unit, error }: HealEvent) => `${node}:${unit}: ${phase}${error === undefined ? '' : `: ${error}`}`;
+const describeEvent = ({ phase, node, unit, error }: HealEvent) =>
+  oneLine(`${node}:${unit}: ${phase}${error === undefined ? '' : `: ${error}`}`);
 
 function describeUnitPlan({ node, unit, command, before, after, warnings }: UnitPlan): string[] {
   const { activeState, subState, result } = before;
@@ -89,10 +90,10 @@ function describeFlowPlan(action: string, { state, jobs, after, warnings }: Flow
 }
 
 function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: RepairPlan): string[] {
-  const title = executor ? `${action} ${executor.id}: ${executor.verdict}, ${executor.reason}` : action;
+  const title = executor ? oneLine(`${action} ${executor.id}: ${executor.verdict}, ${executor.reason}`) : action;
   const ofUnit = unit ? describeUnitPlan(unit) : [];
   if (unit && jobs.length + leftOut.length === 0) return [title, ...ofUnit];
-  if (flow) return [`${title} ${flow.target}`, ...describeFlowPlan(action, flow)];
+  if (flow) return [oneLine(`${title} ${flow.target}`), ...describeFlowPlan(action, flow)];
   const rows = jobs.map(({ target, before, after, policy }) => [
     target,
     `${before.state} (attempt ${before.retryCount})`,
@@ -112,22 +113,25 @@ function describePlan({ action, executor, jobs, unit, flow, left, leftOut }: Rep
     ...(rows.length === 0 ? [] : [table(['JOB', 'NOW', 'EXECUTOR', 'POLICY', 'AFTER'], rows)]),
     ...warnings.map(([text, some]) => paint(`mind: ${text}${jobs.length > 1 ? ` (${some.length} of ${jobs.length})` : ''}`, 'yellow')),
     ...(left > 0 ? [paint(`mind: it holds ${left} more than one repair takes: preview it again afterwards`, 'yellow')] : []),
-    ...leftOut.map(({ target, why }) => `left out: ${target}: ${why}`),
+    ...leftOut.map(({ target, why }) => oneLine(`left out: ${target}: ${why}`)),
   ];
 }
 
 function describeRefusal({ message, targets = [] }: RepairRefused): string {
-  return [`refused: ${message}`, ...(targets.length > 1 ? targets.map(({ target, why }) => `  ${target}: ${why}`) : [])].join('\n');
+  return [
+    oneLine(`refused: ${message}`),
+    ...(targets.length > 1 ? targets.map(({ target, why }) => oneLine(`  ${target}: ${why}`)) : []),
+  ].join('\n');
 }
 
 function outcomeOf(one: TargetOutcome): string {
-  if (one.outcome === 'done') return one.state;
+  if (one.outcome === 'done') return oneLine(one.state);
   return one.outcome === 'drifted' ? paint(`left alone: ${one.drift}`, 'yellow') : paint(`${one.outcome}: ${one.error}`, 'red');
 }
 
 function describeExecuted({ action, targets, left = 0 }: RepairExecuted): string {
   const done = targets.filter(({ outcome }) => outcome === 'done').length;
-  const lines = targets.map((one) => `${one.target}: ${outcomeOf(one)}`);
+  const lines = targets.map((one) => `${oneLine(one.target)}: ${outcomeOf(one)}`);
   const rest = left > 0 ? [paint(`it holds ${left} more: preview ${action} again`, 'yellow')] : [];
   return [...lines, `${action}: ${done} of ${targets.length} done`, ...rest].join('\n');
 }

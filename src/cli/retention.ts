@@ -5,7 +5,7 @@ import { restoreFile } from '../retention/restore.ts';
 import { type ClassStatus, type RetentionStatus, retentionStatus } from '../retention/status.ts';
 import { tidyArchive } from '../retention/tidy.ts';
 import { EXIT, refused, type Surroundings, withReadyContext } from './command.ts';
-import { formatSeconds, paint, printJson, table } from './output.ts';
+import { type Cell, formatSeconds, printJson, table } from './output.ts';
 import { auditWish, whyDenied } from './rights.ts';
 import { UsageError } from './usage-error.ts';
 
@@ -73,14 +73,14 @@ export async function restore(surroundings: Surroundings, path: string, { actor,
 }
 
 function describe({ classes, files, lastRun, nextRunAt }: RetentionStatus): string {
-  const cells = ({ name, keptSeconds, archivedFirst, rows, bytes, due, oldestSeconds, lastResult }: ClassStatus) => [
+  const cells = ({ name, keptSeconds, archivedFirst, rows, bytes, due, oldestSeconds, lastResult }: ClassStatus): Cell[] => [
     name,
     keptSeconds === null ? 'for ever' : formatSeconds(keptSeconds),
     archivedFirst ? 'yes' : 'no',
     String(rows),
     `${(bytes / 1024).toFixed(0)} kB`,
     oldestSeconds === null ? '-' : formatSeconds(oldestSeconds),
-    due > 0 ? paint(String(due), 'yellow') : '0',
+    due > 0 ? { text: String(due), colour: 'yellow' } : '0',
     lastResult === null ? '-' : `${lastResult.pruned} pruned${lastResult.left ? `, ${outcomeOf(lastResult)}` : ''}`,
   ];
   const last = lastRun

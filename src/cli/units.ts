@@ -6,7 +6,7 @@ import { enrich } from '../healing/enrich.ts';
 import type { HealDependencies } from '../healing/heal.ts';
 import { countRestarts } from '../healing/queries.ts';
 import { type Surroundings, withUnits } from './command.ts';
-import { paint, printJson, table } from './output.ts';
+import { type Cell, type Colour, printJson, table } from './output.ts';
 
 /** The units of the allowlist on this host: state, what is wrong with them, last words, what healing has left. */
 export async function units(surroundings: Surroundings, options: { json?: true }): Promise<void> {
@@ -51,11 +51,18 @@ export async function showUnits(
     return surroundings.out(
       config.units.length === 0 ? 'no unit is allowed: RECLAIMD_UNITS is empty' : 'no unit of RECLAIMD_UNITS is known here',
     );
-  const rows = detection.units.map((health, index) => {
+  const rows = detection.units.map((health, index): Cell[] => {
     const { recentRestarts, heals, breaker, lastError } = shown[index] as (typeof shown)[number];
     const budget = budgets.get(health.unit);
     const healing = breaker === 'open' && budget ? describeBudget(budget) : heals > 0 ? `${heals} of ${limits.maxHeals} heals tried` : '';
-    return [health.unit, paint(health.activeState, colourOf(health)), sayOf(health), String(recentRestarts), healing, lastError ?? ''];
+    return [
+      health.unit,
+      { text: health.activeState, colour: colourOf(health) },
+      sayOf(health),
+      String(recentRestarts),
+      healing,
+      lastError ?? '',
+    ];
   });
   surroundings.out(table(['UNIT', 'STATE', 'WHY', 'RESTARTS', 'HEALING', 'LAST ERROR'], rows));
 }
@@ -63,5 +70,5 @@ export async function showUnits(
 const sayOf = ({ condition, reason, withheld }: UnitHealth) =>
   `${condition === 'start_limit_hit' ? 'start limit hit: ' : ''}${reason}${condition === null || withheld === null ? '' : ` (left to you: ${withheld})`}`;
 
-const colourOf = ({ condition, activeState }: UnitHealth) =>
+const colourOf = ({ condition, activeState }: UnitHealth): Colour =>
   condition === null ? (activeState === 'active' ? 'green' : 'dim') : condition === 'stopped' ? 'yellow' : 'red';

@@ -61,6 +61,15 @@ async function setUpFollowing() {
   };
 }
 
+test('a reason hides nothing of the list: no escape sequence of it gets through', async () => {
+  const { url, database } = await createFleetDatabase();
+  await database.transaction((tx) => appendAudit(tx, { ...EVENT, reason: 'legit\x1b[8m and \x1b[31mred' }));
+  const lines: string[] = [];
+  const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: new AbortController().signal };
+  await list(surroundings, { limit: '100' });
+  expect(lines.join('\n')).toContain('legit?[8m and ?[31mred');
+});
+
 test('--follow goes on after what was listed: with --since and --limit, too', async () => {
   const { database, append, follow } = await setUpFollowing();
   await database.query(
