@@ -6,6 +6,7 @@ import type { AuditProblem } from '../audit/problem.ts';
 import { type AuditFilter, type AuditRow, listAudit } from '../audit/queries.ts';
 import { parseDuration } from '../config.ts';
 import { DatabaseError } from '../postgres/errors.ts';
+import { respellJobTarget } from '../repairs/targets.ts';
 import { createUnitReader } from '../retention/read-unit.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { EXIT, type Surroundings, withReadyContext } from './command.ts';
@@ -62,7 +63,8 @@ function readFilter({ actor, action, target, outcome, since, limit }: ListOption
   if (!/^[1-9]\d{0,5}$/.test(limit)) throw new UsageError(`--limit: given ${limit}; allowed: a whole number from 1 to 999999`);
   const sinceMs = since === undefined ? undefined : parseDuration(since);
   if (since !== undefined && !sinceMs) throw new UsageError(`--since: given ${since}; allowed: a duration such as 30s, 10m or 7d`);
-  return { actor, action, target, outcome, sinceSeconds: sinceMs === undefined ? undefined : sinceMs / 1000, limit: Number(limit) };
+  const about = target === undefined ? undefined : respellJobTarget(target);
+  return { actor, action, target: about, outcome, sinceSeconds: sinceMs === undefined ? undefined : sinceMs / 1000, limit: Number(limit) };
 }
 
 function cellsOf({ at, actor, action, target, outcome, reason }: AuditRow): Cell[] {

@@ -70,6 +70,17 @@ test('a reason hides nothing of the list: no escape sequence of it gets through'
   expect(lines.join('\n')).toContain('legit?[8m and ?[31mred');
 });
 
+test('a job is found by its id in capitals, too, as a preview takes it', async () => {
+  const { url, database } = await createFleetDatabase();
+  const jobId = '0d9a1c8e-5b7f-4c1d-9e2a-ab54c0ffee00';
+  await database.transaction((tx) => appendAudit(tx, { ...EVENT, target: `Mail/${jobId}` }));
+  const lines: string[] = [];
+  const surroundings = { env: { DATABASE_URL: url }, out: (text: string) => lines.push(text), signal: new AbortController().signal };
+  await list(surroundings, { limit: '100', target: `Mail/${jobId.toUpperCase()}` });
+  expect(lines.join('\n')).toContain(`Mail/${jobId}`);
+  expect(lines.join('\n')).not.toContain('no events');
+});
+
 test('--follow goes on after what was listed: with --since and --limit, too', async () => {
   const { database, append, follow } = await setUpFollowing();
   await database.query(
