@@ -50,11 +50,23 @@ export function execute(surroundings: Surroundings, token: string, { actor, reas
   });
 }
 
+/** Whoever was asked went away instead. */
+class NoReasonGiven extends Error {
+  override readonly name = 'NoReasonGiven';
+
+  constructor(cause: unknown) {
+    super('no reason was given: nothing was done, and the token is still good', { cause });
+  }
+}
+
 async function askReason({ signal }: Surroundings): Promise<string> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) throw new UsageError('a reason is needed: --reason TEXT');
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
     return await terminal.question(`Why (${LEAST_REASON} characters or more; it stays in the audit)? `, { signal });
+  } catch (cause) {
+    process.stderr.write('\n');
+    throw new NoReasonGiven(cause);
   } finally {
     terminal.close();
   }

@@ -64,7 +64,14 @@ export async function planFlow(
       };
     const jobNames = flow.chain.map(nameOf).sort();
     const behind = jobNames.filter((name) => name !== target).length;
-    return { plan: { ...known, jobs: jobNames, after: 'cancelled', warnings: [`${waits(behind)} behind it, and ends with this`] } };
+    return {
+      plan: {
+        ...known,
+        jobs: jobNames,
+        after: 'cancelled',
+        warnings: [`${waits(behind)} behind it, and ${behind === 1 ? 'ends' : 'end'} with this`],
+      },
+    };
   }
   if (row?.state !== 'failed' && row?.state !== 'cancelled')
     return {

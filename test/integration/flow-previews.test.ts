@@ -60,7 +60,11 @@ test('everything behind a parent is cancelled, or nothing where it has changed m
   const { boss, run, child, grandchild, preview, execute, stateOf, audit } = await setUp();
   const parent = await run('parent', 'fail');
   const shown = await preview('workflow_cancel_descendants', `parent/${parent}`);
-  expect(shown).toMatchObject({ plan: { flow: { jobs: [child, grandchild], after: 'cancelled' } } });
+  const warnings = ['2 jobs wait behind it, and end with this'];
+  expect(shown).toMatchObject({ plan: { flow: { jobs: [child, grandchild], after: 'cancelled', warnings } } });
+  expect(await preview('workflow_cancel_descendants', child)).toMatchObject({
+    plan: { flow: { warnings: ['1 job waits behind it, and ends with this'] } },
+  });
   await boss.retry('parent', parent);
   expect(await execute(tokenOf(shown))).toMatchObject({ refused: 'drifted', message: expect.stringContaining('nothing waits in vain') });
   expect(await stateOf(child.split('/')[1] ?? '')).toMatchObject({ state: 'created' });

@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { accountName } from '../../src/cli/actor.ts';
 import * as policies from '../../src/cli/policies.ts';
@@ -9,6 +11,7 @@ import { runInstallOwnership, runRemoveOwnership } from '../../src/cli/schema.ts
 import { runSweep } from '../../src/cli/sweep.ts';
 import { installOwnership, ownershipState } from '../../src/ownership/install.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
+import { COMPILE_CACHE } from '../support/compile-cache.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase, createTestDatabase } from '../support/database.ts';
 import { createExecutor } from '../support/executor.ts';
@@ -34,6 +37,7 @@ async function setUp(attempts = 2) {
   return { ...fleet, surroundings, lines, first, second };
 }
 
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const ANN = { actor: 'ann@desk' };
 
 test('preview prints the plan and the command that executes it; that command does it and says so', async () => {
@@ -56,6 +60,30 @@ test('who asks by the name of their account need not say it again; a name is quo
   expect(lines.at(-1)).toMatch(/reclaimd execute \S+ --reason '...'$/);
   expect(await preview({ ...surroundings, env }, 'job_cancel', [`mail/${first}`], { actor: 'ann o@desk' })).toBe(0);
   expect(lines.at(-1)).toMatch(/reclaimd execute \S+ --actor 'ann o@desk' --reason '...'$/);
+});
+
+test.each([
+  ['Ctrl-C', '\x03'],
+  ['Ctrl-D', '\x04'],
+])('%s where the reason is asked for does nothing, says so, and leaves the token good', async (_, key) => {
+  const { surroundings, lines, database } = await setUp();
+  expect(await preview(surroundings, 'executor_rescue', ['worker'], ANN)).toBe(0);
+  const token = /reclaimd execute (\S+)/.exec(lines.join('\n'))?.[1] ?? '';
+  // util-linux: a command on a terminal of its own.
+  const command = `${process.execPath} ${MAIN} execute ${token} --actor ann@desk`;
+  const child = spawn('script', ['-qec', command, '/dev/null'], { env: { ...process.env, ...COMPILE_CACHE, ...surroundings.env } });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  let screen = '';
+  child.stdout.setEncoding('utf8').on('data', (part: string) => {
+    screen += part;
+  });
+  await waitFor('the question', () => screen.includes('Why ('));
+  child.stdin.write(key);
+  expect(await ended).toBe(1);
+  expect(screen).toMatch(/^reclaimd: no reason was given: nothing was done, and the token is still good\r?$/m);
+  expect(await database.query('SELECT status FROM repair_preview')).toEqual([{ status: 'ready' }]);
+  expect(await execute(surroundings, token, { ...ANN, reason: 'it was killed' })).toBe(0);
 });
 
 test('attempts beyond what one repair takes are told before and after, and make it partly done', async () => {
