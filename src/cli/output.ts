@@ -30,7 +30,7 @@ export const painted = (cell: Cell): string => (typeof cell === 'string' ? oneLi
 
 /** Names come from the fleet: none of them may move the cursor, retitle the terminal, or colour or hide what follows. */
 export function oneLine(text: string): string {
-  return text.replace(/\p{Cc}/gu, '?');
+  return text.replace(/\p{Cc}|\p{Bidi_Control}|[\u2028\u2029]/gu, '?');
 }
 
 /**

@@ -61,18 +61,19 @@ test.each<[string, () => Policy | undefined, Policy, number]>([
     questions.push(verdict);
     return answer();
   };
-  const ask = (verdict: string) =>
-    createAsked(resolvePolicy, { answers, onError: (error) => errors.push(error) }).resolve({ ...asked('1'), verdict });
+  const ask = (verdict: string, jobId = '1') =>
+    createAsked(resolvePolicy, { answers, onError: (error) => errors.push(error) }).resolve({ ...asked(jobId), verdict });
   const [first, second] = await Promise.all([ask('dead'), ask('dead')]);
   expect(first.policy).toBe(policy);
   expect([second, await ask('dead')]).toEqual([first, first]);
   expect([questions, errors.length]).toEqual([['dead'], failures]);
-  await ask('missing');
-  expect(questions).toEqual(['dead', 'missing']);
+  await ask('dead', '2');
+  expect(questions).toEqual(['dead', 'dead']);
   answers.isClosed = true;
-  expect(await ask('dead')).toEqual(first);
-  expect(await ask('stopped')).toMatchObject({ policy: 'restart', source: 'default' });
-  expect(questions).toEqual(['dead', 'missing']);
+  // As good as dead: the same question.
+  expect(await ask('missing')).toEqual(first);
+  expect(await ask('dead', '3')).toMatchObject({ policy: 'restart', source: 'default' });
+  expect(questions).toEqual(['dead', 'dead']);
 });
 
 test('a policy function that does not answer is a fault after five seconds: the lists decide', async () => {
@@ -98,10 +99,11 @@ test('a policy function is asked about so many attempts at once, whoever asks', 
   expect(new Set(resolved.map(({ source }) => source))).toEqual(new Set(['function']));
 });
 
-test('a policy function that never answers is soon not asked any more; one that misses some answers is', async () => {
+test('a policy function that does not answer is left in peace for a while, and asked again; one that misses some answers goes on being asked', async () => {
   let waited = 0;
+  let now = 0;
   const clock = {
-    now: () => 0,
+    now: () => now,
     sleep: async (_: number, signal?: AbortSignal) => {
       await new Promise(setImmediate);
       if (!signal?.aborted) waited += 1;
@@ -111,6 +113,14 @@ test('a policy function that never answers is soon not asked any more; one that 
   await Promise.all(THOUSAND.map(silent.resolve));
   expect(silent.errors).toHaveLength(1_000);
   expect(waited).toBeLessThanOrEqual(32);
+  let answers = false;
+  const stalled = createAsked(() => (answers ? 'discard' : new Promise<never>(() => undefined)), { clock });
+  await Promise.all(THOUSAND.map(stalled.resolve));
+  answers = true;
+  expect(await stalled.resolve(asked('soon'))).toMatchObject({ source: 'default' });
+  now += 5_000;
+  const later = await Promise.all(THOUSAND.map(stalled.resolve));
+  expect(new Set(later.map(({ source }) => source))).toEqual(new Set(['function']));
   const some = createAsked(({ jobId }) => (jobId.endsWith('0') ? new Promise<never>(() => undefined) : 'discard'), { clock });
   const resolved = await Promise.all(THOUSAND.map(some.resolve));
   expect(resolved.filter(({ source }) => source === 'function')).toHaveLength(900);

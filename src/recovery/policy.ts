@@ -74,7 +74,7 @@ export interface PolicySources {
 const ASKED_AT_ONCE = 16;
 /** What has not been answered by then is as good as a fault: nobody else's attempts wait for it. */
 const ANSWER_MS = 5_000;
-/** After so many in a row without an answer it is asked no more: a thousand would wait for it sixteen by sixteen. */
+/** After so many in a row without an answer it is left in peace for as long as an answer may take: a thousand would wait for it sixteen by sixteen. */
 const MOST_UNANSWERED = ASKED_AT_ONCE;
 
 class PolicyUnanswered extends Error {
@@ -85,6 +85,7 @@ export function createPolicyResolver(sources: PolicySources): PolicyResolver {
   const { named, resolvePolicy, configured, table, defaults, onError, answers, clock } = sources;
   const limited = createLimit(ASKED_AT_ONCE);
   let unanswered = 0;
+  let askAgainAt = 0;
   return {
     staleRules: [...configured, ...table].filter((rule) => rule.staleAfterMs !== undefined),
     resolveNamed,
@@ -102,7 +103,8 @@ export function createPolicyResolver(sources: PolicySources): PolicyResolver {
   }
 
   function askOnce(resolve: ResolvePolicy, attempt: AttemptQuestion): Promise<Policy | undefined> {
-    const asked = JSON.stringify(attempt);
+    // Another verdict by the time of the lock is a drift, or as good as the one before: no other question.
+    const asked = JSON.stringify({ ...attempt, verdict: undefined });
     const said = answers?.said.get(asked);
     if (said || answers?.isClosed) return said ?? Promise.resolve(undefined);
     const answer = limited(() => ask(resolve, attempt));
@@ -111,15 +113,18 @@ export function createPolicyResolver(sources: PolicySources): PolicyResolver {
   }
 
   async function ask(resolve: ResolvePolicy, attempt: AttemptQuestion): Promise<Policy | undefined> {
+    if (unanswered >= MOST_UNANSWERED && clock.now() < askAgainAt) {
+      onError(new PolicyUnanswered(`resolvePolicy was not asked: it did not answer the last ${unanswered} times`));
+      return undefined;
+    }
     try {
-      if (unanswered >= MOST_UNANSWERED)
-        throw new PolicyUnanswered(`resolvePolicy was not asked: it did not answer ${MOST_UNANSWERED} times in a row`);
       const answer = await inTime(resolve({ ...attempt }));
       unanswered = 0;
       if (answer === undefined || POLICIES.includes(answer)) return answer;
       throw new TypeError(`resolvePolicy answered ${JSON.stringify(answer)}; allowed are ${POLICIES.join(', ')} and undefined`);
     } catch (error) {
       unanswered = error instanceof PolicyUnanswered ? unanswered + 1 : 0;
+      askAgainAt = clock.now() + ANSWER_MS;
       onError(error);
       return undefined;
     }
