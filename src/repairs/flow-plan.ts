@@ -3,7 +3,7 @@ import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
-import { blockedWarning, copiesWarning, MOST_COPIES, retentionWarning } from './job-plan.ts';
+import { blockedWarning, copiesWarning, MOST_COPIES, nameCopies, retentionWarning } from './job-plan.ts';
 import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
@@ -18,6 +18,8 @@ export interface FlowPlan {
   jobs: string[];
   children: JobRef[];
   after: string;
+  /** What became of the copies of a parent that is tried again. */
+  copies?: string | null;
   warnings: string[];
 }
 
@@ -79,11 +81,10 @@ export async function planFlow(
     };
   if (row.placeTakenBy !== null)
     return { refusal: `${row.placeTakenBy} has the only place that its queue leaves for ${target}: try again when that one has moved on` };
-  const warnings = [
-    `${flow.more ? 'more than ' : ''}${waits(flow.chain.length)} behind it`,
-    ...trapsOf(row, await flows.listCopies(sql, [named], MOST_COPIES)),
-  ];
-  return { plan: { ...known, jobs: [target], after: row.state === 'failed' ? 'retry' : 'created', warnings } };
+  const copies = await flows.listCopies(sql, [named], MOST_COPIES);
+  const warnings = [`${flow.more ? 'more than ' : ''}${waits(flow.chain.length)} behind it`, ...trapsOf(row, copies)];
+  const after = row.state === 'failed' ? 'retry' : 'created';
+  return { plan: { ...known, jobs: [target], after, copies: nameCopies(copies), warnings } };
 }
 
 const waits = (count: number) => `${count} ${count === 1 ? 'job waits' : 'jobs wait'}`;
@@ -108,6 +109,8 @@ export async function lockFlow({ flows }: FlowRepairDependencies, tx: Sql, named
 export function flowDrift(planned: FlowPlan, now: FlowPlan): string | undefined {
   if (planned.state !== now.state) return `state was ${planned.state ?? 'gone'}, is ${now.state ?? 'gone'}`;
   if (planned.retryCount !== now.retryCount) return `attempt was ${planned.retryCount}, is ${now.retryCount}`;
+  const [copies, copiesNow] = [planned.copies ?? 'none', now.copies ?? 'none'];
+  if (copies !== copiesNow) return `what became of its copy was ${copies}, is ${copiesNow}`;
   const [shown, there] = [new Set(planned.jobs), new Set(now.jobs)];
   const gone = planned.jobs.filter((job) => !there.has(job));
   const added = now.jobs.filter((job) => !shown.has(job));

@@ -118,7 +118,7 @@ export function beforeOf(action: JobAction, { row, owner, resolved, recoveries, 
     siblingInRetry,
     blocksKeyWhenFailed,
     placeTakenBy,
-    copies: copies.length === 0 ? null : copies.map(({ queue, jobId, state: its }) => `${queue}/${jobId} (${its})`).join(' and '),
+    copies: nameCopies(copies),
   };
 }
 
@@ -216,6 +216,10 @@ function rescueWarnings(policy: Policy, row: JobBefore): string[] {
 
 /** What a plan shows of each job's. */
 export const MOST_COPIES = 10;
+
+/** What became of them, to be compared; null where there is none. */
+export const nameCopies = (copies: readonly JobCopy[]): string | null =>
+  copies.length === 0 ? null : copies.map(({ queue, jobId, state }) => `${queue}/${jobId} (${state})`).join(' and ');
 
 /** What became of a job after it failed is not undone when it is tried again. */
 export function copiesWarning({ state, deadLetter }: Pick<JobRow, 'state' | 'deadLetter'>, copies: readonly JobCopy[]): string[] {

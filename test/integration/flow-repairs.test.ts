@@ -309,12 +309,23 @@ test('a parent whose copy was redriven is not retried by the policy, and a perso
     return shown.done ? shown.plan.flow?.warnings : shown.message;
   };
   expect(await warningsOf()).toEqual(['2 jobs wait behind it', expect.stringMatching(/^its copy dead\/.* is created: .*twice$/)]);
+  const early = await previewRepair(context.repairDependencies(), {
+    action: 'workflow_retry_parent',
+    targets: [`parent/${parent}`],
+    actor: ORDER.actor,
+  });
   await boss.redrive('dead');
   const copy = await run('parent', 'complete');
   expect(await warningsOf()).toEqual([
     '2 jobs wait behind it',
     `it was redriven as parent/${copy}, which is completed: its work is done twice`,
   ]);
+  const late = await executeRepair(context.repairDependencies(), {
+    token: early.done ? (early.token ?? '') : '',
+    actor: ORDER.actor,
+    reason: ORDER.reason,
+  });
+  expect(late).toMatchObject({ refused: 'drifted', message: expect.stringContaining('what became of its copy was dead/') });
   expect((await settle(true)).retried).toBe(0);
   expect((await settle()).retried).toBe(0);
   expect(await stateOf(parent)).toMatchObject({ state: 'failed' });
