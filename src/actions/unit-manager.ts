@@ -24,6 +24,8 @@ export interface UnitStatus {
   conflicts: readonly string[];
   /** Units without which it may not be started. */
   requisite: readonly string[];
+  /** Units that systemd would start with it. */
+  requires: readonly string[];
   /** A job was seen to stop its last life; false where none was, or nobody was looking. */
   stopSeen: boolean;
 }

@@ -126,7 +126,9 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     if (!row.beatFresh) {
       found.close();
       // Who was seen elsewhere is not of this boot, or of this pid namespace.
-      return misfit === undefined && sighting === 'none' ? keepInSight(row) : loseSight(row);
+      if (misfit !== undefined || sighting !== 'none') return loseSight(row);
+      // Where its end could not be told, it would be there for ever.
+      return processes.isPidAmbiguous(row.pid) === 'unknown' ? undefined : keepInSight(row);
     }
     if (misfit !== undefined) return distrust(row, found, misfit);
     const ambiguous = processes.isPidAmbiguous(row.pid);

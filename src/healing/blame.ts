@@ -195,6 +195,7 @@ function unknownEnd(unit: string): UnitStatus {
     triggeredBy: [],
     conflicts: [],
     requisite: [],
+    requires: [],
     stopSeen: false,
   };
 }

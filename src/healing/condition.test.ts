@@ -20,6 +20,7 @@ const FAILED: UnitStatus = {
   triggeredBy: [],
   conflicts: [],
   requisite: [],
+  requires: [],
   stopSeen: false,
 };
 const STOPPED: Partial<UnitStatus> = { activeState: 'inactive', subState: 'dead', result: 'success', exitStatus: 0 };

@@ -7,8 +7,19 @@ const STATES: Record<string, string> = {
   'rising.service': 'activating',
   'down.service': 'inactive',
   'broken.service': 'failed',
+  'data.mount': 'active',
+  'gone.mount': 'inactive',
 };
 const read = async (unit: string) => (unit in STATES ? ({ unit, activeState: STATES[unit] } as UnitStatus) : undefined);
+
+test.each<[string[], string | undefined]>([
+  [['up.service', 'down.service', 'data.mount'], undefined],
+  [['up.service', 'broken.service'], 'it requires broken.service, which is down'],
+  [['gone.mount'], 'it requires gone.mount, which is down'],
+  [['unknown.device'], 'it requires unknown.device, which is down'],
+])('requires %j: %s', async (requires, expected) => {
+  expect(await findObstacle({ conflicts: [], requisite: [], requires }, read)).toBe(expected);
+});
 
 test.each<[string[], string[], string | undefined]>([
   [[], [], undefined],
@@ -19,5 +30,5 @@ test.each<[string[], string[], string | undefined]>([
   [[], ['up.service', 'down.service'], 'it may run only beside down.service, which is down'],
   [[], ['unknown.service'], 'it may run only beside unknown.service, which is down'],
 ])('conflicts %j, requisite %j: %s', async (conflicts, requisite, expected) => {
-  expect(await findObstacle({ conflicts, requisite }, read)).toBe(expected);
+  expect(await findObstacle({ conflicts, requisite, requires: [] }, read)).toBe(expected);
 });

@@ -39,6 +39,7 @@ test.each<[string, Step[], boolean]>([
   ['a restart, and a crash', [['active', FIRST], { job: '1' }, ['failed', SECOND]], false],
   ['a stop that failed', [['active', FIRST], { job: '1', result: 'timeout' }, ['failed', FIRST]], false],
   ['a stop, and the next life', [['active', FIRST], { job: '1' }, ['failed', FIRST], ['active', SECOND], ['failed', SECOND]], false],
+  ['a crash, and a job that did nothing', [['active', FIRST], ['failed', FIRST], { job: '1' }, ['failed', FIRST]], false],
   ['a job of a unit that was down', [['failed', FIRST], { job: '1' }, ['failed', FIRST]], false],
 ])('%s: %j is a stop: %s', (_, steps, expected) => {
   expect(seen(steps)).toBe(expected);

@@ -30,6 +30,8 @@ export function createSeenStops() {
       if (stopped.get(unit) !== invocationId) stopped.delete(unit);
       if (['active', 'reloading', 'deactivating'].includes(activeState)) up.set(unit, invocationId);
       if (isDown || activeState === 'active') jobEnded.delete(unit);
+      // A job of a unit that is down already stops nothing.
+      if (isDown) up.delete(unit);
       return stopped.has(unit);
     },
     forget: (unit: string): void => {

@@ -29,6 +29,7 @@ export function statusFrom(properties: Record<string, unknown>): Omit<UnitStatus
     triggeredBy: texts('TriggeredBy'),
     conflicts: [...texts('Conflicts'), ...texts('ConflictedBy')],
     requisite: texts('Requisite'),
+    requires: [...texts('Requires'), ...texts('BindsTo')],
   };
 }
 

@@ -68,6 +68,7 @@ export function createScriptedUnits(): ScriptedUnits {
       triggeredBy: [],
       conflicts: [],
       requisite: [],
+      requires: [],
       stopSeen: false,
     };
     const after = { ...before, ...status };
