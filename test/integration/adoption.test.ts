@@ -122,6 +122,17 @@ test('one whose beats are not fresh is seen without proof: while its process is 
   expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'missing', proof: null, unseenSeconds: null }]);
 });
 
+test('where the end of a process could not be told, nothing is seen without proof: it would be there for ever', async () => {
+  const { database } = await createFleetDatabase();
+  await registerProcess(database, 'e');
+  await database.query(`UPDATE executor SET beat_at = now() - interval '16 seconds'`);
+  const daemonId = randomUUID();
+  const beat = { node: 'n', daemonId, host: hostname(), pid: 1, version: '0', bootId: null, stack: null, env: null };
+  await saveBeat(database, beat, CUT_OFF_AFTER_SECONDS);
+  await createTestAdoption(database, { daemonId, processes: { isPidAmbiguous: () => 'unknown' } }).adopt();
+  expect(await listExecutorHealth(database)).toMatchObject([{ verdict: 'missing', sighted: false }]);
+});
+
 test('sessions that outlive the process refute that it was the executor', async () => {
   const { url, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
   const child = await registerProcess(database, 'e');
