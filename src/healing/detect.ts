@@ -1,6 +1,8 @@
 import type { LifeEnd, UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitManager, UnitStatus } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { createLimit } from '../runtime/limit.ts';
+import { slicesOf } from '../runtime/slices.ts';
 import type { Allowlist } from './allowlist.ts';
 import { type Condition, isEnabled, judgeUnit, type UnitJudgement } from './condition.ts';
 import { findObstacle } from './obstacle.ts';
@@ -106,16 +108,12 @@ export function createDetector(dependencies: DetectorDependencies) {
 
   async function explainAll(statuses: readonly UnitStatus[]): Promise<Map<string, LifeEnd>> {
     const found = new Map<string, LifeEnd>();
-    const chunks = Array.from({ length: Math.ceil(statuses.length / ENDS_AT_ONCE) }, (_, index) =>
-      statuses.slice(index * ENDS_AT_ONCE, (index + 1) * ENDS_AT_ONCE),
-    ).values();
-    const lane = async () => {
-      for (const some of chunks) {
-        const explained = await explain(some);
-        for (const [index, status] of some.entries()) found.set(keyOf(status), explained[index] ?? UNKNOWN_END);
-      }
+    const limited = createLimit(LANES);
+    const explainSome = async (some: readonly UnitStatus[]) => {
+      const explained = await explain(some);
+      for (const [index, status] of some.entries()) found.set(keyOf(status), explained[index] ?? UNKNOWN_END);
     };
-    await Promise.all(Array.from({ length: LANES }, lane));
+    await Promise.all([...slicesOf(statuses, ENDS_AT_ONCE)].map((some) => limited(() => explainSome(some))));
     return found;
   }
 

@@ -7,6 +7,7 @@ import { CUT_OFF_AFTER_SECONDS } from '../fleet/beat.ts';
 import { type FleetState, readFleetState } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, raise } from '../incidents/incident.ts';
 import type { Database, Sql } from '../postgres/database.ts';
+import { slicesOf } from '../runtime/slices.ts';
 import { type Crash, listCrashes } from './crashes.ts';
 import {
   type Eligibility,
@@ -236,9 +237,7 @@ function add(report: SweepReport, { recovered, skipped }: { recovered: Recovered
 
 /** One queue a batch: a queue whose batch fails does not keep the others from theirs. */
 function* intoBatches(orphans: readonly Orphan[], size: number): Generator<Orphan[]> {
-  for (const ofQueue of Map.groupBy(orphans, (orphan) => orphan.queue).values()) {
-    for (let start = 0; start < ofQueue.length; start += size) yield ofQueue.slice(start, start + size);
-  }
+  for (const ofQueue of Map.groupBy(orphans, (orphan) => orphan.queue).values()) yield* slicesOf(ofQueue, size);
 }
 
 /** Random order, so that nodes that sweep at once meet different jobs first. */

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createLimit } from '../runtime/limit.ts';
+import { slicesOf } from '../runtime/slices.ts';
 
 /** See actions/unit-journal.ts. */
 export interface JournalReader {
@@ -131,9 +132,7 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
     explainEnds: async (lives, signal) => {
       const ids = lives.map(({ invocationId }) => invocationId).filter((id) => INVOCATION.test(id));
       const names = lives.filter(({ invocationId }) => !INVOCATION.test(invocationId)).map(({ unit }) => unit);
-      const someNames = Array.from({ length: Math.ceil(names.length / NAMES_AT_ONCE) }, (_, index) =>
-        names.slice(index * NAMES_AT_ONCE, (index + 1) * NAMES_AT_ONCE),
-      );
+      const someNames = [...slicesOf(names, NAMES_AT_ONCE)];
       const found = await Promise.all([explain('INVOCATION_ID', ids, signal), ...someNames.map((some) => explain('UNIT', some, signal))]);
       const ends = new Map(found.flatMap((some) => [...some]));
       return lives.map(({ unit, invocationId }) => ends.get(INVOCATION.test(invocationId) ? invocationId : unit) ?? UNTOLD);
