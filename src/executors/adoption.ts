@@ -123,19 +123,17 @@ export function createAdoption(dependencies: AdoptionDependencies) {
     if (found === 'unknown') return undefined;
     if (found === 'gone') return loseSight(row);
     const misfit = findMisfit(row, found);
-    if (!row.beatFresh) {
-      found.close();
-      // Who was seen elsewhere is not of this boot, or of this pid namespace.
-      if (misfit !== undefined || sighting !== 'none') return loseSight(row);
-      // Where its end could not be told, it would be there for ever.
-      return processes.isPidAmbiguous(row.pid) === 'unknown' ? undefined : keepInSight(row);
-    }
-    if (misfit !== undefined) return distrust(row, found, misfit);
-    const ambiguous = processes.isPidAmbiguous(row.pid);
-    if (ambiguous === true) return distrust(row, found, 'the pid is carried by several processes of this host');
-    if (ambiguous === false) return hold(row, found, bootId);
+    const ambiguous = misfit === undefined && processes.isPidAmbiguous(row.pid);
+    if (misfit === undefined && ambiguous === false && row.beatFresh) return hold(row, found, bootId);
     found.close();
-    return doubt(row.id, 'not every process of this host can be seen (hidepid on /proc, or no descriptors left)');
+    // Who was seen elsewhere is not of this boot, or of this pid namespace.
+    if (misfit !== undefined || (sighting !== 'none' && !row.beatFresh)) await loseSight(row);
+    // Where its end could not be told, it would be there for ever.
+    else if (ambiguous !== 'unknown') await keepInSight(row);
+    if (!row.beatFresh) return;
+    if (misfit !== undefined) distrust(row, misfit);
+    else if (ambiguous === true) distrust(row, 'the pid is carried by several processes of this host');
+    else doubt(row.id, 'not every process of this host can be seen (hidepid on /proc, or no descriptors left)');
   }
 
   /** Why a process cannot be the one that registered. */
@@ -147,8 +145,8 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   /**
-   * Silent, never adopted, and a process that fits is there. It may be another's, if the executor was of another pid namespace, so its end
-   * will prove nothing. But a worker that hangs is no less alive for that, so until then its silence takes nothing.
+   * Not adopted, and a process that fits is there. It may be another's, if the executor is of another pid namespace, so its end will prove
+   * nothing. But a worker that hangs is no less alive for that, so until then its silence takes nothing.
    */
   async function keepInSight(row: LocalExecutorRow): Promise<void> {
     if (!row.sighted) await saveSighting(database, row.id, daemonId);
@@ -168,11 +166,9 @@ export function createAdoption(dependencies: AdoptionDependencies) {
   }
 
   /** The process of that pid is not the one that registered, or may not be. */
-  async function distrust(row: LocalExecutorRow, handle: ProcessHandle, why: string): Promise<void> {
-    handle.close();
-    await loseSight(row);
-    unverifiable.add(row.id);
-    log.warn({ executor: row.id, pid: handle.pid }, `${why}: not adopted, its end will prove nothing`);
+  function distrust({ id, pid }: LocalExecutorRow, why: string): void {
+    unverifiable.add(id);
+    log.warn({ executor: id, pid }, `${why}: not adopted, its end will prove nothing`);
   }
 
   /** What cannot be seen now may be seen later: looked at again each time, told once. */
