@@ -23,11 +23,12 @@ export interface ExecutorRow {
   startedAt: string;
   /** Text like startedAt: when it stopped, or its death was recorded. */
   endedAt: string | null;
+  /** Since its last sign of life, a graceful stop being one. */
   silentSeconds: number;
   ageSeconds: number;
   stopped: boolean;
   proof: Proof | null;
-  /** Its name is not of pg-boss's making, and some session carries it now: its own, while it lives. */
+  /** Some session carries its name now: its own, while it lives. */
   nameInUse: boolean;
   witnessNode: string | null;
   witnessed: boolean;
@@ -57,12 +58,10 @@ const EXECUTOR_COLUMNS = `
   e.id, e.kind, e.name, e.host, e.pid, nullif(e.application_name, '') AS "applicationName", e.queues, e.stack, e.env,
   e.beat_seconds AS "beatSeconds", e.late_after_seconds AS "lateAfterSeconds", e.missing_after_seconds AS "missingAfterSeconds",
   e.beat_at::text AS "beatAt", e.session_at::text AS "sessionAt", e.started_at::text AS "startedAt",
-  extract(epoch FROM now() - greatest(e.beat_at, e.session_at))::float8 AS "silentSeconds",
+  extract(epoch FROM now() - greatest(e.beat_at, e.session_at, e.stopped_at))::float8 AS "silentSeconds",
   extract(epoch FROM now() - e.started_at)::float8 AS "ageSeconds",
   coalesce(e.stopped_at, e.dead_at)::text AS "endedAt",
-  CASE WHEN e.application_name <> '' AND e.application_name <> 'pgboss:' || left(e.id, 8)
-    THEN e.application_name IN (SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name <> '')
-    ELSE false END AS "nameInUse",
+  coalesce(e.application_name IN (SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name <> ''), false) AS "nameInUse",
   e.stopped_at IS NOT NULL AS stopped, e.proof, e.witness_node AS "witnessNode",
   ${isFresh('w', '$1')} AS witnessed, ${isFresh('s', '$1')} AS sighted, extract(epoch FROM now() - ${LAST_SEEN})::float8 AS "unseenSeconds",
   e.unit, e.unit_allowed AS "unitAllowed", e.draining,

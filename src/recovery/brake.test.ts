@@ -3,14 +3,15 @@ import { brakedExecutors, type Candidate } from './brake.ts';
 
 const LIMITS = { percent: 55, minimum: 3 };
 
+const BEAT = { beatSeconds: 30, missingAfter: 90 };
 const missing = (id: string, silentSeconds: number): Candidate => ({
   id,
   verdict: 'missing',
   silentSeconds,
   ageSeconds: silentSeconds + 600,
-  missingAfter: 90,
+  ...BEAT,
 });
-const living = (id: string, ageSeconds = 10_000): Candidate => ({ id, verdict: 'alive', silentSeconds: 1, ageSeconds, missingAfter: 90 });
+const living = (id: string, ageSeconds = 10_000): Candidate => ({ id, verdict: 'alive', silentSeconds: 1, ageSeconds, ...BEAT });
 const group = (count: number, make: (id: string) => Candidate, prefix: string) =>
   Array.from({ length: count }, (_, index) => make(`${prefix}${index}`));
 
@@ -32,7 +33,61 @@ test.each<[string, Candidate[], number]>([
     3,
   ],
   ['an old loner goes on while a group is held', [missing('old', 9000), ...group(3, (id) => missing(id, 100), 'm')], 3],
+  [
+    'those that hang fell silent, too',
+    [...group(2, (id) => missing(id, 100), 'm'), ...group(3, (id) => ({ ...missing(id, 95), verdict: 'hung' }), 'h')],
+    2,
+  ],
+  [
+    'those that lived on and have stopped since do dilute it',
+    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'stopped', silentSeconds: 400 }), 's')],
+    0,
+  ],
+  [
+    'those that stopped before what silenced the others do not',
+    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'stopped', silentSeconds: 490 }), 's')],
+    3,
+  ],
+  ['nobody knows of one that was never heard of', [...group(3, (id) => missing(id, 100), 'm'), { ...living('x'), silentSeconds: null }], 3],
   ['proven deaths do not count', group(9, (id) => ({ ...missing(id, 100), verdict: 'dead' }), 'd'), 0],
 ])('%s', (_, executors, braked) => {
   expect(brakedExecutors(executors, LIMITS).size).toBe(braked);
+});
+
+/** Beaten last at any time before the cut, each at its own. */
+const cutOff = (seconds: number, phases: readonly number[], beatSeconds: number, missingBeats = 3): Candidate[] =>
+  phases.map((phase, index) => {
+    const silentSeconds = seconds + phase * beatSeconds;
+    const beats = silentSeconds / beatSeconds;
+    const verdict = beats > missingBeats ? 'missing' : beats > 2 ? 'late' : 'alive';
+    return {
+      id: `${beatSeconds}-${index}`,
+      verdict,
+      silentSeconds,
+      ageSeconds: 3600,
+      beatSeconds,
+      missingAfter: missingBeats * beatSeconds,
+    };
+  });
+const PHASES = [0, 0.17, 0.34, 0.5, 0.67, 0.84];
+
+test.each<[string, (seconds: number) => Candidate[]]>([
+  ['of one pace', (seconds) => cutOff(seconds, PHASES, 10)],
+  ['of which most beat slowly', (seconds) => [...cutOff(seconds, [0.3, 0.9], 10), ...cutOff(seconds, PHASES, 30)]],
+])('whatever silences a fleet at once (%s) takes nobody, from the first that is missing on', (_, fleet) => {
+  for (let seconds = 0; seconds < 200; seconds++) {
+    const executors = fleet(seconds);
+    const braked = brakedExecutors(executors, LIMITS);
+    const taken = executors.filter(({ id, verdict }) => verdict === 'missing' && !braked.has(id));
+    expect(taken, `after ${seconds} s`).toEqual([]);
+  }
+});
+
+test('some that die among others that beat on are taken as soon as they are missing', () => {
+  for (let seconds = 0; seconds < 60; seconds++) {
+    const beating = PHASES.map(
+      (phase, index): Candidate => ({ ...living(`l${index}`), beatSeconds: 10, silentSeconds: (seconds + phase * 10) % 10 }),
+    );
+    expect(brakedExecutors([...cutOff(seconds, PHASES.slice(0, 4), 10), ...beating], LIMITS).size, `after ${seconds} s`).toBe(0);
+  }
 });

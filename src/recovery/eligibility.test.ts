@@ -64,6 +64,18 @@ test('who was in sight of a daemon gets the start-up delay, or the longer grace,
   expect(findGone([executor('dead', { unseenSeconds: 1 })], FLEET, SCOPE, BRAKES).gone).toHaveLength(1);
 });
 
+test('who was silent when the brake was let go gets the grace, or time for two beats, from then', () => {
+  const silent = executor('missing', { silentSeconds: 500 });
+  const held = { gone: [], restraints: [{ reason: 'mass_failure', executors: ['e'] }] };
+  expect(findGone([silent], { ...FLEET, releasedSeconds: 119 }, SCOPE, BRAKES)).toEqual(held);
+  expect(findGone([silent], { ...FLEET, releasedSeconds: 120 }, SCOPE, BRAKES).gone).toEqual([silent]);
+  const slow = executor('missing', { silentSeconds: 900, beatSeconds: 200 });
+  expect(findGone([slow], { ...FLEET, releasedSeconds: 399 }, SCOPE, BRAKES)).toEqual(held);
+  const later = executor('missing', { silentSeconds: 95 });
+  expect(findGone([later], { ...FLEET, releasedSeconds: 100 }, SCOPE, BRAKES).gone, 'fell silent after it').toEqual([later]);
+  expect(findGone([silent], { ...FLEET, braked: true }, SCOPE, BRAKES), 'held at the last look, and not any more').toEqual(held);
+});
+
 const hungBy = (fleet: Partial<FleetState>, executors: ExecutorHealth[] = [executor('hung')], own: Scope = SCOPE) =>
   findHung(executors, { ...FLEET, ...fleet }, own, BRAKES, 60);
 const hungTogether = (count: number) => Array.from({ length: count }, (_, index) => executor('hung', { id: `e${index}` }));
@@ -84,7 +96,7 @@ test.each<[string, Partial<FleetState>]>([
 });
 
 test('workers that hang together are held back by the brake, whether the others hang or are missing', () => {
-  const alive = Array.from({ length: 3 }, (_, index) => executor('alive', { id: `a${index}` }));
+  const alive = Array.from({ length: 3 }, (_, index) => executor('alive', { id: `a${index}`, silentSeconds: 1 }));
   expect(hungBy({}, hungTogether(3))).toMatchObject({ hung: [], restraints: [{ reason: 'mass_failure' }] });
   expect(hungBy({}, [...hungTogether(2), executor('missing')])).toMatchObject({ hung: [], restraints: [{ reason: 'mass_failure' }] });
   expect(hungBy({}, [...hungTogether(3), ...alive]).hung).toHaveLength(3);

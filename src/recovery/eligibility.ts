@@ -42,9 +42,20 @@ function isWitnessJustLost(executor: ExecutorHealth, { startupDelaySeconds, outa
   return !witnessed && unseenSeconds !== null && unseenSeconds < Math.max(startupDelaySeconds, outageGraceSeconds);
 }
 
+/** Of those that fell silent together some are back: whoever is not yet gets the time for two beats, too. */
+function isJustReleased(
+  { silentSeconds, beatSeconds }: ExecutorHealth,
+  { releasedSeconds }: FleetState,
+  { outageGraceSeconds }: TimeoutBrakes,
+) {
+  return releasedSeconds !== null && silentSeconds > releasedSeconds && releasedSeconds < Math.max(outageGraceSeconds, 2 * beatSeconds);
+}
+
 /** Whether something else than its end may explain the silence of an executor by itself. */
 export function isSilenceExcused(executor: ExecutorHealth, fleet: FleetState, brakes: TimeoutBrakes): boolean {
-  return isInGrace(executor, fleet, brakes.outageGraceSeconds) || isWitnessJustLost(executor, brakes);
+  return (
+    isInGrace(executor, fleet, brakes.outageGraceSeconds) || isWitnessJustLost(executor, brakes) || isJustReleased(executor, fleet, brakes)
+  );
 }
 
 /** Who looks gone, while something else than an end may explain it: neither there nor gone, for incidents. */
@@ -77,7 +88,7 @@ const WHY_VOID: Record<Restraint['reason'], string> = {
   startup_delay: 'the daemon has only just begun to look',
   outage_grace: 'the database, or every daemon, was away until lately',
   witness_lost: 'the daemon that saw its process was heard of until lately, and may find it again',
-  mass_failure: 'so many fell silent together that they have most likely one cause, and live',
+  mass_failure: 'so many fell silent together, or had until lately, that they have most likely one cause, and live',
 };
 
 /** Of silent executors that no sweep would take now: who, and why, a sentence for each reason. */
@@ -119,7 +130,9 @@ export function findHung(
   return { hung: free, restraints };
 }
 
-function restrain(silent: readonly ExecutorHealth[], fleet: FleetState, brakes: TimeoutBrakes, braked: ReadonlySet<string>) {
+function restrain(silent: readonly ExecutorHealth[], seen: FleetState, brakes: TimeoutBrakes, braked: ReadonlySet<string>) {
+  // It held until now, and only whoever looks after the incidents has not been there yet.
+  const fleet = seen.braked && braked.size === 0 ? { ...seen, releasedSeconds: 0 } : seen;
   const byReason = Map.groupBy(silent, restraintOn);
   const free = byReason.get(undefined) ?? [];
   const restraints = [...byReason].flatMap(([reason, held]): Restraint[] =>
@@ -130,7 +143,8 @@ function restrain(silent: readonly ExecutorHealth[], fleet: FleetState, brakes: 
   function restraintOn(executor: ExecutorHealth): Restraint['reason'] | undefined {
     return (
       restraintOnSilence(fleet, brakes, executor) ??
-      (isWitnessJustLost(executor, brakes) ? 'witness_lost' : braked.has(executor.id) ? 'mass_failure' : undefined)
+      (isWitnessJustLost(executor, brakes) ? 'witness_lost' : undefined) ??
+      (braked.has(executor.id) || isJustReleased(executor, fleet, brakes) ? 'mass_failure' : undefined)
     );
   }
 }

@@ -123,8 +123,12 @@ test('a command goes by the beats of the fleet: while no daemon has any, or none
   const env = { RECLAIMD_STARTUP_DELAY: '2m' };
   const { url, silent, database } = await createSilent(env);
   await silent(3600);
+  const held = { failed: 0, restraints: [{ reason: 'cut_off' }] };
+  const [node] = await database.query('DELETE FROM node RETURNING *');
+  expect(await sweepOnce(url, env), 'there never was one').toMatchObject(held);
+  await database.query('INSERT INTO node SELECT * FROM jsonb_populate_record(NULL::node, $1::jsonb)', [JSON.stringify(node)]);
   await database.query(`UPDATE node SET beat_at = now() - interval '1 hour', started_at = now() - interval '2 hours'`);
-  expect(await sweepOnce(url, env)).toMatchObject({ failed: 0, restraints: [{ reason: 'cut_off' }] });
+  expect(await sweepOnce(url, env)).toMatchObject(held);
   await database.query('UPDATE node SET beat_at = now(), started_at = now()');
   expect(await sweepOnce(url, env)).toMatchObject({ failed: 0, restraints: [{ reason: 'startup_delay' }] });
   await database.query(`UPDATE node SET started_at = now() - interval '3 minutes'`);
@@ -157,6 +161,7 @@ test.each<[string, (silent: Silent) => Promise<unknown>]>([
   ['one of its sessions does something', ({ url, database }) => openSessionOfTheWorker(url, database)],
   ['a daemon finds its process', ({ database }) => witness(database)],
   ['the fleet comes back from an outage', ({ database }) => comeBack(database)],
+  ['the mass-failure brake is let go', ({ database }) => database.query('UPDATE fleet SET brake_released_at = now()')],
   ['the judge itself is cut off', ({ database }) => database.query(`UPDATE node SET beat_at = beat_at - interval '8 seconds'`)],
 ])('a silent executor is let go when, between the judging and the taking, %s', async (_, meanwhile) => {
   const fleet = await createSilent();
@@ -199,6 +204,18 @@ async function openSessionOfTheWorker(url: string, database: Database): Promise<
   onTestFinished(() => session.end());
   await session.query('SELECT 1');
 }
+
+test('one that is silent still when the mass-failure brake is let go gets the time for two beats from then', async () => {
+  const { silent, sweep, database } = await createSilent();
+  await silent(3600);
+  const held = { failed: 0, restraints: [{ reason: 'mass_failure' }] };
+  await database.query('UPDATE fleet SET braked_since = now()');
+  expect(await sweep(), 'it held at the last look').toMatchObject(held);
+  await database.query('UPDATE fleet SET braked_since = NULL, brake_released_at = now()');
+  expect(await sweep()).toMatchObject(held);
+  await database.query(`UPDATE fleet SET brake_released_at = now() - interval '1 minute'`);
+  expect(await sweep()).toMatchObject({ failed: 1, restraints: [] });
+});
 
 test('more than half of a fleet silent together, without proof: nobody is taken, and one incident says so', async () => {
   const { url, database, workers } = await createFleet(4);
