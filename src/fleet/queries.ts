@@ -103,7 +103,7 @@ export interface FleetState {
 
 /**
  * `node` null asks for a command, which has no beat of its own and goes by the fleet's: the freshest beat of any node, and
- * the longest life among the nodes that beat. A fleet that has never had a daemon has none to go by.
+ * the longest life among the nodes that beat.
  */
 export async function readFleetState(sql: Sql, node: string | null, daemonId: string | null, freshSeconds: number): Promise<FleetState> {
   const [row] = await sql.query<FleetState>(
@@ -111,8 +111,7 @@ export async function readFleetState(sql: Sql, node: string | null, daemonId: st
        CASE WHEN f.comeback_at > pg_postmaster_start_time() THEN f.comeback_reason ELSE 'the database server started' END AS "comebackReason",
        f.braked_since IS NOT NULL AS braked,
        CASE WHEN f.braked_since IS NULL THEN extract(epoch FROM now() - f.brake_released_at)::float8 END AS "releasedSeconds",
-       coalesce(j.fresh, $1::text IS NULL) AS "ownBeatFresh",
-       coalesce(j.age, CASE WHEN j.fresh IS NULL AND $1::text IS NULL THEN 'infinity'::float8 ELSE 0 END) AS "daemonAgeSeconds"
+       coalesce(j.fresh, false) AS "ownBeatFresh", coalesce(j.age, 0) AS "daemonAgeSeconds"
      FROM fleet f CROSS JOIN (
        SELECT bool_or(n.fresh) AS fresh, max(extract(epoch FROM now() - n.started_at)::float8) FILTER (WHERE n.fresh) AS age
        FROM (SELECT started_at, beat_at > now() - make_interval(secs => $3) AS fresh FROM node

@@ -18,7 +18,7 @@ test('while no daemon is there, status, executors and sweep see who beats all th
   const worker = await spawnWorker({ url, queues: ['work'], mode: 'forever' });
   expect(JSON.parse(await say(url, 'executors', '--json'))).toMatchObject([{ id: worker.instance, verdict: 'alive' }]);
   expect(JSON.parse(await say(url, 'status', '--json'))).toMatchObject({ executors: { alive: 1 }, restraints: [] });
-  expect(await say(url, 'status')).toMatch(/^silence +counts$/m);
+  expect(await say(url, 'status')).toMatch(/^silence +counts for nothing: no daemon of the fleet beats$/m);
   await database.query(`INSERT INTO node (node, daemon_id, host, pid, version, beat_at)
     VALUES ('gone', gen_random_uuid(), 'gone', 1, '0', now() - interval '1 hour')`);
   await refreshHeartbeats(database, [{ executorId: 'silent', applicationName: 'silent', beatSeconds: 0.1 }]);

@@ -5,6 +5,7 @@ import { LockNotAvailable } from '../../src/postgres/errors.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import type { RepairDependencies } from '../../src/repairs/preview.ts';
 import { savePreview } from '../../src/repairs/queries.ts';
+import { anotherNodeBeats } from '../support/beat.ts';
 import { createExecutor } from '../support/executor.ts';
 import { ANN, beforeStatements, createDesk, previewed, REASON } from '../support/repairs.ts';
 import { waitFor } from '../support/wait.ts';
@@ -95,6 +96,7 @@ describe('between preview and execution', () => {
   test('that a sweep would not believe its silence now is said, and keeps nobody from it who knows better', async () => {
     const { begin, executor, preview, execute, state, database } = await createDesk();
     const [id = ''] = await begin();
+    await anotherNodeBeats(database);
     await executor.boss.stop({ graceful: false });
     await executor.fallSilent(3600);
     expect(previewed(await preview('executor_rescue', 'worker')).cautions).toEqual([]);

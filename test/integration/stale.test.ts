@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { sweep } from '../../src/recovery/sweep.ts';
+import { anotherNodeBeats } from '../support/beat.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
 import { waitFor } from '../support/wait.ts';
@@ -14,6 +15,7 @@ async function createStale(...executors: { id: string; env?: string }[]) {
   const fleet = await createFleetDatabase({ queues: [{ name: 'silent' }, { name: 'beats', heartbeatSeconds: BEAT, retryLimit: 3 }] });
   const { url, boss, database } = fleet;
   await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  await anotherNodeBeats(database);
   await waitFor('the server to have run for a beat', async () => {
     const old = `SELECT WHERE now() - pg_postmaster_start_time() > make_interval(secs => $1)`;
     return (await database.query(old, [BEAT + 1])).length > 0;
