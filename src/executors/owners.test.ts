@@ -13,6 +13,7 @@ const executor = (id: string, more: Partial<ExecutorHealth> = {}) =>
     startedAt: BEFORE,
     endedAt: AFTER,
     verdict: 'dead',
+    proof: 'process_gone',
     nameInUse: false,
     ...more,
   }) as ExecutorHealth;
@@ -37,6 +38,25 @@ test.each<[string, ExecutorHealth[], string, string[]]>([
   ['one who is gone and one who lives', [executor('a', { nameInUse: true }), executor('b', LIVING)], 'app', ['a', 'b']],
   ['one who had ended before', [executor('a', { endedAt: BEFORE }), executor('b')], 'app', ['b']],
   ['one who began later', [executor('a'), executor('b', { startedAt: AFTER, endedAt: null })], 'app', ['a']],
+  [
+    'a name of its own that seems to have begun later',
+    [generated('01234567-89', { startedAt: AFTER })],
+    'pgboss:01234567',
+    ['01234567-89'],
+  ],
+  [
+    'a name of its own whose proven end seems to have been before',
+    [generated('01234567-89', { endedAt: BEFORE })],
+    'pgboss:01234567',
+    ['01234567-89'],
+  ],
+  ['the same, while some session carries it', [generated('01234567-89', { endedAt: BEFORE, nameInUse: true })], 'pgboss:01234567', []],
+  [
+    'the same, of one that stopped gracefully',
+    [generated('01234567-89', { endedAt: BEFORE, verdict: 'stopped', proof: null })],
+    'pgboss:01234567',
+    [],
+  ],
   ['one whose first beat came after its first fetch', [executor('a', { kind: 'own', startedAt: AFTER })], 'app', ['a']],
 ])('owners under %s', (_, executors, name, owners) => {
   expect(ownersOf(executors, name, STARTED).map(({ id }) => id)).toEqual(owners);

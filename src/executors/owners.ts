@@ -15,11 +15,17 @@ export function hasOwnName({ id, applicationName }: Pick<ExecutorHealth, 'id' | 
  * text in one session's time zone, so they compare as text.
  */
 export function carriersOf(executors: readonly ExecutorHealth[], applicationName: string, startedOn: string): ExecutorHealth[] {
-  return executors.filter(
-    ({ applicationName: name, kind, startedAt, endedAt }) =>
-      name === applicationName && (kind === 'own' || startedAt <= startedOn) && (endedAt === null || endedAt >= startedOn),
-  );
+  const named = executors.filter((executor) => executor.applicationName === applicationName);
+  return named.filter((executor) => hadBegun(executor, startedOn) && !hadEnded(executor, startedOn));
 }
+
+/** Nobody else had its own name before; the database's clock may have been set back since it began. */
+const hadBegun = (executor: ExecutorHealth, startedOn: string) =>
+  executor.kind === 'own' || hasOwnName(executor) || executor.startedAt <= startedOn;
+
+/** A process that is proven gone, with its sessions, began nothing after its end: the database's clock has been set back. */
+const hadEnded = (executor: ExecutorHealth, startedOn: string) =>
+  executor.endedAt !== null && executor.endedAt < startedOn && !(hasOwnName(executor) && executor.proof !== null && !executor.nameInUse);
 
 /**
  * Who may run an attempt that was recorded under that name. A name that an application gave may be carried by processes
