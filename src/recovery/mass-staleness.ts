@@ -46,8 +46,14 @@ function describe(executors: string[], holding: string[]): Finding {
   return {
     class: 'mass_staleness',
     fingerprint: 'mass_staleness',
-    summary: `${executors.length} executors fell silent together without proof of death: none is rescued`,
+    summary: summarize(executors.length),
     evidence: { executors: executors.slice(0, NAMED_EXECUTORS), holding: holding.slice(0, NAMED_EXECUTORS) },
     affected: executors.length,
   };
 }
+
+/** The first to be missing is alone so far: the others are overdue, or hang. */
+const summarize = (count: number) =>
+  count === 1
+    ? '1 executor fell silent together with others without proof of death: it is not rescued'
+    : `${count} executors fell silent together without proof of death: none is rescued`;
