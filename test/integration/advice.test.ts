@@ -9,6 +9,7 @@ import { listIncidents } from '../../src/incidents/listing.ts';
 import type { Stated } from '../../src/incidents/targets.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { projectIncidents } from '../../src/project-incidents.ts';
+import { anotherNodeBeats } from '../support/beat.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, openTestContext, sweepOnce } from '../support/executor.ts';
@@ -80,6 +81,7 @@ test('a held attempt of which nobody knows whose it is', async () => {
   await fleet.boss.send('mail', {});
   await fleet.boss.fetch('mail');
   await installOwnership(fleet.database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  await anotherNodeBeats(fleet.database);
   // Silence counts once the server has run for as long as the beat.
   await fleet.database.query(`UPDATE job SET heartbeat_seconds = 1, heartbeat_on = now() - interval '1 hour'`);
   await waitFor('the hold', async () => (await sweepOnce(fleet.url, { RECLAIMD_POLICIES: 'mail=hold:stale=30s' })).held === 1);

@@ -4,6 +4,7 @@ import { PgBoss } from 'pg-boss';
 import { expect, onTestFinished, test } from 'vitest';
 import { listExecutorHealth, refreshHeartbeats } from '../../src/executors/health.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
+import { anotherNodeBeats } from '../support/beat.ts';
 import { createFleetDatabase } from '../support/database.ts';
 import { createExecutor, sweepOnce } from '../support/executor.ts';
 
@@ -128,6 +129,7 @@ test("the README's two beats, from a session of another name, lose no job", asyn
 test('the jobs of an own executor that fell silent come back', async () => {
   const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }] });
   await installOwnership(database, { schema: 'reclaimd', pgbossSchema: 'pgboss' });
+  await anotherNodeBeats(database);
   const executor = await createExecutor(url, database, 'e');
   await boss.send('work', {});
   await executor.fetch('work');

@@ -7,6 +7,7 @@ import type { ResolvePolicy } from '../../src/recovery/policy.ts';
 import { sweep } from '../../src/recovery/sweep.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair } from '../../src/repairs/preview.ts';
+import { anotherNodeBeats } from '../support/beat.ts';
 import { createExecutor, openTestContext } from '../support/executor.ts';
 import { ANN, beforeStatements, createDesk, previewed, REASON } from '../support/repairs.ts';
 import { waitFor } from '../support/wait.ts';
@@ -130,7 +131,8 @@ test.each(['job_rescue', 'executor_rescue'])('an execution of %s that stands sti
 });
 
 test('a batch of a sweep that stands still keeps no beat waiting', async () => {
-  const { begin, executor, context, withSign, beat, state } = await setUp();
+  const { begin, executor, context, withSign, beat, state, database } = await setUp();
+  await anotherNodeBeats(database);
   const [id = ''] = await begin();
   await executor.boss.stop({ graceful: false });
   await executor.fallSilent(3600);
