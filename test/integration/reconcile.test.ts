@@ -406,6 +406,8 @@ test('nothing is told before the first sweep: what that ends is known then', asy
   const blocked = Promise.withResolvers<void>();
   // The sweep neither begins nor is told that it is somebody else's.
   const blocking = database.transaction(async (tx) => {
+    // However long the four turns take.
+    await tx.query('SET LOCAL idle_in_transaction_session_timeout = 0');
     await tx.query(`SELECT FROM turn WHERE name = 'sweep' FOR UPDATE`);
     await blocked.promise;
   });
