@@ -40,12 +40,17 @@ test.each<[string, Candidate[], number]>([
   ],
   [
     'those that lived on and have stopped since do dilute it',
-    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'stopped', silentSeconds: 400 }), 's')],
+    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'stopped', silentSeconds: 499 }), 's')],
     0,
   ],
   [
-    'those that stopped before what silenced the others do not',
-    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'stopped', silentSeconds: 490 }), 's')],
+    'those that had stopped before do not',
+    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'stopped', silentSeconds: 501 }), 's')],
+    3,
+  ],
+  [
+    'nor do those that died before they could tell',
+    [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'dead', silentSeconds: 471 }), 'd')],
     3,
   ],
   ['nobody knows of one that was never heard of', [...group(3, (id) => missing(id, 100), 'm'), { ...living('x'), silentSeconds: null }], 3],

@@ -51,11 +51,16 @@ function isSilent({ verdict, silentSeconds, beatSeconds }: Silent): boolean {
   return (verdict === 'alive' || verdict === 'late') && silentSeconds > OVERDUE_BEATS * beatSeconds;
 }
 
-/** Those that had begun before the first of them fell silent, and gave a sign when whatever silenced them had done so. */
+/**
+ * Those that had begun before the first of them fell silent, and gave a sign since. What silenced them came after their last signs, and
+ * before the first beat that one of them missed: who beat in between may be silenced, too, but who stopped gracefully is not.
+ */
 function countSurvivors(together: readonly Silent[], others: readonly Silent[]): number {
   const silences = together.map(({ silentSeconds }) => silentSeconds);
-  // It came after their last signs, and before the first beat that one of them missed.
-  const sinceCause = Math.min(...silences, Math.max(...together.map(({ silentSeconds, beatSeconds }) => silentSeconds - beatSeconds)));
-  const sinceFirst = Math.max(...silences);
-  return others.filter(({ silentSeconds, ageSeconds }) => silentSeconds < sinceCause && ageSeconds >= sinceFirst).length;
+  const [sinceLast, sinceFirst] = [Math.min(...silences), Math.max(...silences)];
+  const sinceMissed = Math.max(...together.map(({ silentSeconds, beatSeconds }) => silentSeconds - beatSeconds));
+  return others.filter(({ verdict, silentSeconds, ageSeconds }) => {
+    const since = verdict === 'stopped' ? sinceLast : Math.min(sinceLast, sinceMissed);
+    return silentSeconds < since && ageSeconds >= sinceFirst;
+  }).length;
 }
