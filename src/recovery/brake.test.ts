@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { brakedExecutors, type Candidate } from './brake.ts';
+import { applyBrake, type Candidate } from './brake.ts';
 
 const LIMITS = { percent: 55, minimum: 3 };
 
@@ -56,7 +56,7 @@ test.each<[string, Candidate[], number]>([
   ['nobody knows of one that was never heard of', [...group(3, (id) => missing(id, 100), 'm'), { ...living('x'), silentSeconds: null }], 3],
   ['proven deaths do not count', group(9, (id) => ({ ...missing(id, 100), verdict: 'dead' }), 'd'), 0],
 ])('%s', (_, executors, braked) => {
-  expect(brakedExecutors(executors, LIMITS).size).toBe(braked);
+  expect(applyBrake(executors, LIMITS).braked.size).toBe(braked);
 });
 
 /** Beaten last at any time before the cut, each at its own. */
@@ -78,21 +78,32 @@ const PHASES = [0, 0.17, 0.34, 0.5, 0.67, 0.84];
 
 test.each<[string, (seconds: number) => Candidate[]]>([
   ['of one pace', (seconds) => cutOff(seconds, PHASES, 10)],
-  ['of which most beat slowly', (seconds) => [...cutOff(seconds, [0.3, 0.9], 10), ...cutOff(seconds, PHASES, 30)]],
+  ['of which most beat slowly', (seconds) => [...cutOff(seconds, [0.3, 0.9], 10), ...cutOff(seconds, PHASES, 60)]],
 ])('whatever silences a fleet at once (%s) takes nobody, from the first that is missing on', (_, fleet) => {
-  for (let seconds = 0; seconds < 200; seconds++) {
+  for (let seconds = 0; seconds < 300; seconds++) {
     const executors = fleet(seconds);
-    const braked = brakedExecutors(executors, LIMITS);
-    const taken = executors.filter(({ id, verdict }) => verdict === 'missing' && !braked.has(id));
+    const { braked, doubtful } = applyBrake(executors, LIMITS);
+    const taken = executors.filter(({ id, verdict }) => verdict === 'missing' && !braked.has(id) && !doubtful.has(id));
     expect(taken, `after ${seconds} s`).toEqual([]);
   }
 });
 
+const beating = (seconds: number, beatSeconds: number) =>
+  PHASES.map(
+    (phase, index): Candidate => ({ ...living(`l${index}`), beatSeconds, silentSeconds: (seconds + phase * beatSeconds) % beatSeconds }),
+  );
+
 test('some that die among others that beat on are taken as soon as they are missing', () => {
   for (let seconds = 0; seconds < 60; seconds++) {
-    const beating = PHASES.map(
-      (phase, index): Candidate => ({ ...living(`l${index}`), beatSeconds: 10, silentSeconds: (seconds + phase * 10) % 10 }),
-    );
-    expect(brakedExecutors([...cutOff(seconds, PHASES.slice(0, 4), 10), ...beating], LIMITS).size, `after ${seconds} s`).toBe(0);
+    const { braked, doubtful } = applyBrake([...cutOff(seconds, PHASES.slice(0, 4), 10), ...beating(seconds, 10)], LIMITS);
+    expect(braked.size + doubtful.size, `after ${seconds} s`).toBe(0);
   }
+});
+
+test('where the others beat slowly they are in doubt, and taken once those have beaten since; the slowest are not waited for', () => {
+  const dead = (seconds: number) => cutOff(seconds, [0.3, 0.9], 10);
+  const look = (seconds: number, beatSeconds: number) => applyBrake([...dead(seconds), ...beating(seconds, beatSeconds)], LIMITS);
+  expect(look(30, 60)).toMatchObject({ braked: new Set(), doubtful: new Set(['10-0', '10-1']) });
+  expect(look(75, 60)).toEqual({ braked: new Set(), doubtful: new Set() });
+  expect(look(30, 600)).toEqual({ braked: new Set(), doubtful: new Set() });
 });

@@ -1,6 +1,6 @@
 import type { ExecutorHealth } from '../executors/health.ts';
 import type { FleetState } from '../fleet/queries.ts';
-import { type BrakeLimits, brakedExecutors } from './brake.ts';
+import { applyBrake, type Brake, type BrakeLimits } from './brake.ts';
 
 export interface Scope {
   stack: string | null;
@@ -58,10 +58,12 @@ export function isSilenceExcused(executor: ExecutorHealth, fleet: FleetState, br
   );
 }
 
+const isHeld = ({ id }: ExecutorHealth, { braked, doubtful }: Brake) => braked.has(id) || doubtful.has(id);
+
 /** Who looks gone, while something else than an end may explain it: neither there nor gone, for incidents. */
 export function findExcused(executors: readonly ExecutorHealth[], fleet: FleetState, brakes: TimeoutBrakes): Set<ExecutorHealth> {
-  const braked = brakedExecutors(executors, brakes);
-  const isExcused = (executor: ExecutorHealth) => braked.has(executor.id) || isSilenceExcused(executor, fleet, brakes);
+  const brake = applyBrake(executors, brakes);
+  const isExcused = (executor: ExecutorHealth) => isHeld(executor, brake) || isSilenceExcused(executor, fleet, brakes);
   return new Set(executors.filter((executor) => executor.verdict === 'missing' && isExcused(executor)));
 }
 
@@ -88,7 +90,8 @@ const WHY_VOID: Record<Restraint['reason'], string> = {
   startup_delay: 'the daemon has only just begun to look',
   outage_grace: 'the database, or every daemon, was away until lately',
   witness_lost: 'the daemon that saw its process was heard of until lately, and may find it again',
-  mass_failure: 'so many fell silent together, or had until lately, that they have most likely one cause, and live',
+  mass_failure:
+    'so many fell silent together (as far as can be told by now), or had until lately, that they have most likely one cause, and live',
 };
 
 /** Of silent executors that no sweep would take now: who, and why, a sentence for each reason. */
@@ -98,7 +101,7 @@ export function explainRestraints(
   fleet: FleetState,
   brakes: TimeoutBrakes,
 ): string[] {
-  const { restraints } = restrain(silent, fleet, brakes, brakedExecutors(all, brakes));
+  const { restraints } = restrain(silent, fleet, brakes, applyBrake(all, brakes));
   return restraints.map(({ reason, executors }) => `the silence of ${executors.join(', ')} counts for nothing now: ${WHY_VOID[reason]}`);
 }
 
@@ -106,7 +109,7 @@ export function explainRestraints(
 export function findGone(executors: readonly ExecutorHealth[], fleet: FleetState, own: Scope, brakes: TimeoutBrakes): Eligibility {
   const ended = executors.filter((executor) => isInScope(executor, own) && (executor.verdict === 'dead' || executor.verdict === 'stopped'));
   const missing = executors.filter((executor) => isInScope(executor, own) && executor.verdict === 'missing');
-  const { free, restraints } = restrain(missing, fleet, brakes, brakedExecutors(executors, brakes));
+  const { free, restraints } = restrain(missing, fleet, brakes, applyBrake(executors, brakes));
   const gone = new Set([...ended, ...free]);
   return { gone: executors.filter((executor) => gone.has(executor)), restraints };
 }
@@ -126,13 +129,13 @@ export function findHung(
     verdict === 'hung' && witnessed && silentSeconds > hungAfterSeconds;
   const candidates = executors.filter((executor) => isInScope(executor, own) && isLongHung(executor));
   const asSilent = executors.map((executor) => (executor.verdict === 'hung' ? { ...executor, verdict: 'missing' as const } : executor));
-  const { free, restraints } = restrain(candidates, fleet, brakes, brakedExecutors(asSilent, brakes));
+  const { free, restraints } = restrain(candidates, fleet, brakes, applyBrake(asSilent, brakes));
   return { hung: free, restraints };
 }
 
-function restrain(silent: readonly ExecutorHealth[], seen: FleetState, brakes: TimeoutBrakes, braked: ReadonlySet<string>) {
+function restrain(silent: readonly ExecutorHealth[], seen: FleetState, brakes: TimeoutBrakes, brake: Brake) {
   // It held until now, and only whoever looks after the incidents has not been there yet.
-  const fleet = seen.braked && braked.size === 0 ? { ...seen, releasedSeconds: 0 } : seen;
+  const fleet = seen.braked && brake.braked.size === 0 ? { ...seen, releasedSeconds: 0 } : seen;
   const byReason = Map.groupBy(silent, restraintOn);
   const free = byReason.get(undefined) ?? [];
   const restraints = [...byReason].flatMap(([reason, held]): Restraint[] =>
@@ -144,7 +147,7 @@ function restrain(silent: readonly ExecutorHealth[], seen: FleetState, brakes: T
     return (
       restraintOnSilence(fleet, brakes, executor) ??
       (isWitnessJustLost(executor, brakes) ? 'witness_lost' : undefined) ??
-      (braked.has(executor.id) || isJustReleased(executor, fleet, brakes) ? 'mass_failure' : undefined)
+      (isHeld(executor, brake) || isJustReleased(executor, fleet, brakes) ? 'mass_failure' : undefined)
     );
   }
 }

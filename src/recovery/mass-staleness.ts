@@ -4,7 +4,7 @@ import { isGone } from '../executors/owners.ts';
 import { saveBrake } from '../fleet/queries.ts';
 import { type Finding, type IncidentChanges, listOpenEvidence, project } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
-import { brakedExecutors } from './brake.ts';
+import { applyBrake } from './brake.ts';
 import type { Look } from './dead-executors.ts';
 import { listUnseenEnds } from './hung-executors.ts';
 import { listOrphansOf, type Orphan } from './orphans.ts';
@@ -18,7 +18,7 @@ export async function projectMassStaleness(
   node: string,
   { jobs, executors, brakes, lookedAt }: Pick<Look, 'jobs' | 'executors' | 'brakes' | 'lookedAt'>,
 ): Promise<IncidentChanges> {
-  const braked = brakedExecutors(executors, brakes);
+  const { braked } = applyBrake(executors, brakes);
   await saveBrake(sql, braked.size > 0);
   if (braked.size > 0) {
     const holding = await listHolding(sql, jobs, executors, braked);
