@@ -174,10 +174,16 @@ export async function listEvents<Event>(sql: Sql, id: string, after: number): Pr
   return sql.query('SELECT number, event FROM node_command_event WHERE command_id = $1 AND number > $2 ORDER BY number', [id, after]);
 }
 
-/** Seconds since that node's daemon was last heard of; undefined where there never was one. */
-export async function readNodeSilence(sql: Sql, node: string): Promise<{ seconds: number; stopped: boolean } | undefined> {
-  const [row] = await sql.query<{ seconds: number; stopped: boolean }>(
-    `SELECT extract(epoch FROM now() - beat_at)::float8 AS seconds, stopped_at IS NOT NULL AS stopped FROM node WHERE node = $1`,
+export interface NodeDaemon {
+  host: string;
+  silentSeconds: number;
+  stopped: boolean;
+}
+
+/** The daemon of a node, as it was last heard of; undefined where there never was one. */
+export async function readNode(sql: Sql, node: string): Promise<NodeDaemon | undefined> {
+  const [row] = await sql.query<NodeDaemon>(
+    `SELECT host, extract(epoch FROM now() - beat_at)::float8 AS "silentSeconds", stopped_at IS NOT NULL AS stopped FROM node WHERE node = $1`,
     [node],
   );
   return row;

@@ -1,6 +1,6 @@
 import { nameAttempt } from '../actions/job-store.ts';
 import { awaitCommand } from '../commands/caller.ts';
-import { readNodeSilence, type SeenUnit, saveCommand } from '../commands/queries.ts';
+import { readNode, type SeenUnit, saveCommand } from '../commands/queries.ts';
 import { type ExecutorHealth, listExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -24,7 +24,7 @@ export const PLAIN = { reason: null, expected: null, audited: null, executor: nu
 export async function parseUnitTarget(sql: Sql, target: string, own: string): Promise<{ node: string; unit: string }> {
   const colon = target.indexOf(':');
   const named = colon > 0 ? target.slice(0, colon) : undefined;
-  const isNode = named !== undefined && (named === own || (await readNodeSilence(sql, named)) !== undefined);
+  const isNode = named !== undefined && (named === own || (await readNode(sql, named)) !== undefined);
   const unit = isNode ? target.slice(colon + 1) : target;
   return { node: isNode ? named : own, unit: unit.endsWith('.service') ? unit : `${unit}.service` };
 }
@@ -74,19 +74,22 @@ async function lookAt(
   actor: string,
 ): Promise<SeenUnit | { refusal: string }> {
   const { database } = dependencies;
-  const silence = await readNodeSilence(database, node);
-  if (!silence) return { refusal: `there is no node ${node}: see \`reclaimd status\`` };
-  if (silence.stopped || silence.seconds > SILENT_AFTER_SECONDS)
+  const daemon = await readNode(database, node);
+  if (!daemon) return { refusal: `there is no node ${node}: see \`reclaimd status\`` };
+  if (daemon.stopped || daemon.silentSeconds > SILENT_AFTER_SECONDS)
     return {
-      refusal: `the daemon of ${node} ${silence.stopped ? 'was stopped' : `has been silent for ${Math.round(silence.seconds)} s`}: start it again, for nobody else may touch its units`,
+      refusal: `the daemon of ${node} ${daemon.stopped ? 'was stopped' : `has been silent for ${Math.round(daemon.silentSeconds)} s`}: start it again, for nobody else may touch its units`,
     };
   const id = await database.transaction((tx) => saveCommand(tx, { ...PLAIN, node, action: 'look', unit, actor }, TAKE_WITHIN_SECONDS));
   const { outcome, error, answer } = await awaitCommand(dependencies, id);
   return outcome === 'done' && answer ? answer : { refusal: `${node}:${unit}: ${error ?? outcome}` };
 }
 
-const listIn = async (sql: Sql, node: string, unit: string): Promise<ExecutorHealth[]> =>
-  (await listExecutorHealth(sql)).filter((executor) => executor.witnessNode === node && executor.unit === unit);
+/** Who runs in a unit of that node's host, whichever of its daemons holds them in sight. */
+async function listIn(sql: Sql, node: string, unit: string): Promise<ExecutorHealth[]> {
+  const daemon = await readNode(sql, node);
+  return daemon ? (await listExecutorHealth(sql)).filter((executor) => executor.host === daemon.host && executor.unit === unit) : [];
+}
 
 /** Leaves the command in the transaction that uses up the token: from its commit on it is the node's to carry out. */
 export function sendPlanned(tx: Sql, { unit, executor, jobs, policy }: RepairPlan, event: UnitEvent): Promise<string> {

@@ -406,9 +406,10 @@ describe('executor_stop_and_rescue', () => {
     const executor = await createExecutor(url, database, 'worker');
     const id = (await boss.send('pay', {})) ?? '';
     await executor.fetch('pay');
-    await database.query(`UPDATE executor SET unit = $1, witness_node = 'far', beat_seconds = 60, beat_at = now() WHERE id = 'worker'`, [
-      UNIT,
-    ]);
+    await database.query(
+      `UPDATE executor SET unit = $1, host = $2, witness_node = 'far', beat_seconds = 60, beat_at = now() WHERE id = 'worker'`,
+      [UNIT, hostname()],
+    );
     const { stop } = units.manager;
     units.manager.stop = async (unit) => {
       if (dies) await executor.die();
@@ -433,6 +434,15 @@ describe('executor_stop_and_rescue', () => {
     expect(units.calls).toEqual([`stop ${UNIT}`]);
     expect(await state()).toBe('retry');
     expect(await audit()).toMatchObject([{ ...RECORD, outcome: 'done', detail: { unit: `far:${UNIT}` } }]);
+  });
+
+  test('runs in its unit for every daemon of the host, whichever holds it in sight', async () => {
+    const { startDaemon, preview } = await setUpExecutor();
+    await startDaemon('near');
+    for (const node of ['far', 'near'])
+      expect(await preview('unit_restart', `${node}:app`)).toMatchObject({
+        plan: { unit: { warnings: [expect.stringContaining('1 living executor')] } },
+      });
   });
 
   test('that frees nothing has failed', async () => {
