@@ -22,6 +22,7 @@ import { createPasses } from './passes.ts';
 import { SchemaIsNewer } from './postgres/migrate.ts';
 import type { ResolvePolicy } from './recovery/policy.ts';
 import { awaitGivenBack } from './repairs/given-back.ts';
+import { listExecutorsIn } from './repairs/unit-executors.ts';
 import { scheduleRetention } from './retention/schedule.ts';
 import { type Clock, systemClock } from './runtime/clock.ts';
 import { createLogger, errorFields, type Logger } from './runtime/logger.ts';
@@ -319,7 +320,12 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
     run: async (command, emit, hold) =>
       config.dryRun && command.action !== 'look'
         ? { outcome: 'refused', error: 'RECLAIMD_DRY_RUN is set there' }
-        : runUnitCommand(dependencies, command, { emit, hold, awaitGivenBack: (executorId) => awaitGivenBack(context, executorId) }),
+        : runUnitCommand(dependencies, command, {
+            emit,
+            hold,
+            listExecutorsIn: (unit) => listExecutorsIn(database, identity.host, unit),
+            awaitGivenBack: (executorId) => awaitGivenBack(context, executorId),
+          }),
   });
   const commandsPass = async () => {
     await commands.serve();

@@ -1,15 +1,18 @@
 import type { UnitActed, UnitRefusal } from './actions/unit-door.ts';
 import type { CommandResult } from './commands/end.ts';
-import type { CommandRow, SeenUnit } from './commands/queries.ts';
+import type { CommandRow, Expected, SeenUnit } from './commands/queries.ts';
 import { type HealDependencies, type HealEvent, healUnit, type UnitHealed } from './healing/heal.ts';
 import { restartUnit, stopUnit } from './healing/restart.ts';
 import type { Sql } from './postgres/database.ts';
+import { findUnshownIn, type UnitExecutor } from './repairs/unit-executors.ts';
 
 /** What a command is run with. */
 export interface UnitCommandRun {
   emit(event: HealEvent): void;
   /** Asked before anything is done: false, and nothing may be. */
   hold(tx: Sql): Promise<boolean>;
+  /** Who runs in a unit of this host, as of now. */
+  listExecutorsIn(unit: string): Promise<UnitExecutor[]>;
   /** Of a stopped executor: whether it has ended and its attempts are back. */
   awaitGivenBack(executorId: string): Promise<CommandResult>;
 }
@@ -18,7 +21,7 @@ export interface UnitCommandRun {
 export async function runUnitCommand(
   dependencies: HealDependencies | undefined,
   { id, action, unit, actor, reason, expected, executor }: CommandRow,
-  { emit, hold, awaitGivenBack }: UnitCommandRun,
+  { emit, hold, listExecutorsIn, awaitGivenBack }: UnitCommandRun,
 ): Promise<CommandResult> {
   if (!dependencies)
     return {
@@ -37,8 +40,8 @@ export async function runUnitCommand(
       : { outcome: 'failed', error: 'systemd knows no such unit there: `reclaimd units` on that node shows those that it may touch' };
   // Whoever asked was asked for a right on the name that they gave: it must be the unit's own.
   if (now && now.unit !== unit) return { outcome: 'refused', error: `${unit} is an alias: ask for ${now.unit}` };
-  const drift = driftOf(expected, now);
-  if (drift !== undefined) return { outcome: 'drifted', error: drift };
+  const drift = expected && (driftOf(expected, now) ?? findUnshownIn(unit, expected.executors, await listExecutorsIn(unit)));
+  if (drift) return { outcome: 'drifted', error: drift };
   const asked = { actor, reason, command: { id, hold } };
   if (action === 'unit_heal') return ofHeal(await healUnit(dependencies, unit, { ...asked, automatic: false }, emit));
   const changed = ofChange(await (action === 'unit_restart' ? restartUnit : stopUnit)(dependencies, unit, asked, emit));
@@ -52,8 +55,7 @@ async function look({ detector }: HealDependencies, unit: string): Promise<SeenU
   );
 }
 
-function driftOf(expected: CommandRow['expected'], now: SeenUnit | undefined): string | undefined {
-  if (!expected) return undefined;
+function driftOf(expected: Expected, now: SeenUnit | undefined): string | undefined {
   if (!now) return 'systemd knows it no more';
   if (expected.activeState !== now.activeState) return `it was ${expected.activeState}, is ${now.activeState}`;
   return expected.invocation === now.invocation ? undefined : 'it has been started anew since';

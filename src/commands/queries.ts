@@ -13,13 +13,18 @@ export interface SeenUnit {
   invocation: string;
 }
 
+/** The unit as it was shown, and who ran in it: otherwise nothing is done. */
+export interface Expected extends Pick<SeenUnit, 'activeState' | 'invocation'> {
+  executors: readonly { id: string; lives: boolean }[];
+}
+
 export interface CommandRequest {
   node: string;
   action: CommandAction;
   unit: string;
   actor: string;
   reason: string | null;
-  expected: Pick<SeenUnit, 'activeState' | 'invocation'> | null;
+  expected: Expected | null;
   /** Of a repair: what its audit record says. Null: the command speaks for itself. */
   audited: { action: string; target: string; detail: object } | null;
   /** Of a stop: the executor whose attempts must be back before it is done. */

@@ -26,7 +26,7 @@ import { consumePreview, endPreview, type PreviewRow, readPreview } from './quer
 import { findUnshown, planHeld } from './stop-plan.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
-import { sendPlanned } from './unit-repair.ts';
+import { sendPlanned, unitDrift } from './unit-repair.ts';
 
 export interface ExecuteRequest {
   token: string;
@@ -105,6 +105,7 @@ async function sendToNode(
   if (!(await consumePreview(tx, token))) return explainUnusable(tx, token, event);
   const moved =
     (await executorDrift(dependencies, tx, plan)) ??
+    (await unitDrift(tx, unit)) ??
     (plan.executor ? await findUnshown(dependencies, tx, plan, plan.executor.id, answers) : undefined);
   if (moved === undefined) return { sent: await sendPlanned(tx, plan, event), unit };
   const drifted = [{ target: commonTarget(plan), drift: moved }];

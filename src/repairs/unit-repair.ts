@@ -1,10 +1,11 @@
 import { nameAttempt } from '../actions/job-store.ts';
 import { awaitCommand } from '../commands/caller.ts';
 import { readNode, type SeenUnit, saveCommand } from '../commands/queries.ts';
-import { type ExecutorHealth, listExecutorHealth } from '../executors/health.ts';
+import type { ExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { RepairPlan } from './plan.ts';
+import { findUnshownIn, listExecutorsIn, type UnitExecutor } from './unit-executors.ts';
 import { planStop, planUnit, type UnitAction, type UnitPlan } from './unit-plan.ts';
 
 export interface UnitRepairDependencies {
@@ -85,19 +86,22 @@ async function lookAt(
   return outcome === 'done' && answer ? answer : { refusal: `${node}:${unit}: ${error ?? outcome}` };
 }
 
-/** Who runs in a unit of that node's host, whichever of its daemons holds them in sight. */
-async function listIn(sql: Sql, node: string, unit: string): Promise<ExecutorHealth[]> {
+async function listIn(sql: Sql, node: string, unit: string): Promise<UnitExecutor[]> {
   const daemon = await readNode(sql, node);
-  return daemon ? (await listExecutorHealth(sql)).filter((executor) => executor.host === daemon.host && executor.unit === unit) : [];
+  return daemon ? listExecutorsIn(sql, daemon.host, unit) : [];
 }
+
+/** Who would end with the unit and was not shown. */
+export const unitDrift = async (sql: Sql, { node, unit, executors }: UnitPlan): Promise<string | undefined> =>
+  findUnshownIn(unit, executors, await listIn(sql, node, unit));
 
 /** Leaves the command in the transaction that uses up the token: from its commit on it is the node's to carry out. */
 export function sendPlanned(tx: Sql, { unit, executor, jobs, policy }: RepairPlan, event: UnitEvent): Promise<string> {
   if (!unit) throw new Error('the plan is for no unit');
-  const { node, unit: name, command, before } = unit;
+  const { node, unit: name, command, before, executors } = unit;
   const { actor, reason, action, target, detail } = event;
   const { activeState, invocation } = before;
-  const request = { node, action: command, unit: name, actor, reason, expected: { activeState, invocation } };
+  const request = { node, action: command, unit: name, actor, reason, expected: { activeState, invocation, executors } };
   const audited = { action, target, detail };
   const named = policy && {
     policy,

@@ -5,6 +5,7 @@ import type { HostAuthorize } from '../../src/authorization/authorize.ts';
 import { execute as executeCommand } from '../../src/cli/repairs.ts';
 import { awaitCommand } from '../../src/commands/caller.ts';
 import { type CommandRequest, holdCommand, saveCommand, takeCommand } from '../../src/commands/queries.ts';
+import { refreshHeartbeats } from '../../src/executors/health.ts';
 import { installOwnership } from '../../src/ownership/install.ts';
 import { DatabaseUnreachable } from '../../src/postgres/errors.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
@@ -339,6 +340,74 @@ describe('what the daemon before has taken', () => {
     expect(await takeCommand(world.database, 'far', other, 15)).toBeUndefined();
     expect(await world.database.transaction((tx) => holdCommand(tx, id, other, 15))).toBe(false);
     expect(await world.database.transaction((tx) => holdCommand(tx, id, before, 15))).toBe(true);
+  });
+});
+
+describe('who runs in a unit is part of the plan', () => {
+  const UNSHOWN = `late runs in ${UNIT} by now, and was not shown`;
+
+  async function setUpRunning() {
+    const world = await setUp();
+    world.units.set(UNIT, { activeState: 'active', subState: 'running', result: 'success' });
+    await world.startDaemon();
+    const enter = async (id: string) => {
+      await refreshHeartbeats(world.database, [{ executorId: id, beatSeconds: 60 }]);
+      await world.database.query('UPDATE executor SET host = $2, unit = $3 WHERE id = $1', [id, hostname(), UNIT]);
+    };
+    await enter('first');
+    return { ...world, enter };
+  }
+
+  test('of a restart: one that came since is not ended with it; one that has ended since is missed by nobody', async () => {
+    const { preview, execute, enter, database, units, audit } = await setUpRunning();
+    const shown = await preview('unit_restart', 'far:app');
+    expect(shown).toMatchObject({
+      plan: { unit: { executors: [{ id: 'first', lives: true }], warnings: [expect.stringMatching(/1 living executor .*: first$/)] } },
+    });
+    await enter('late');
+    expect(await execute(tokenOf(shown))).toMatchObject({ refused: 'drifted', message: `${UNSHOWN}: make a new preview` });
+    expect(units.calls).toEqual([]);
+    expect(await database.query(`SELECT FROM node_command WHERE action <> 'look'`)).toEqual([]);
+    expect(await audit()).toMatchObject([{ outcome: 'drifted', detail: { drifted: [{ target: `far:${UNIT}`, drift: UNSHOWN }] } }]);
+    const again = tokenOf(await preview('unit_restart', 'far:app'));
+    await database.query(`UPDATE executor SET stopped_at = now() WHERE id = 'late'`);
+    expect(await execute(again)).toMatchObject({ done: true, partial: false });
+    expect(units.calls).toEqual([`restart ${UNIT}`]);
+  });
+
+  test('of a heal: one that came since is a drift, too', async () => {
+    const { preview, execute, enter, units } = await setUpRunning();
+    units.set(UNIT, FAILED);
+    const token = tokenOf(await preview('unit_heal', 'far:app'));
+    await enter('late');
+    expect(await execute(token)).toMatchObject({ refused: 'drifted', message: expect.stringContaining(UNSHOWN) });
+    expect(units.calls).toEqual([]);
+  });
+
+  test('and looked at once more by the node, right before it acts', async () => {
+    const { preview, execute, enter, units, audit } = await setUpRunning();
+    const token = tokenOf(await preview('unit_restart', 'far:app'));
+    const { read } = units.manager;
+    units.manager.read = async (unit) => {
+      await enter('late');
+      return read(unit);
+    };
+    expect(await execute(token)).toMatchObject({ refused: 'drifted', message: expect.stringContaining(UNSHOWN) });
+    expect(units.calls).toEqual([]);
+    expect(await audit()).toMatchObject([{ outcome: 'drifted', detail: { drifted: [{ drift: UNSHOWN }] } }]);
+  });
+
+  test('of a stop: the others, too', async () => {
+    const { preview, execute, enter, database, units } = await setUpRunning();
+    await database.query(`UPDATE executor SET witness_node = 'far' WHERE id = 'first'`);
+    const shown = await preview('executor_stop_and_rescue', 'first');
+    expect(shown).toMatchObject({ plan: { unit: { executors: [{ id: 'first', lives: true }] } } });
+    await enter('late');
+    expect(await execute(tokenOf(shown))).toMatchObject({ refused: 'drifted', message: expect.stringContaining(UNSHOWN) });
+    expect(units.calls).toEqual([]);
+    expect(await preview('executor_stop_and_rescue', 'first')).toMatchObject({
+      plan: { unit: { warnings: expect.arrayContaining([expect.stringMatching(/1 living executor .*: late$/)]) } },
+    });
   });
 });
 

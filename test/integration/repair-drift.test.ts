@@ -317,7 +317,7 @@ describe('a beat that nobody has taken over yet', () => {
         ...request,
         executor: { id: executorId, verdict: 'hung', reason: 'its process is there' },
         jobs: [],
-        unit: { node: 'far', unit: 'app.service', command: 'unit_stop', before: seen, after: 'inactive', warnings: [] },
+        unit: { node: 'far', unit: 'app.service', command: 'unit_stop', before: seen, executors: [], after: 'inactive', warnings: [] },
         flow: null,
         left: 0,
         leftQueues: [],
