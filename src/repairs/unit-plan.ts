@@ -22,9 +22,9 @@ export type UnitPlanned = { plan: UnitPlan } | { refusal: string };
 /** Pure: what an action would do to a unit in which these executors run, or why it cannot. */
 export function planUnit(action: UnitAction, node: string, seen: SeenUnit, executors: UnitExecutor[]): UnitPlanned {
   const { activeState, subState } = seen;
-  if (action === 'unit_heal' && activeState !== 'failed' && activeState !== 'inactive')
+  if (action === 'unit_heal' && mayRun(seen))
     return { refusal: `it is ${activeState} (${subState}): unit_heal is for units that have failed or stopped; unit_restart restarts it` };
-  const warnings = activeState === 'active' ? disturbed(executors) : [];
+  const warnings = mayRun(seen) ? disturbed(executors) : [];
   return { plan: { node, unit: seen.unit, command: action, before: seen, executors, after: 'active', warnings } };
 }
 
@@ -38,6 +38,9 @@ export function planStop(executor: ExecutorHealth, seen: SeenUnit, executors: Un
   ];
   return { node: witnessNode ?? '', unit: seen.unit, command: 'unit_stop', before: seen, executors, after: 'inactive', warnings };
 }
+
+/** A unit that starts, reloads or stops has processes, too. */
+const mayRun = ({ activeState }: SeenUnit) => activeState !== 'failed' && activeState !== 'inactive';
 
 function disturbed(executors: readonly UnitExecutor[]): string[] {
   const living = executors.filter(({ lives }) => lives);
