@@ -247,8 +247,13 @@ export const blockedWarning = ({ blocked }: JobRow): string[] =>
 export function retentionWarning({ keptSeconds }: Pick<JobRow, 'keptSeconds'>): string[] {
   if (keptSeconds === null || keptSeconds > SHORTLY_SECONDS) return [];
   const when = keptSeconds <= 0 ? 'at its next pass' : `in ${Math.ceil(keptSeconds / 60)} min`;
-  return [`its queue's retention deletes it ${when}, unless it has begun to run by then: nothing moves that`];
+  return [`${RETENTION} ${when}, unless it has begun to run by then: nothing moves that`];
 }
+
+const RETENTION = "its queue's retention deletes it";
+
+/** A warning without the time that passes by itself; no other has any. */
+export const withoutAge = (warning: string): string => (warning.startsWith(RETENTION) ? warning.replace(/ in \d+ min,/, ',') : warning);
 
 function waitingWarning({ children }: JobBefore): string[] {
   return children === 0 ? [] : [`${children} ${children === 1 ? 'job waits' : 'jobs wait'} for it, and would stay blocked`];

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
-import type { JobBefore, JobPlan } from './job-plan.ts';
+import { type JobBefore, type JobPlan, retentionWarning } from './job-plan.ts';
 import { driftOf, hashPlan, type RepairPlan } from './plan.ts';
+import type { UnitPlan } from './unit-plan.ts';
 
 const BEFORE: JobBefore = {
   state: 'active',
@@ -94,7 +95,7 @@ test.each(['missing', 'alive', 'late', 'unknown'] as const)('proof that has beco
 
 test('what is shown beside the changes makes the plan, too; that time passes does not', () => {
   const plan = planOf('retry', BEFORE);
-  const warned = (text: string) => ({ ...plan, jobs: plan.jobs.map((job) => ({ ...job, warnings: [text] })) });
+  const warned = (...warnings: string[]) => ({ ...plan, jobs: plan.jobs.map((job) => ({ ...job, warnings })) });
   const others: RepairPlan[] = [
     { ...plan, leftOut: [{ target: 'mail/2', why: 'it is completed already' }] },
     { ...plan, leftOut: [{ target: 'mail/2', why: 'there is no such job' }] },
@@ -102,8 +103,31 @@ test('what is shown beside the changes makes the plan, too; that time passes doe
     { ...plan, left: 1, leftQueues: ['mail'] },
     warned('2 jobs wait for it'),
     warned('3 jobs wait for it'),
-    warned('deleted in 12 min'),
+    warned(...retentionWarning({ keptSeconds: 720 })),
+    warned(...retentionWarning({ keptSeconds: -1 })),
   ];
   expect(new Set([plan, ...others].map(hashPlan)).size).toBe(others.length + 1);
-  expect(hashPlan(warned('deleted in 11 min'))).toBe(hashPlan(warned('deleted in 12 min')));
+  expect(hashPlan(warned(...retentionWarning({ keptSeconds: 660 })))).toBe(hashPlan(warned(...retentionWarning({ keptSeconds: 720 }))));
+});
+
+test('a name that reads like an age is a name', () => {
+  const seen = { unit: 'app.service', activeState: 'failed', subState: 'failed', result: 'success', invocation: 'i' };
+  const tokens = ['rack 1 d', 'rack 2 d'].flatMap((name) => {
+    const unit: UnitPlan = {
+      node: name,
+      unit: 'app.service',
+      command: 'unit_heal',
+      before: seen,
+      executors: [],
+      after: 'active',
+      warnings: [],
+    };
+    const empty = { ...planOf('retry', BEFORE), jobs: [] };
+    return [
+      hashPlan({ ...empty, action: 'unit_heal', targets: [`${name}:app`], unit }),
+      hashPlan({ ...empty, executor: { id: name, verdict: 'dead', reason: 'its process is gone' } }),
+      hashPlan({ ...empty, leftOut: [{ target: 'mail/1', why: `it is ${name}'s` }] }),
+    ];
+  });
+  expect(new Set(tokens).size).toBe(tokens.length);
 });

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Policy } from '../actions/limits.ts';
 import type { Verdict } from '../executors/verdict.ts';
 import type { FlowPlan } from './flow-plan.ts';
-import type { JobBefore, JobPlan } from './job-plan.ts';
+import { type JobBefore, type JobPlan, withoutAge } from './job-plan.ts';
 import type { UnitPlan } from './unit-plan.ts';
 
 /** What was asked for, as it is kept beside the plan. */
@@ -46,16 +46,14 @@ export function hashPlan({ jobs, flow, ...shown }: RepairPlan): string {
     factsOf(change).map((fact) => before[fact]),
     after,
     policy,
-    warnings,
+    warnings.map(withoutAge),
   ]);
   // Its jobs and what it warns of tell of its children, which come in any order.
-  const ofFlow = flow && { ...flow, children: [] };
-  const told = JSON.stringify([shown, facts, ofFlow], (_, value: unknown) => (typeof value === 'string' ? value.replace(AGES, '') : value));
-  return createHash('sha256').update(told).digest('hex');
+  const ofFlow = flow && { ...flow, children: [], warnings: flow.warnings.map(withoutAge) };
+  return createHash('sha256')
+    .update(JSON.stringify([shown, facts, ofFlow]))
+    .digest('hex');
 }
-
-/** As `silent for 31 s` and `in 12 min`, which pass by themselves. */
-const AGES = /(?<![\w.-])\d+(\.\d+)? (ms|s|min|h|d)(?![\w-])/g;
 
 type Fact = Exclude<keyof JobBefore, 'proof' | 'mostRecoveries'>;
 
