@@ -59,7 +59,7 @@ export interface JobStore {
     staleSeconds: number,
     limit: number,
   ): Promise<(Attempt & { applicationName: string | null; beatSeconds: number })[]>;
-  /** Ids of the jobs whose given attempt still runs. */
+  /** Those of the attempts that still run, by their names: one job id may be in several queues. */
   listStillActive(sql: Sql, attempts: readonly Pick<Attempt, 'queue' | 'jobId' | 'retryCount'>[]): Promise<Set<string>>;
   /** State and retry count of the jobs that are still there, by `QUEUE/JOB-ID`. */
   readStates(sql: Sql, jobs: readonly Pick<Attempt, 'queue' | 'jobId'>[]): Promise<Map<string, { state: string; retryCount: number }>>;

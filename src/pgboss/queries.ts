@@ -32,17 +32,18 @@ export function listActiveAttempts(
   );
 }
 
-/** Those of the attempts that are still running as they were; reads only. */
+/** Those of the attempts that are still running as they were, as `QUEUE/JOB-ID:RETRY-COUNT`; reads only. */
 export async function listStillActive(
   sql: Sql,
   attempts: readonly Pick<AttemptRow, 'queue' | 'jobId' | 'retryCount'>[],
 ): Promise<Set<string>> {
-  const rows = await sql.query<{ id: string }>(
-    `SELECT j.id FROM job j JOIN unnest($1::text[], $2::uuid[], $3::int[]) AS a(queue, id, retry_count) ON j.name = a.queue AND j.id = a.id
+  const rows = await sql.query<{ attempt: string }>(
+    `SELECT a.queue || '/' || a.id || ':' || a.retry_count AS attempt
+     FROM job j JOIN unnest($1::text[], $2::uuid[], $3::int[]) AS a(queue, id, retry_count) ON j.name = a.queue AND j.id = a.id
      WHERE j.state = 'active' AND j.retry_count = a.retry_count`,
     [attempts.map((a) => a.queue), attempts.map((a) => a.jobId), attempts.map((a) => a.retryCount)],
   );
-  return new Set(rows.map((row) => row.id));
+  return new Set(rows.map(({ attempt }) => attempt));
 }
 
 /** State and attempt of the jobs that are still there, by `QUEUE/JOB-ID`. */

@@ -1,4 +1,4 @@
-import type { JobStore } from '../actions/job-store.ts';
+import { type JobStore, nameAttempt } from '../actions/job-store.ts';
 import { listHeld } from '../actions/queries.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
 import { carriersOf, hasOwnName, isGone, isNameShared } from '../executors/owners.ts';
@@ -124,7 +124,7 @@ async function listStillOrphaned(
   for (const { fingerprint, evidence } of notFound) {
     const { applicationName: name, attempts } = evidence;
     const holds =
-      attempts.some((attempt) => active.has(attempt.jobId) && !held.has(attempt)) ||
+      attempts.some((attempt) => active.has(nameAttempt(attempt)) && !held.has(attempt)) ||
       (name !== null && !carried.has(name) && (await isAnyLeft(sql, jobs, name)));
     if (holds) still.push(fingerprint);
   }

@@ -1,4 +1,4 @@
-import type { JobStore } from '../actions/job-store.ts';
+import { type JobStore, nameAttempt } from '../actions/job-store.ts';
 import { type IncidentChanges, listOpenEvidence, resolve } from '../incidents/incident.ts';
 import type { Sql } from '../postgres/database.ts';
 
@@ -21,6 +21,6 @@ export async function resolveReleasedHolds(sql: Sql, jobs: JobStore): Promise<In
           sql,
           open.map(({ evidence }) => evidence),
         );
-  const released = open.filter(({ evidence }) => !active.has(evidence.jobId));
+  const released = open.filter(({ evidence }) => !active.has(nameAttempt(evidence)));
   return resolve(sql, 'held_orphan', released);
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { acknowledge } from '../../src/incidents/attention.ts';
 import type { IncidentClass } from '../../src/incidents/class.ts';
@@ -310,6 +311,43 @@ test('a hold that is raised while others are being released stays open', async (
   expect(await look('held_orphan')).toMatchObject([{ state: 'open', env: 'prod' }, { state: 'open' }]);
   await boss.complete('work', jobIds[0] ?? '');
   expect((await look('held_orphan')).map(({ state }) => state).sort()).toEqual(['open', 'resolved']);
+});
+
+test.each([
+  [
+    'held_orphan',
+    (id: string) => `held_orphan:play/${id}:0`,
+    ({ url }: { url: string; database: Database }) => sweepOnce(url, { RECLAIMD_POLICY: 'hold' }),
+  ],
+  [
+    'dead_executor',
+    () => 'dead_executor:two',
+    // Of an executor that is forgotten the incident alone tells.
+    ({ database }: { url: string; database: Database }) => database.query('WITH e AS (DELETE FROM executor) DELETE FROM attempt_a'),
+  ],
+] as const)('one job id in two queues is two jobs: the end of one ends its %s', async (incidentClass, left, happens) => {
+  const { url, boss, database } = await createFleetDatabase({ queues: [{ name: 'work' }, { name: 'play' }] });
+  await installOwnership(database, TARGET);
+  const context = await openTestContext(url);
+  const id = randomUUID();
+  for (const [queue, worker] of [
+    ['work', 'one'],
+    ['play', 'two'],
+  ] as const) {
+    const executor = await createExecutor(url, database, worker);
+    await boss.send(queue, {}, { id });
+    await executor.fetch(queue);
+    await executor.die();
+  }
+  const look = async () => {
+    await projectIncidents(context);
+    return (await listIncidents(database, { class: incidentClass })).incidents.map(({ fingerprint }) => fingerprint);
+  };
+  await look();
+  await happens({ url, database });
+  expect(await look()).toHaveLength(2);
+  await boss.complete('work', id);
+  expect(await look()).toEqual([left(id)]);
 });
 
 test('a node that falls silent without a goodbye is an incident of the others, until it beats or says goodbye', async () => {
