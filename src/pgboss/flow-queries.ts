@@ -148,7 +148,8 @@ export interface CopyRow extends JobRef {
 
 /**
  * What pg-boss made of jobs after they failed: copies in a dead letter queue, and what was redriven from there. By job_i12,
- * job for job: LIMIT keeps the planner from reading every copy that there is.
+ * job for job: LIMIT keeps the planner from reading every copy that there is. A root is an id alone: what was copied from another
+ * queue's job of that id is not of this one; of what was redriven nothing tells.
  */
 export function listCopies(sql: Sql, jobs: readonly JobRef[], mostOfEach: number): Promise<CopyRow[]> {
   return sql.query<CopyRow>(
@@ -156,7 +157,7 @@ export function listCopies(sql: Sql, jobs: readonly JobRef[], mostOfEach: number
      FROM unnest($1::text[], $2::uuid[]) AS a(queue, id) CROSS JOIN LATERAL (
        SELECT c.name AS queue, c.id AS "jobId", c.state::text, c.source_id IS NULL AS redriven, c.created_on >= p.completed_on AS "ofLastEnd"
        FROM job p JOIN job c ON c.source_root_id = coalesce(p.source_root_id, p.id) AND c.id <> p.id AND c.created_on > p.created_on
-       WHERE p.name = a.queue AND p.id = a.id ORDER BY c.created_on DESC LIMIT $3
+       WHERE p.name = a.queue AND p.id = a.id AND (c.source_id IS NULL OR c.source_id <> p.id OR c.source_name = p.name) ORDER BY c.created_on DESC LIMIT $3
      ) c`,
     [jobs.map(({ queue }) => queue), jobs.map(({ jobId }) => jobId), mostOfEach],
   );

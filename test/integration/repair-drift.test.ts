@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { PgBoss } from 'pg-boss';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -48,6 +49,21 @@ describe('between preview and execution', () => {
       { outcome: 'drifted', actor: ANN, detail: { drifted: [{ target: `mail/${id}`, drift: expect.stringContaining(drift) }] } },
     ]);
     expect(await world.execute(token)).toMatchObject({ refused: 'drifted' });
+  });
+
+  test("the copy of another queue's job of the same id is not told of", async () => {
+    const { boss, preview } = await createDesk({
+      queues: [{ name: 'dead' }, { name: 'mail', retryLimit: 0 }, { name: 'pay', retryLimit: 0, deadLetter: 'dead' }],
+    });
+    const id = randomUUID();
+    for (const queue of ['mail', 'pay']) {
+      await boss.send(queue, {}, { id });
+      await boss.fetch(queue);
+      await boss.fail(queue, id);
+    }
+    const warningsOf = async (queue: string) => previewed(await preview('job_retry', `${queue}/${id}`)).plan.jobs[0]?.warnings;
+    expect(await warningsOf('mail')).toEqual([]);
+    expect(await warningsOf('pay')).toEqual([expect.stringContaining('its copy dead/')]);
   });
 
   test.each<[string, (world: World, copy: string) => Promise<unknown>, RegExp]>([
