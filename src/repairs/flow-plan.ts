@@ -3,7 +3,7 @@ import type { JobRow, JobStore } from '../actions/job-store.ts';
 import type { WorkflowChange, WorkflowDoor, WorkflowOrder } from '../actions/workflow-door.ts';
 import type { Sql } from '../postgres/database.ts';
 import type { JobName } from './facts.ts';
-import { blockedWarning, copiesWarning, MOST_COPIES, nameCopies, retentionWarning } from './job-plan.ts';
+import { blockedWarning, copiesWarning, MOST_COPIES, nameCopies, retentionWarning, spell } from './job-plan.ts';
 import { parseJobTarget } from './targets.ts';
 
 export const FLOW_ACTIONS = ['workflow_retry_parent', 'workflow_cancel_descendants', 'workflow_unblock'] as const;
@@ -18,9 +18,21 @@ export interface FlowPlan {
   jobs: string[];
   children: JobRef[];
   after: string;
-  /** What became of the copies of a parent that is tried again. */
-  copies?: string | null;
+  /** Of a parent that is tried again. */
+  parent?: ParentBefore;
   warnings: string[];
+}
+
+/** What its next run rests on beside its state, and what the plan tells of. */
+export interface ParentBefore {
+  retryLimit: number;
+  deadLetter: string | null;
+  blocked: boolean;
+  blocksKeyWhenFailed: boolean;
+  /** What became of it after it failed. */
+  copies: string | null;
+  /** Everything behind it; null where that is more than one look takes in. */
+  waiting: readonly string[] | null;
 }
 
 /** A flow that waits in vain; see workflows/find-stuck.ts. */
@@ -84,7 +96,10 @@ export async function planFlow(
   const copies = await flows.listCopies(sql, [named], MOST_COPIES);
   const warnings = [`${flow.more ? 'more than ' : ''}${waits(flow.chain.length)} behind it`, ...trapsOf(row, copies)];
   const after = row.state === 'failed' ? 'retry' : 'created';
-  return { plan: { ...known, jobs: [target], after, copies: nameCopies(copies), warnings } };
+  const { retryLimit, deadLetter, blocked, blocksKeyWhenFailed } = row;
+  const waiting = flow.more ? null : flow.chain.map(nameOf).sort();
+  const parent = { retryLimit, deadLetter, blocked, blocksKeyWhenFailed, copies: nameCopies(copies), waiting };
+  return { plan: { ...known, jobs: [target], after, parent, warnings } };
 }
 
 const waits = (count: number) => `${count} ${count === 1 ? 'job waits' : 'jobs wait'}`;
@@ -109,11 +124,29 @@ export async function lockFlow({ flows }: FlowRepairDependencies, tx: Sql, named
 export function flowDrift(planned: FlowPlan, now: FlowPlan): string | undefined {
   if (planned.state !== now.state) return `state was ${planned.state ?? 'gone'}, is ${now.state ?? 'gone'}`;
   if (planned.retryCount !== now.retryCount) return `attempt was ${planned.retryCount}, is ${now.retryCount}`;
-  const [copies, copiesNow] = [planned.copies ?? 'none', now.copies ?? 'none'];
-  if (copies !== copiesNow) return `what became of its copy was ${copies}, is ${copiesNow}`;
-  const [shown, there] = [new Set(planned.jobs), new Set(now.jobs)];
-  const gone = planned.jobs.filter((job) => !there.has(job));
-  const added = now.jobs.filter((job) => !shown.has(job));
+  return (planned.parent && parentDrift(planned.parent, now.parent)) ?? jobsDrift(planned.jobs, now.jobs);
+}
+
+/** How a drift calls them. */
+const NAMES: Record<Exclude<keyof ParentBefore, 'waiting'>, string> = {
+  retryLimit: 'retry limit',
+  deadLetter: 'dead letter queue',
+  blocked: 'whether it is blocked',
+  blocksKeyWhenFailed: 'key blocked by a failure',
+  copies: 'what became of its copy',
+};
+
+function parentDrift(before: ParentBefore, now: ParentBefore | undefined): string | undefined {
+  for (const [fact, name] of Object.entries(NAMES) as [keyof typeof NAMES, string][])
+    if (before[fact] !== now?.[fact]) return `${name} was ${spell(before[fact])}, is ${spell(now?.[fact])}`;
+  if (!before.waiting || !now?.waiting) return before.waiting === now?.waiting ? undefined : 'how many wait behind it has changed';
+  return jobsDrift(before.waiting, now.waiting);
+}
+
+function jobsDrift(before: readonly string[], now: readonly string[]): string | undefined {
+  const [shown, there] = [new Set(before), new Set(now)];
+  const gone = before.filter((job) => !there.has(job));
+  const added = now.filter((job) => !shown.has(job));
   if (gone.length + added.length === 0) return undefined;
   return `the jobs behind it have changed: ${gone.length} gone, ${added.length} new`;
 }

@@ -20,6 +20,8 @@ export interface JobBefore {
   retryCount: number;
   retryLimit: number;
   startedOn: string | null;
+  /** It waits for another job. */
+  blocked: boolean;
   executor: string | null;
   verdict: Verdict | null;
   proof: string | null;
@@ -28,7 +30,7 @@ export interface JobBefore {
   policySource: ResolvedPolicy['source'] | null;
   /** How often it was given back before. */
   recoveries: number;
-  /** Of a rescue: how often its queue allows that. */
+  /** Of poison: how often its queue allows that. */
   mostRecoveries: number | null;
   /** Of a rescue: it has come back as often as that. */
   poison: boolean;
@@ -98,20 +100,22 @@ export function planJob(action: JobAction, facts: JobFacts): JobPlanned {
 /** Pure: what a plan for this action would rest on; null where the job is gone. */
 export function beforeOf(action: JobAction, { row, owner, resolved, recoveries, copies = [] }: JobFacts): JobBefore | null {
   if (!row) return null;
-  const { state, retryCount, retryLimit, startedOn, deadLetter, children, siblingInRetry, blocksKeyWhenFailed, placeTakenBy } = row;
+  const { state, retryCount, retryLimit, startedOn, blocked, deadLetter, children, siblingInRetry, blocksKeyWhenFailed, placeTakenBy } =
+    row;
   const limited = action === 'job_rescue' || action === 'job_discard' ? applyPoisonLimit(resolved, recoveries) : undefined;
   return {
     state,
     retryCount,
     retryLimit,
     startedOn,
+    blocked,
     executor: owner?.executorId ?? null,
     verdict: owner?.verdict ?? null,
     proof: owner?.proof ?? null,
     policy: limited?.policy ?? null,
     policySource: limited ? resolved.source : null,
     recoveries,
-    mostRecoveries: limited ? resolved.maxRecoveries : null,
+    mostRecoveries: limited?.poison ? resolved.maxRecoveries : null,
     poison: limited?.poison ?? false,
     deadLetter,
     children,
@@ -213,6 +217,10 @@ function rescueWarnings(policy: Policy, row: JobBefore): string[] {
   else if (row.recoveries > 0) warnings.push(`it was given back ${row.recoveries} times before`);
   return warnings;
 }
+
+/** A fact, as a drift tells it. */
+export const spell = (value: string | number | boolean | null | undefined) =>
+  typeof value === 'boolean' ? (value ? 'yes' : 'no') : (value ?? 'none');
 
 /** What a plan shows of each job's. */
 export const MOST_COPIES = 10;

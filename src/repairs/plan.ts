@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Policy } from '../actions/limits.ts';
 import type { Verdict } from '../executors/verdict.ts';
 import type { FlowPlan } from './flow-plan.ts';
-import { type JobBefore, type JobPlan, withoutAge } from './job-plan.ts';
+import { type JobBefore, type JobPlan, spell, withoutAge } from './job-plan.ts';
 import type { UnitPlan } from './unit-plan.ts';
 
 /** What was asked for, as it is kept beside the plan. */
@@ -55,7 +55,7 @@ export function hashPlan({ jobs, flow, ...shown }: RepairPlan): string {
     .digest('hex');
 }
 
-type Fact = Exclude<keyof JobBefore, 'proof' | 'mostRecoveries'>;
+type Fact = Exclude<keyof JobBefore, 'proof'>;
 
 /** How a drift calls them. */
 const NAMES: Record<Fact, string> = {
@@ -63,12 +63,14 @@ const NAMES: Record<Fact, string> = {
   retryCount: 'attempt',
   retryLimit: 'retry limit',
   startedOn: 'start',
+  blocked: 'whether it is blocked',
   executor: 'executor',
   verdict: 'its executor',
   policy: 'policy',
   policySource: 'source of the policy',
   recoveries: 'times that it was given back',
   poison: 'whether it is poison',
+  mostRecoveries: 'times that its queue allows',
   deadLetter: 'dead letter queue',
   children: 'jobs that wait for it',
   siblingInRetry: 'sibling in retry',
@@ -81,9 +83,19 @@ const NAMES: Record<Fact, string> = {
 const OF_THE_ATTEMPT: readonly Fact[] = ['state', 'retryCount', 'retryLimit', 'startedOn', 'executor', 'verdict'];
 /** Beyond the attempt: what the effect follows from, and what the plan tells of it. */
 const OF_THE_CHANGE: Record<JobPlan['change'], readonly Fact[]> = {
-  rescue: ['policy', 'policySource', 'recoveries', 'poison', 'deadLetter', 'children', 'siblingInRetry', 'blocksKeyWhenFailed'],
-  retry: ['deadLetter', 'placeTakenBy', 'copies'],
-  resume: ['placeTakenBy', 'copies'],
+  rescue: [
+    'policy',
+    'policySource',
+    'recoveries',
+    'poison',
+    'mostRecoveries',
+    'deadLetter',
+    'children',
+    'siblingInRetry',
+    'blocksKeyWhenFailed',
+  ],
+  retry: ['blocked', 'deadLetter', 'placeTakenBy', 'copies'],
+  resume: ['blocked', 'placeTakenBy', 'copies'],
   cancel: ['children'],
 };
 
@@ -100,11 +112,10 @@ export function driftOf({ change, before }: Pick<JobPlan, 'change' | 'before'>, 
 function followsFromAnother(fact: Fact, before: JobBefore, now: JobBefore): boolean {
   if (fact === 'executor') return before.state !== now.state && now.executor === null;
   if (fact === 'startedOn') return before.retryCount !== now.retryCount;
+  if (fact === 'mostRecoveries') return before.poison !== now.poison;
   if (fact === 'verdict') return before.executor !== now.executor || isAsGood(before.verdict, now.verdict);
   return false;
 }
-
-const spell = (value: JobBefore[Fact]) => (typeof value === 'boolean' ? (value ? 'yes' : 'no') : (value ?? 'none'));
 
 /** Silence that has become proof takes nothing away from a plan; one who is a beat late is there as before. */
 export function isAsGood(was: Verdict | null, is: Verdict | null): boolean {

@@ -130,6 +130,21 @@ test('what keeps a job from running although it may is told before', async () =>
   expect(await stateOf(id)).toBeUndefined();
 });
 
+test('a parent behind which less waits than was shown is not tried again, nor a job that is not blocked any more', async () => {
+  const { boss, database, run, child, grandchild, preview, execute, stateOf } = await setUp();
+  const id = await run('parent', 'fail');
+  const [childId = '', grandchildId = ''] = [child, grandchild].map((name) => name.split('/')[1]);
+  const parent = tokenOf(await preview('workflow_retry_parent', `parent/${id}`));
+  await boss.cancel('grandchild', grandchildId);
+  expect(await execute(parent)).toMatchObject({ refused: 'drifted', message: expect.stringContaining('behind it have changed: 1 gone') });
+  expect(await stateOf(id)).toMatchObject({ state: 'failed' });
+  const job = tokenOf(await preview('job_retry', grandchild));
+  await database.query('UPDATE job SET blocked = false WHERE id = $1', [grandchildId]);
+  expect(await execute(job)).toMatchObject({ refused: 'drifted', message: expect.stringContaining('it is blocked was yes, is no') });
+  expect(await stateOf(grandchildId)).toMatchObject({ state: 'cancelled' });
+  expect(await stateOf(childId)).toMatchObject({ blocked: true });
+});
+
 test('the command shows each waiting job as blocked, and a parent as it is', async () => {
   const { url, run, child, grandchild } = await setUp();
   const parent = `parent/${await run('parent', 'fail')}`;
