@@ -58,7 +58,10 @@ async function look({ detector }: HealDependencies, unit: string): Promise<SeenU
 function driftOf(expected: Expected, now: SeenUnit | undefined): string | undefined {
   if (!now) return 'systemd knows it no more';
   if (expected.activeState !== now.activeState) return `it was ${expected.activeState}, is ${now.activeState}`;
-  return expected.invocation === now.invocation ? undefined : 'it has been started anew since';
+  if (expected.invocation !== now.invocation) return 'it has been started anew since';
+  const { activeState, subState, result } = expected;
+  if (subState !== now.subState) return `it was ${activeState} (${subState}), is ${activeState} (${now.subState})`;
+  return result === now.result ? undefined : `its result was ${result}, is ${now.result}`;
 }
 
 function ofHeal(healed: UnitHealed): CommandResult {

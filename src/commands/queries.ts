@@ -14,7 +14,7 @@ export interface SeenUnit {
 }
 
 /** The unit as it was shown, and who ran in it: otherwise nothing is done. */
-export interface Expected extends Pick<SeenUnit, 'activeState' | 'invocation'> {
+export interface Expected extends SeenUnit {
   executors: readonly { id: string; lives: boolean }[];
 }
 

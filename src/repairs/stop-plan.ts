@@ -64,12 +64,15 @@ export async function findUnshown(
   const now = await planHeld(dependencies, sql, id, plan.policy, answers);
   if ('refusal' in now) return now.refusal;
   const shown = new Map(plan.jobs.map((job) => [job.target, job]));
-  const leftOut = new Set(plan.leftOut.map(({ target }) => target));
+  const leftOut = new Map(plan.leftOut.map(({ target, why }) => [target, why]));
   const moved = now.jobs.flatMap((job): string[] => {
     const planned = shown.get(job.target);
-    const drift = planned ? driftOf(planned, job.before).join('; ') : 'its executor has it by now, and it was not shown';
+    const why = leftOut.get(job.target);
+    const unshown =
+      why === undefined ? 'its executor has it by now, and it was not shown' : `it was left out (${why}), and is not any more`;
+    const drift = planned ? driftOf(planned, job.before).join('; ') : unshown;
     return drift === '' ? [] : [`${job.target}: ${drift}`];
   });
-  moved.push(...now.leftOut.filter(({ target }) => !leftOut.has(target)).map(({ target, why }) => `${target}: ${why}`));
+  moved.push(...now.leftOut.filter(({ target, why }) => leftOut.get(target) !== why).map(({ target, why }) => `${target}: ${why}`));
   return moved.length < 2 ? moved[0] : `${moved[0]}, and ${moved.length - 1} more`;
 }

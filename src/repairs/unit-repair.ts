@@ -100,8 +100,7 @@ export function sendPlanned(tx: Sql, { unit, executor, jobs, policy }: RepairPla
   if (!unit) throw new Error('the plan is for no unit');
   const { node, unit: name, command, before, executors } = unit;
   const { actor, reason, action, target, detail } = event;
-  const { activeState, invocation } = before;
-  const request = { node, action: command, unit: name, actor, reason, expected: { activeState, invocation, executors } };
+  const request = { node, action: command, unit: name, actor, reason, expected: { ...before, executors } };
   const audited = { action, target, detail };
   const named = policy && {
     policy,

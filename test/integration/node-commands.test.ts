@@ -343,6 +343,19 @@ describe('what the daemon before has taken', () => {
   });
 });
 
+test('a unit in another substate, or whose last result is another, is not as it was shown', async () => {
+  const { startDaemon, preview, execute, units } = await setUp();
+  units.set(UNIT, { activeState: 'active', subState: 'running', result: 'success' });
+  await startDaemon();
+  const running = tokenOf(await preview('unit_restart', 'far:app'));
+  units.set(UNIT, { activeState: 'active', subState: 'exited', result: 'success' });
+  expect(await execute(running)).toMatchObject({ message: 'it was active (running), is active (exited): make a new preview' });
+  const well = tokenOf(await preview('unit_restart', 'far:app'));
+  units.set(UNIT, { activeState: 'active', subState: 'exited', result: 'exit-code' });
+  expect(await execute(well)).toMatchObject({ message: 'its result was success, is exit-code: make a new preview' });
+  expect(units.calls).toEqual([]);
+});
+
 describe('who runs in a unit is part of the plan', () => {
   const UNSHOWN = `late runs in ${UNIT} by now, and was not shown`;
 
@@ -573,7 +586,14 @@ describe('executor_stop_and_rescue', () => {
     expect(shown).toMatchObject({ plan: { jobs: [{ target: `pay/${id}` }], leftOut: [{ target: `mail/${held}` }] } });
     expect(tokenOf(shown)).not.toBe(without);
     expect(await execute(without)).toMatchObject({ refused: 'drifted' });
-    expect(await execute(tokenOf(shown))).toMatchObject({ done: true });
+    const goesBy = (policy: string) => database.query(`UPDATE policy SET policy = $1 WHERE queue = 'mail'`, [policy]);
+    await goesBy('fail');
+    expect(await execute(tokenOf(shown))).toMatchObject({
+      refused: 'drifted',
+      message: expect.stringContaining(`mail/${held}: it was left out (its policy is to hold it`),
+    });
+    await goesBy('hold');
+    expect(await execute(tokenOf(await preview('executor_stop_and_rescue', 'worker')))).toMatchObject({ done: true });
     expect(units.calls).toEqual([`stop ${UNIT}`]);
   });
 
