@@ -230,6 +230,7 @@ export function openContext(options: ContextOptions) {
       },
       explainSilence: (ids) => explainSilence(sweepDependencies(null, true), ids),
       node: config.node,
+      dryRun: config.dryRun,
       whyObserving: async () => {
         const gate = await pgboss.probe();
         return gate.mode === 'act' ? undefined : gate.detail;

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import { LEAST_REASON } from '../authorization/reason.ts';
 import type { HealEvent } from '../healing/heal.ts';
-import { executeRepair } from '../repairs/execute.ts';
+import { DRY_RUN, executeRepair } from '../repairs/execute.ts';
 import type { FlowPlan } from '../repairs/flow-plan.ts';
 import type { RepairExecuted, TargetOutcome } from '../repairs/outcome.ts';
 import type { RepairPlan } from '../repairs/plan.ts';
@@ -39,10 +39,12 @@ export interface ExecuteOptions {
 /** Carries out what a preview showed. */
 export function execute(surroundings: Surroundings, token: string, { actor, reason, json }: ExecuteOptions): Promise<number> {
   return withReadyContext(surroundings, async (context) => {
-    if (context.config.dryRun) throw new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be');
+    const dependencies = context.repairDependencies();
+    // Before a reason is asked for in vain.
+    if (dependencies.dryRun) throw new UsageError(DRY_RUN);
     const given = reason ?? (await askReason(surroundings));
     const onEvent = (event: object) => surroundings.out(json ? JSON.stringify(event) : describeEvent(event as HealEvent));
-    const result = await executeRepair(context.repairDependencies(), { token, actor, reason: given, onEvent, signal: surroundings.signal });
+    const result = await executeRepair(dependencies, { token, actor, reason: given, onEvent, signal: surroundings.signal });
     if (json) surroundings.out(JSON.stringify(result));
     else surroundings.out(result.done ? describeExecuted(result) : describeRefusal(result));
     if (!result.done) return EXIT.refused;

@@ -39,6 +39,7 @@ export interface ExecuteRequest {
   signal?: AbortSignal;
 }
 
+export const DRY_RUN = 'RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be';
 const UNKNOWN = 'there is no such token: `reclaimd preview ACTION TARGET` makes one';
 
 /**
@@ -46,7 +47,8 @@ const UNKNOWN = 'there is no such token: `reclaimd preview ACTION TARGET` makes 
  * anew, compares, changes, audits. What has drifted is left alone, and said.
  */
 export async function executeRepair(dependencies: RepairDependencies, request: ExecuteRequest): Promise<RepairExecuted | RepairRefused> {
-  const { database, authorize, node } = dependencies;
+  const { database, authorize, node, dryRun } = dependencies;
+  if (dryRun) return refuse('dry_run', DRY_RUN);
   const reason = readReason(request.reason);
   const preview = isToken(request.token) ? await readPreview(database, request.token) : undefined;
   if (!preview) {

@@ -40,6 +40,8 @@ export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, 
   explainSilence(executorIds: readonly string[]): Promise<string[]>;
   /** The node on which it is asked. */
   node: string;
+  /** RECLAIMD_DRY_RUN: plans are shown, and none is carried out. */
+  dryRun: boolean;
   /** Why no job may be changed now: pg-boss is not there, or in a version that we may not act on. */
   whyObserving(): Promise<string | undefined>;
 }
@@ -59,7 +61,8 @@ export interface RepairRefused {
     | 'expired'
     | 'drifted'
     | 'busy'
-    | 'observing';
+    | 'observing'
+    | 'dry_run';
   /** One sentence, with what to do next. */
   message: string;
   /** Where several targets were asked for: each one's reason. */

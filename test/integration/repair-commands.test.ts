@@ -9,6 +9,7 @@ import * as policies from '../../src/cli/policies.ts';
 import { execute, preview } from '../../src/cli/repairs.ts';
 import { runInstallOwnership, runRemoveOwnership } from '../../src/cli/schema.ts';
 import { runSweep } from '../../src/cli/sweep.ts';
+import { UsageError } from '../../src/cli/usage-error.ts';
 import { installOwnership, ownershipState } from '../../src/ownership/install.ts';
 import { migrate } from '../../src/postgres/migrate.ts';
 import { COMPILE_CACHE } from '../support/compile-cache.ts';
@@ -117,7 +118,10 @@ test('without a terminal a reason must be given; in a dry run nothing is execute
   const token = '00000000-0000-0000-0000-000000000000';
   await expect(execute(surroundings, token, ANN)).rejects.toThrow('--reason');
   const dry = { ...surroundings, env: { ...surroundings.env, RECLAIMD_DRY_RUN: 'true' } };
-  await expect(execute(dry, token, { ...ANN, reason: 'long enough' })).rejects.toThrow('RECLAIMD_DRY_RUN');
+  for (const given of [{ ...ANN, reason: 'long enough' }, ANN])
+    await expect(execute(dry, token, given)).rejects.toThrow(
+      new UsageError('RECLAIMD_DRY_RUN is set: nothing is executed; `reclaimd preview` shows what would be'),
+    );
 });
 
 test('an actors file grants what it names and nothing else; denials are audited', async () => {

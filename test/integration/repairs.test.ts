@@ -294,6 +294,20 @@ describe('a token', () => {
     expect((await audit()).filter(({ outcome }) => outcome === 'denied')).toHaveLength(times - 1);
   });
 
+  test('in a dry run nothing is executed, and the token is still good', async () => {
+    const { url, boss, preview, execute, state, audit } = await createDesk();
+    const id = (await boss.send('mail', {})) ?? '';
+    const { token } = previewed(await preview('job_cancel', `mail/${id}`));
+    const dry = await openTestContext(url, { RECLAIMD_DRY_RUN: 'true' });
+    expect(await executeRepair(dry.repairDependencies(), { token, actor: ANN, reason: REASON })).toMatchObject({
+      refused: 'dry_run',
+      message: expect.stringContaining('RECLAIMD_DRY_RUN is set: nothing is executed'),
+    });
+    expect(await state(id)).toBe('created');
+    expect(await audit()).toEqual([]);
+    expect(await execute(token)).toMatchObject({ done: true });
+  });
+
   test("unknown, expired, somebody else's, or without a reason: refused, and nothing is done", async () => {
     const { boss, preview, execute, state, audit, database } = await createDesk();
     const id = (await boss.send('mail', {})) ?? '';
