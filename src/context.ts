@@ -228,7 +228,7 @@ export function openContext(options: ContextOptions) {
         const { resolve, resolveNamed } = await policies(sql, answers);
         return async (orphan, named) => (named === null ? resolve(orphan) : resolveNamed(orphan.queue, named));
       },
-      explainSilence: (ids) => explainSilence(sweepDependencies(null, true), ids),
+      explainSilence: (sql, ids) => explainSilence(sweepDependencies(null, true), sql, ids),
       node: config.node,
       dryRun: config.dryRun,
       whyObserving: async () => {

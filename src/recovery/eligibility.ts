@@ -94,15 +94,15 @@ const WHY_VOID: Record<Restraint['reason'], string> = {
     'so many fell silent together (as far as can be told by now), or had until lately, that they have most likely one cause, and live',
 };
 
-/** Of silent executors that no sweep would take now: who, and why, a sentence for each reason. */
+/** Of silent executors that no sweep would take now: who, and why. */
 export function explainRestraints(
   silent: readonly ExecutorHealth[],
   all: readonly ExecutorHealth[],
   fleet: FleetState,
   brakes: TimeoutBrakes,
-): string[] {
+): { executor: string; why: string }[] {
   const { restraints } = restrain(silent, fleet, brakes, applyBrake(all, brakes));
-  return restraints.map(({ reason, executors }) => `the silence of ${executors.join(', ')} counts for nothing now: ${WHY_VOID[reason]}`);
+  return restraints.flatMap(({ reason, executors }) => executors.map((executor) => ({ executor, why: WHY_VOID[reason] })));
 }
 
 /** Whose attempts are orphans now: proof counts at once, silence only past every brake. */

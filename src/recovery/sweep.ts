@@ -126,11 +126,12 @@ export async function judgeFleet(
 
 /** Why the silence of those among them that are missing is no evidence now, whatever their scope. */
 export async function explainSilence(
-  { database, daemonId, node, brakes }: Pick<SweepDependencies, 'database' | 'daemonId' | 'node' | 'brakes'>,
+  { daemonId, node, brakes }: Pick<SweepDependencies, 'daemonId' | 'node' | 'brakes'>,
+  sql: Sql,
   ids: readonly string[],
-): Promise<string[]> {
-  const executors = await listExecutorHealth(database);
-  const fleet = await readFleetState(database, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
+): Promise<{ executor: string; why: string }[]> {
+  const executors = await listExecutorHealth(sql);
+  const fleet = await readFleetState(sql, daemonId === null ? null : node, daemonId, CUT_OFF_AFTER_SECONDS);
   const silent = executors.filter(({ id, verdict }) => verdict === 'missing' && ids.includes(id));
   return explainRestraints(silent, executors, fleet, brakes);
 }

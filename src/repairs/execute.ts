@@ -23,6 +23,7 @@ import {
   refuse,
 } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
+import { findUnshownVoid, findVoidSilences } from './silence.ts';
 import { findUnshown, planHeld } from './stop-plan.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
@@ -258,7 +259,13 @@ async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPl
     else if ('refusal' in planned) compared.drifted.push({ target, drift: planned.refusal });
     else compared.asPlanned.push(planned.plan);
   }
-  return compared;
+  const unshown = findUnshownVoid(plan.voidSilences, await findVoidSilences(dependencies, tx, compared.asPlanned));
+  const voidOf = ({ before }: JobPlan) => unshown.get(before.executor ?? '');
+  for (const job of compared.asPlanned) {
+    const drift = voidOf(job);
+    if (drift !== undefined) compared.drifted.push({ target: job.target, drift });
+  }
+  return { ...compared, asPlanned: compared.asPlanned.filter((job) => voidOf(job) === undefined) };
 }
 
 /** In what way the executor is not any more what the preview showed. */

@@ -33,6 +33,7 @@ const hashOf = (flow: FlowPlan): string => {
     left: 0,
     leftQueues: [],
     leftOut: [],
+    voidSilences: [],
   };
   return hashPlan(empty);
 };

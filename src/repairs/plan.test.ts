@@ -36,6 +36,7 @@ const planOf = (change: JobPlan['change'], before: JobBefore): RepairPlan => ({
   left: 0,
   leftQueues: [],
   leftOut: [],
+  voidSilences: [],
 });
 
 const EVERY = ['rescue', 'retry', 'resume', 'cancel'] as const;

@@ -3,6 +3,7 @@ import type { Policy } from '../actions/limits.ts';
 import type { Verdict } from '../executors/verdict.ts';
 import type { FlowPlan } from './flow-plan.ts';
 import { type JobBefore, type JobPlan, spell, withoutAge } from './job-plan.ts';
+import type { VoidSilence } from './silence.ts';
 import type { UnitPlan } from './unit-plan.ts';
 
 /** What was asked for, as it is kept beside the plan. */
@@ -27,6 +28,8 @@ export interface RepairPlan extends RepairRequest {
   leftQueues: string[];
   /** Targets that the action is not for, and why. */
   leftOut: { target: string; why: string }[];
+  /** Why the silence of executors that attempts are taken from is no evidence. */
+  voidSilences: VoidSilence[];
 }
 
 /** By which an incident finds what was done about it. */

@@ -21,12 +21,13 @@ import {
 } from './job-plan.ts';
 import { commonTarget, hashPlan, type RepairPlan, type RepairRequest } from './plan.ts';
 import { savePreview } from './queries.ts';
+import { explainVoid, findVoidSilences, type SilenceDependencies } from './silence.ts';
 import { planHeld } from './stop-plan.ts';
 import { parseJobTarget, respellJobTarget } from './targets.ts';
 import { UNIT_ACTIONS, type UnitAction } from './unit-plan.ts';
 import { planStopOf, planUnitRepair } from './unit-repair.ts';
 
-export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, FlowRepairDependencies {
+export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, FlowRepairDependencies, SilenceDependencies {
   database: Database;
   clock: Clock;
   door: RepairDoor;
@@ -36,8 +37,6 @@ export interface RepairDependencies extends Omit<FactsDependencies, 'resolve'>, 
    * @param answers what the host's function has said already: it is asked for as long as it likes, and not while jobs are locked.
    */
   policies(sql: Sql, answers?: PolicyAnswers): Promise<ResolveOrphan>;
-  /** Why the silence of those among them that are missing is no evidence now; empty where it is. */
-  explainSilence(executorIds: readonly string[]): Promise<string[]>;
   /** The node on which it is asked. */
   node: string;
   /** RECLAIMD_DRY_RUN: plans are shown, and none is carried out. */
@@ -77,7 +76,7 @@ export interface RepairPreview {
   number: number | null;
   expiresInSeconds: number;
   plan: RepairPlan;
-  /** What speaks against it for the moment, and may be over by the time that it is executed. */
+  /** What speaks against it for the moment, and may be over by the time that it is executed; what comes new until then is a drift. */
   cautions: string[];
   /** Why the actor may not execute it. */
   denial: string | null;
@@ -115,10 +114,11 @@ export async function previewRepair(dependencies: RepairDependencies, asked: Pre
   if ('refused' in request) return request;
   const observing = await findObserving(dependencies, request.action);
   if (observing !== undefined) return refuse('observing', observing);
-  const planned = await planRepair(dependencies, request, asked.actor);
-  if ('refused' in planned) return planned;
+  const found = await planRepair(dependencies, request, asked.actor);
+  if ('refused' in found) return found;
+  const planned = { ...found, voidSilences: await findVoidSilences(dependencies, database, found.jobs) };
   const denial = await findDenial(authorize, asked.actor, planned);
-  const cautions = await findCautions(dependencies, planned);
+  const cautions = explainVoid(planned.voidSilences);
   if (denial !== null) {
     const { actor } = asked;
     const event = { actor, action: request.action, target: commonTarget(planned), reason: null, node };
@@ -130,13 +130,6 @@ export async function previewRepair(dependencies: RepairDependencies, asked: Pre
   );
   const { token, number, expiresInSeconds } = saved;
   return { done: true, token, number, expiresInSeconds, plan: planned, cautions, denial: null };
-}
-
-/** A person may know better than the brakes of a sweep, but must know of them. */
-async function findCautions({ explainSilence }: RepairDependencies, { jobs }: RepairPlan): Promise<string[]> {
-  const taken = jobs.filter(({ change, before }) => change === 'rescue' && before.verdict === 'missing');
-  const silent = new Set(taken.flatMap(({ before }) => before.executor ?? []));
-  return silent.size === 0 ? [] : explainSilence([...silent]);
 }
 
 export const refuse = (refused: RepairRefused['refused'], message: string, targets?: RepairRefused['targets']): RepairRefused => ({
@@ -178,7 +171,17 @@ const isGivingBack = (policy: string): policy is Policy => policy !== 'hold' && 
 async function planRepair(dependencies: RepairDependencies, request: RepairRequest, actor: string): Promise<RepairPlan | RepairRefused> {
   const { database } = dependencies;
   const { action } = request;
-  const empty: RepairPlan = { ...request, executor: null, jobs: [], unit: null, flow: null, left: 0, leftQueues: [], leftOut: [] };
+  const empty: RepairPlan = {
+    ...request,
+    executor: null,
+    jobs: [],
+    unit: null,
+    flow: null,
+    left: 0,
+    leftQueues: [],
+    leftOut: [],
+    voidSilences: [],
+  };
   if (isFlowAction(action)) {
     const planned = await planFlow(dependencies, database, action, parseJobTarget(request.targets[0] as string) as JobName);
     return 'refusal' in planned ? refuse('impossible', planned.refusal) : { ...empty, flow: planned.plan };

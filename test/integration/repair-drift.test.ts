@@ -115,12 +115,19 @@ describe('between preview and execution', () => {
     await anotherNodeBeats(database);
     await executor.boss.stop({ graceful: false });
     await executor.fallSilent(3600);
-    expect(previewed(await preview('executor_rescue', 'worker')).cautions).toEqual([]);
+    const before = previewed(await preview('executor_rescue', 'worker'));
+    expect(before.cautions).toEqual([]);
     // It has had no time for two beats since.
     await database.query('UPDATE executor SET beat_seconds = 60');
     await database.query('UPDATE fleet SET comeback_at = now()');
+    const doubt = 'the silence of worker counts for nothing now: the database, or every daemon, was away until lately';
+    expect(await execute(before.token), 'which it was not when that was shown').toMatchObject({
+      refused: 'drifted',
+      message: `${doubt}: make a new preview`,
+    });
+    expect(await state(id)).toBe('active');
     const { token, cautions } = previewed(await preview('executor_rescue', 'worker'));
-    expect(cautions).toEqual(['the silence of worker counts for nothing now: the database, or every daemon, was away until lately']);
+    expect(cautions).toEqual([doubt]);
     expect(await execute(token)).toMatchObject({ done: true });
     expect(await state(id)).toBe('retry');
   });
@@ -338,6 +345,7 @@ describe('a beat that nobody has taken over yet', () => {
         left: 0,
         leftQueues: [],
         leftOut: [],
+        voidSilences: [],
       },
       planHash: 'any',
     });
