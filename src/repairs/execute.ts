@@ -4,26 +4,17 @@ import type { Nomination } from '../actions/rescue.ts';
 import { appendAudit } from '../audit/append.ts';
 import { LEAST_REASON, readReason, storable } from '../authorization/reason.ts';
 import { awaitCommand } from '../commands/caller.ts';
-import { findExecutorHealth, importSigns, lookAfresh } from '../executors/health.ts';
+import { findExecutorHealth, importSigns } from '../executors/health.ts';
 import type { Sql } from '../postgres/database.ts';
+import { compare, executorDrift } from './compare.ts';
 import { type Executed, type RepairEvent, type SentToNode, settleFault } from './doubt.ts';
 import type { JobName } from './facts.ts';
 import { applyFlow, type FlowAction, type FlowPlan, flowDrift, lockFlow, planFlow } from './flow-plan.ts';
 import type { JobPlan } from './job-plan.ts';
 import type { RepairExecuted, TargetOutcome } from './outcome.ts';
-import { commonTarget, driftOf, isAsGood, type RepairPlan } from './plan.ts';
-import {
-  type Examined,
-  examineJobs,
-  findDenial,
-  findObserving,
-  isFlowAction,
-  type RepairDependencies,
-  type RepairRefused,
-  refuse,
-} from './preview.ts';
+import { commonTarget, type RepairPlan } from './plan.ts';
+import { examineJobs, findDenial, findObserving, isFlowAction, type RepairDependencies, type RepairRefused, refuse } from './preview.ts';
 import { consumePreview, endPreview, type PreviewRow, readPreview } from './queries.ts';
-import { findUnshownVoid, findVoidSilences } from './silence.ts';
 import { findUnshown, planHeld } from './stop-plan.ts';
 import { isToken, parseJobTarget } from './targets.ts';
 import type { UnitPlan } from './unit-plan.ts';
@@ -238,43 +229,6 @@ async function explainUnusable(tx: Sql, token: string, event: RepairEvent): Prom
   if (now?.overdue) await endPreview(tx, token, 'expired');
   await appendAudit(tx, { ...event, outcome: 'expired' });
   return refuse('expired', 'that preview has expired after 15 minutes: make a new one');
-}
-
-interface Compared {
-  asPlanned: JobPlan[];
-  drifted: { target: string; drift: string }[];
-}
-
-/** Locks the jobs, looks at everything anew, and says what still is as it was shown. */
-async function compare(dependencies: RepairDependencies, tx: Sql, plan: RepairPlan, answers: PolicyAnswers): Promise<Compared> {
-  const examined = new Map((await examineJobs(dependencies, tx, plan, plan.jobs, { lock: true, answers })).map((job) => [job.target, job]));
-  const moved = await executorDrift(dependencies, tx, plan);
-  if (moved !== undefined) return { asPlanned: [], drifted: [{ target: plan.executor?.id ?? '', drift: moved }] };
-  const compared: Compared = { asPlanned: [], drifted: [] };
-  for (const shown of plan.jobs) {
-    const { target } = shown;
-    const { now, planned } = examined.get(target) as Examined;
-    const drift = driftOf(shown, now);
-    if (drift.length > 0) compared.drifted.push({ target, drift: drift.join('; ') });
-    else if ('refusal' in planned) compared.drifted.push({ target, drift: planned.refusal });
-    else compared.asPlanned.push(planned.plan);
-  }
-  const unshown = findUnshownVoid(plan.voidSilences, await findVoidSilences(dependencies, tx, compared.asPlanned));
-  const voidOf = ({ before }: JobPlan) => unshown.get(before.executor ?? '');
-  for (const job of compared.asPlanned) {
-    const drift = voidOf(job);
-    if (drift !== undefined) compared.drifted.push({ target: job.target, drift });
-  }
-  return { ...compared, asPlanned: compared.asPlanned.filter((job) => voidOf(job) === undefined) };
-}
-
-/** In what way the executor is not any more what the preview showed. */
-async function executorDrift({ registry }: RepairDependencies, tx: Sql, { executor }: RepairPlan): Promise<string | undefined> {
-  if (!executor) return undefined;
-  const [now] = await lookAfresh(tx, registry, () => findExecutorHealth(tx, { ids: [executor.id] }));
-  if (!now) return `executor ${executor.id} is not known any more`;
-  if (isAsGood(executor.verdict, now.verdict)) return undefined;
-  return `executor ${executor.id} was ${executor.verdict}, is ${now.verdict} (${now.reason})`;
 }
 
 function changeOf(job: JobPlan, { executor }: RepairPlan): JobChange {
