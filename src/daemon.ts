@@ -128,6 +128,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
 
   metrics.buildInfo.set({ version, node_version: process.version }, 1);
 
+  const unitOf = (pid: number) => readUnitOf(pid, config.systemd === 'user' ? 'user' : 'system');
   const blame =
     context.units &&
     createBlame({
@@ -140,7 +141,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       host: identity.host,
       node: config.node,
       allows: createAllowlist(config.units).allows,
-      unitOf: (pid) => readUnitOf(pid, config.systemd === 'user' ? 'user' : 'system'),
+      unitOf,
       onCrash: (result) => metrics.unitCrashes.inc({ result: labelOfResult(result) }),
     });
   const looksAtProcesses = config.processes === 'on' || (config.processes === 'auto' && seesWholeMachine());
@@ -323,7 +324,10 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
         : runUnitCommand(dependencies, command, {
             emit,
             hold,
-            listExecutorsIn: (unit) => listExecutorsIn(database, identity.host, unit),
+            listExecutorsIn: async (unit) => {
+              if (canSee()) await context.registry.importExecutors(database, identity.host);
+              return listExecutorsIn(database, identity.host, unit, looksAtProcesses ? unitOf : undefined);
+            },
             awaitGivenBack: (executorId) => awaitGivenBack(context, executorId),
           }),
   });

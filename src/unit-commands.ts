@@ -1,6 +1,6 @@
 import type { UnitActed, UnitRefusal } from './actions/unit-door.ts';
 import type { CommandResult } from './commands/end.ts';
-import type { CommandRow, Expected, SeenUnit } from './commands/queries.ts';
+import type { CommandRow, PeopledUnit, SeenUnit } from './commands/queries.ts';
 import { type HealDependencies, type HealEvent, healUnit, type UnitHealed } from './healing/heal.ts';
 import { restartUnit, stopUnit } from './healing/restart.ts';
 import type { Sql } from './postgres/database.ts';
@@ -36,7 +36,7 @@ export async function runUnitCommand(
   const now = await look(dependencies, unit);
   if (action === 'look')
     return now
-      ? { outcome: 'done', answer: now }
+      ? { outcome: 'done', answer: { ...now, executors: await listExecutorsIn(now.unit) } }
       : { outcome: 'failed', error: 'systemd knows no such unit there: `reclaimd units` on that node shows those that it may touch' };
   // Whoever asked was asked for a right on the name that they gave: it must be the unit's own.
   if (now && now.unit !== unit) return { outcome: 'refused', error: `${unit} is an alias: ask for ${now.unit}` };
@@ -55,7 +55,7 @@ async function look({ detector }: HealDependencies, unit: string): Promise<SeenU
   );
 }
 
-function driftOf(expected: Expected, now: SeenUnit | undefined): string | undefined {
+function driftOf(expected: PeopledUnit, now: SeenUnit | undefined): string | undefined {
   if (!now) return 'systemd knows it no more';
   if (expected.activeState !== now.activeState) return `it was ${expected.activeState}, is ${now.activeState}`;
   if (expected.invocation !== now.invocation) return 'it has been started anew since';

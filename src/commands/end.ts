@@ -1,12 +1,12 @@
 import { listOfCommand } from '../actions/unit-action-queries.ts';
 import { type AuditEvent, appendAudit } from '../audit/append.ts';
 import type { Database, Sql } from '../postgres/database.ts';
-import { type CommandOutcome, type CommandRow, isAnyOverdue, type SeenUnit, saveOutcome, saveOverdue } from './queries.ts';
+import { type CommandOutcome, type CommandRow, isAnyOverdue, type PeopledUnit, saveOutcome, saveOverdue } from './queries.ts';
 
 export interface CommandResult {
   outcome: CommandOutcome;
   error?: string | null;
-  answer?: SeenUnit | null;
+  answer?: PeopledUnit | null;
 }
 
 const AUDITED: Record<CommandOutcome, AuditEvent['outcome']> = {

@@ -13,8 +13,8 @@ export interface SeenUnit {
   invocation: string;
 }
 
-/** The unit as it was shown, and who ran in it: otherwise nothing is done. */
-export interface Expected extends SeenUnit {
+/** A unit, and who runs in it and has not ended. */
+export interface PeopledUnit extends SeenUnit {
   executors: readonly { id: string; lives: boolean }[];
 }
 
@@ -24,7 +24,8 @@ export interface CommandRequest {
   unit: string;
   actor: string;
   reason: string | null;
-  expected: Expected | null;
+  /** As it was shown: otherwise nothing is done. */
+  expected: PeopledUnit | null;
   /** Of a repair: what its audit record says. Null: the command speaks for itself. */
   audited: { action: string; target: string; detail: object } | null;
   /** Of a stop: the executor whose attempts must be back before it is done. */
@@ -44,7 +45,7 @@ export interface CommandRow extends Omit<CommandRequest, 'named'> {
   outcome: CommandOutcome | null;
   /** Why, where it did not go as asked; else what there is to say of it. */
   error: string | null;
-  answer: SeenUnit | null;
+  answer: PeopledUnit | null;
   /** Not ended, and its time is over. */
   overdue: boolean;
 }
@@ -122,7 +123,7 @@ export async function saveOutcome(
   tx: Sql,
   id: string,
   daemonId: string,
-  { outcome, error = null, answer = null }: { outcome: CommandOutcome; error?: string | null; answer?: SeenUnit | null },
+  { outcome, error = null, answer = null }: { outcome: CommandOutcome; error?: string | null; answer?: PeopledUnit | null },
 ): Promise<CommandRow | undefined> {
   const [row] = await tx.query<CommandRow>(
     `UPDATE node_command c SET outcome = $3, error = $4, answer = $5, ended_at = clock_timestamp()

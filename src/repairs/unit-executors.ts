@@ -11,10 +11,19 @@ export interface UnitExecutor {
 /** Named in one sentence; more are counted. */
 const MOST_NAMED = 10;
 
-/** Who runs in a unit of the host, whichever of its daemons holds them in sight. */
-export async function listExecutorsIn(sql: Sql, host: string, unit: string): Promise<UnitExecutor[]> {
-  const executors = await listExecutorHealth(sql);
-  return executors.filter((executor) => executor.host === host && executor.unit === unit && !hasEnded(executor)).map(seenOf);
+/**
+ * Who runs in a unit of the host, whichever of its daemons holds them in sight.
+ * @param unitOf asked on that host of the processes of those of whom nobody knows yet.
+ */
+export async function listExecutorsIn(
+  sql: Sql,
+  host: string,
+  unit: string,
+  unitOf: (pid: number) => string | undefined = () => undefined,
+): Promise<UnitExecutor[]> {
+  const here = (await listExecutorHealth(sql)).filter((executor) => executor.host === host && !hasEnded(executor));
+  const placeOf = ({ unit: known, pid }: ExecutorHealth) => known ?? (pid === null ? undefined : unitOf(pid));
+  return here.filter((executor) => placeOf(executor) === unit).map(seenOf);
 }
 
 const hasEnded = ({ verdict }: ExecutorHealth) => verdict === 'dead' || verdict === 'stopped';

@@ -12,7 +12,7 @@ export interface UnitPlan {
   command: UnitAction | 'unit_stop';
   before: SeenUnit;
   /** Who runs in it, and ends with it. */
-  executors: UnitExecutor[];
+  executors: readonly UnitExecutor[];
   after: string;
   warnings: string[];
 }
@@ -20,7 +20,7 @@ export interface UnitPlan {
 export type UnitPlanned = { plan: UnitPlan } | { refusal: string };
 
 /** Pure: what an action would do to a unit in which these executors run, or why it cannot. */
-export function planUnit(action: UnitAction, node: string, seen: SeenUnit, executors: UnitExecutor[]): UnitPlanned {
+export function planUnit(action: UnitAction, node: string, seen: SeenUnit, executors: readonly UnitExecutor[]): UnitPlanned {
   const { activeState, subState } = seen;
   if (action === 'unit_heal' && mayRun(seen))
     return { refusal: `it is ${activeState} (${subState}): unit_heal is for units that have failed or stopped; unit_restart restarts it` };
@@ -29,7 +29,7 @@ export function planUnit(action: UnitAction, node: string, seen: SeenUnit, execu
 }
 
 /** Pure: stopping the unit of an executor that has not ended, for certain, before its attempts are given back. */
-export function planStop(executor: ExecutorHealth, seen: SeenUnit, executors: UnitExecutor[]): UnitPlan {
+export function planStop(executor: ExecutorHealth, seen: SeenUnit, executors: readonly UnitExecutor[]): UnitPlan {
   const { id, verdict, witnessNode } = executor;
   const warnings = [
     ...(verdict === 'hung' ? [] : [`${id} is ${verdict}: its jobs may be running, and will run again`]),

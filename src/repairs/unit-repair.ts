@@ -1,11 +1,11 @@
 import { nameAttempt } from '../actions/job-store.ts';
 import { awaitCommand } from '../commands/caller.ts';
-import { readNode, type SeenUnit, saveCommand } from '../commands/queries.ts';
+import { type PeopledUnit, readNode, saveCommand } from '../commands/queries.ts';
 import type { ExecutorHealth } from '../executors/health.ts';
 import type { Database, Sql } from '../postgres/database.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { RepairPlan } from './plan.ts';
-import { findUnshownIn, listExecutorsIn, type UnitExecutor } from './unit-executors.ts';
+import { findUnshownIn, listExecutorsIn } from './unit-executors.ts';
 import { planStop, planUnit, type UnitAction, type UnitPlan } from './unit-plan.ts';
 
 export interface UnitRepairDependencies {
@@ -46,9 +46,10 @@ export async function planUnitRepair(
   actor: string,
 ): Promise<{ plan: UnitPlan } | { refusal: string }> {
   const { node, unit } = await parseUnitTarget(dependencies.database, target, dependencies.node);
-  const seen = await lookAt(dependencies, node, unit, actor);
-  if ('refusal' in seen) return { refusal: `${noSuchNode(target, unit)}${seen.refusal}` };
-  return planUnit(action, node, seen, await listIn(dependencies.database, node, seen.unit));
+  const looked = await lookAt(dependencies, node, unit, actor);
+  if ('refusal' in looked) return { refusal: `${noSuchNode(target, unit)}${looked.refusal}` };
+  const { executors, ...seen } = looked;
+  return planUnit(action, node, seen, executors);
 }
 
 /** The plan to stop the unit of an executor. */
@@ -63,9 +64,10 @@ export async function planStopOf(
     return { refusal: `${id} is ${verdict} already: executor_rescue gives its attempts back` };
   if (unit === null || witnessNode === null)
     return { refusal: `no node knows in which unit ${id} runs: end its process by hand, and what it holds comes back by itself` };
-  const seen = await lookAt(dependencies, witnessNode, unit, actor);
-  if ('refusal' in seen) return seen;
-  return { plan: planStop(executor, seen, await listIn(dependencies.database, witnessNode, unit)) };
+  const looked = await lookAt(dependencies, witnessNode, unit, actor);
+  if ('refusal' in looked) return looked;
+  const { executors, ...seen } = looked;
+  return { plan: planStop(executor, seen, executors) };
 }
 
 async function lookAt(
@@ -73,7 +75,7 @@ async function lookAt(
   node: string,
   unit: string,
   actor: string,
-): Promise<SeenUnit | { refusal: string }> {
+): Promise<PeopledUnit | { refusal: string }> {
   const { database } = dependencies;
   const daemon = await readNode(database, node);
   if (!daemon) return { refusal: `there is no node ${node}: see \`reclaimd status\`` };
@@ -86,14 +88,11 @@ async function lookAt(
   return outcome === 'done' && answer ? answer : { refusal: `${node}:${unit}: ${error ?? outcome}` };
 }
 
-async function listIn(sql: Sql, node: string, unit: string): Promise<UnitExecutor[]> {
+/** Who would end with the unit and was not shown; its node looks once more. */
+export async function unitDrift(sql: Sql, { node, unit, executors }: UnitPlan): Promise<string | undefined> {
   const daemon = await readNode(sql, node);
-  return daemon ? listExecutorsIn(sql, daemon.host, unit) : [];
+  return daemon && findUnshownIn(unit, executors, await listExecutorsIn(sql, daemon.host, unit));
 }
-
-/** Who would end with the unit and was not shown. */
-export const unitDrift = async (sql: Sql, { node, unit, executors }: UnitPlan): Promise<string | undefined> =>
-  findUnshownIn(unit, executors, await listIn(sql, node, unit));
 
 /** Leaves the command in the transaction that uses up the token: from its commit on it is the node's to carry out. */
 export function sendPlanned(tx: Sql, { unit, executor, jobs, policy }: RepairPlan, event: UnitEvent): Promise<string> {

@@ -10,6 +10,7 @@ import { installOwnership } from '../../src/ownership/install.ts';
 import { DatabaseUnreachable } from '../../src/postgres/errors.ts';
 import { executeRepair } from '../../src/repairs/execute.ts';
 import { previewRepair, type RepairPreview, type RepairRefused } from '../../src/repairs/preview.ts';
+import { listExecutorsIn } from '../../src/repairs/unit-executors.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -408,6 +409,18 @@ describe('who runs in a unit is part of the plan', () => {
     expect(await execute(token)).toMatchObject({ refused: 'drifted', message: expect.stringContaining(UNSHOWN) });
     expect(units.calls).toEqual([]);
     expect(await audit()).toMatchObject([{ outcome: 'drifted', detail: { drifted: [{ drift: UNSHOWN }] } }]);
+  });
+
+  test('of whom no daemon knows it yet, by the process', async () => {
+    const { database } = await setUpRunning();
+    await refreshHeartbeats(database, [
+      { executorId: 'new', beatSeconds: 60, host: hostname(), pid: 4711 },
+      { executorId: 'elsewhere', beatSeconds: 60, host: 'elsewhere', pid: 4711 },
+      { executorId: 'another', beatSeconds: 60, host: hostname(), pid: 4712 },
+    ]);
+    const unitOf = (pid: number) => (pid === 4711 ? UNIT : 'other.service');
+    expect((await listExecutorsIn(database, hostname(), UNIT, unitOf)).map(({ id }) => id)).toEqual(['first', 'new']);
+    expect((await listExecutorsIn(database, hostname(), UNIT)).map(({ id }) => id)).toEqual(['first']);
   });
 
   test('of a stop: the others, too', async () => {
