@@ -17,6 +17,7 @@ import { describeBudget, type HealLimits } from './healing/budget.ts';
 import { readBudget } from './healing/budgets.ts';
 import { createDetector } from './healing/detect.ts';
 import type { HealDependencies } from './healing/heal.ts';
+import { listLeftDown } from './healing/queries.ts';
 import { recallStops } from './healing/recall-stops.ts';
 import { createPgBossAccess } from './pgboss/access.ts';
 import { createFlowStore } from './pgboss/flow-store.ts';
@@ -262,6 +263,7 @@ export function openContext(options: ContextOptions) {
         allowlist,
         desired,
         declaredStopped,
+        listLeftDown: () => listLeftDown(database, host),
       }),
       door: createUnitDoor({
         database,

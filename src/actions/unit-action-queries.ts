@@ -91,6 +91,12 @@ export async function renewLease(sql: Sql, id: string, leaseSeconds: number): Pr
   ]);
 }
 
+/** @returns false when the lease was lost meanwhile. */
+export async function saveEndedLife(sql: Sql, id: string, life: string | null): Promise<boolean> {
+  const rows = await sql.query('UPDATE unit_action SET ended_life = $2 WHERE id = $1 AND outcome IS NULL RETURNING 1', [id, life]);
+  return rows.length > 0;
+}
+
 export interface UnitActionResult {
   outcome: UnitActionOutcome;
   error: string | null;

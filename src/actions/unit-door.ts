@@ -5,6 +5,7 @@ import {
   lockUnit,
   readUnitAction,
   renewLease,
+  saveEndedLife,
   saveIntent,
   saveResult,
   type UnitAction,
@@ -29,6 +30,17 @@ export interface UnitActed extends UnitActionResult {
   id: string;
   /** False when the lease was lost meanwhile: another has ended the row, as unknown. */
   recorded: boolean;
+}
+
+/** An action that has begun. */
+export interface BegunAction {
+  /** Writes down which life is ended, or has its failure reset, so that the unit may start anew; before it is done. Null: none after all. @throws LeaseLost */
+  noteEnded(life: string | null): Promise<void>;
+}
+
+/** Another has ended the action meanwhile, and may be at the unit. */
+class LeaseLost extends Error {
+  override readonly name = 'LeaseLost';
 }
 
 export interface UnitDoorDependencies {
@@ -61,7 +73,10 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
    * Runs `act` under the unit's lease. What `act` throws is a failure of the action, and recorded as one; `not_needed`
    * says that it touched nothing.
    */
-  async function change(intent: UnitActionIntent, act: () => Promise<UnitActionResult>): Promise<UnitActed | UnitRefusal> {
+  async function change(
+    intent: UnitActionIntent,
+    act: (begun: BegunAction) => Promise<UnitActionResult>,
+  ): Promise<UnitActed | UnitRefusal> {
     if (!dependencies.allows(intent.unit))
       return { refused: 'not_allowed', message: `${JSON.stringify(intent.unit)} is not among the units of RECLAIMD_UNITS` };
     const begun = await database.transaction((tx) => begin(tx, intent));
@@ -70,7 +85,7 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
     const renewal = keepLease(begun, over.signal);
     let result: UnitActionResult;
     try {
-      result = await act();
+      result = await act({ noteEnded: (life) => noteEnded(begun, life) });
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       result = { outcome: 'failed', error: message, condition: null, invocation: null, result: null, phases: [] };
@@ -94,6 +109,10 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
     if (intent.command && !(await intent.command.hold(tx)))
       return { refused: 'over', message: 'its command was over before it began: nothing was done' };
     return saveIntent(tx, host, node, intent, LEASE_SECONDS);
+  }
+
+  async function noteEnded(id: string, life: string | null): Promise<void> {
+    if (!(await saveEndedLife(database, id, life))) throw new LeaseLost('another has ended this meanwhile: nothing was done');
   }
 
   async function keepLease(id: string, signal: AbortSignal): Promise<void> {

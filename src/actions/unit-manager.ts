@@ -26,6 +26,10 @@ export interface UnitStatus {
   requisite: readonly string[];
   /** Units that systemd would start with it. */
   requires: readonly string[];
+  /** What kept its last start from being made, as its file has it: `ConditionPathExists=/run/ready`. */
+  unmetConditions: readonly string[];
+  /** What systemd does when the unit meets its start limit: `none`, `reboot`, ... */
+  startLimitAction: string;
   /** A job was seen to stop its last life; false where none was, or nobody was looking. */
   stopSeen: boolean;
 }

@@ -106,7 +106,7 @@ export function createProgram(surroundings: Surroundings, version: string, exitW
   command('units', 'the allowed units of this host: state, why, last error')
     .option(...json)
     .action((options: { json?: true }) => units(surroundings, options));
-  command('heal', 'reset and start failed units, and watch that they stay up')
+  command('heal', 'start failed units, and watch that they stay up')
     .argument('[unit...]', 'UNIT or NODE:UNIT; default: all of this host that need it')
     .option(...actor)
     .option('--reason <text>', 'why, for the audit')

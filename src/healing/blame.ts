@@ -196,6 +196,8 @@ function unknownEnd(unit: string): UnitStatus {
     conflicts: [],
     requisite: [],
     requires: [],
+    unmetConditions: [],
+    startLimitAction: 'none',
     stopSeen: false,
   };
 }

@@ -21,6 +21,8 @@ const FAILED: UnitStatus = {
   conflicts: [],
   requisite: [],
   requires: [],
+  unmetConditions: [],
+  startLimitAction: 'none',
   stopSeen: false,
 };
 const STOPPED: Partial<UnitStatus> = { activeState: 'inactive', subState: 'dead', result: 'success', exitStatus: 0 };
@@ -80,6 +82,9 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ['stopped by a person, though desired', STOPPED, { ...PERSON, desired: true }, null, false],
   ['stopped by nobody knows whom', STOPPED, {}, null, false],
   ['stopped on purpose', STOPPED, { ...NOBODY, declaredStopped: true }, null, false],
+  ['reset for a start that did not take', { ...STOPPED, unitFileState: 'static' }, { ...NOBODY, leftDown: true }, 'failed', true],
+  ['reset for a start that did not take, the journal tells nothing', STOPPED, { leftDown: true }, 'failed', true],
+  ['restarted, and stopped by a person meanwhile', STOPPED, { ...PERSON, leftDown: true }, null, false],
   ['waiting for its timer', { ...STOPPED, triggeredBy: ['mail.timer'] }, NOBODY, null, false],
   ['waiting for its socket', { ...STOPPED, triggeredBy: ['mail.socket'] }, NOBODY, null, false],
   ['enabled, not run since boot', { ...STOPPED, invocationId: '' }, {}, null, false],
@@ -92,11 +97,11 @@ test.each<[string, Partial<UnitStatus>, Partial<UnitIntent>, string | null, bool
   ],
   ['desired, unloaded, and it ended by itself', { ...STOPPED, invocationId: '' }, { ...NOBODY, desired: true }, 'stopped', true],
 ])('%s', (_, status, intent, condition, mayStart) => {
-  const judged = judgeUnit({ ...FAILED, ...status }, { desired: false, declaredStopped: false, end: UNKNOWN, ...intent });
+  const judged = judgeUnit({ ...FAILED, ...status }, { desired: false, declaredStopped: false, end: UNKNOWN, leftDown: false, ...intent });
   expect({ condition: judged.condition, mayStart: judged.condition !== null && judged.withheld === null }).toEqual({ condition, mayStart });
 });
 
 test('the reason says how it ended', () => {
-  const judged = judgeUnit({ ...FAILED, restarts: 3 }, { desired: false, declaredStopped: false, end: UNKNOWN });
+  const judged = judgeUnit({ ...FAILED, restarts: 3 }, { desired: false, declaredStopped: false, end: UNKNOWN, leftDown: false });
   expect(judged.reason).toBe('exit-code, exited with status 1, 3 restarts');
 });

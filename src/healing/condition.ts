@@ -11,6 +11,8 @@ export interface UnitIntent {
   declaredStopped: boolean;
   /** Why its last life ended. */
   end: LifeEnd;
+  /** It was taken down, or reset, for a start that did not take. */
+  leftDown: boolean;
 }
 
 export interface UnitJudgement {
@@ -22,6 +24,7 @@ export interface UnitJudgement {
 }
 
 const OUTSIDE = 'what kept it from starting lies outside of it';
+const UNTOLD_YET = 'the journal has not told yet whether somebody asked for its end';
 const ENABLED = ['enabled', 'enabled-runtime'];
 const DRIVEN = /\.(timer|path)$/;
 /** 128 + SIGINT, 128 + SIGTERM: how a program that handles the signal by itself ends when it is stopped. */
@@ -56,13 +59,16 @@ function judgeFailed(status: UnitStatus, end: LifeEnd): UnitJudgement {
 
 function withheldOf(status: UnitStatus, { stopRequested, overdue }: LifeEnd): string | null {
   if (isDriven(status)) return `started by ${status.triggeredBy.join(', ')}: it runs when that says so`;
-  if (overdue && status.result !== 'start-limit-hit') return 'the journal has not told yet whether somebody asked for its end';
+  if (overdue && status.result !== 'start-limit-hit') return UNTOLD_YET;
   if (stopRequested === undefined && endedAsStopped(status))
     return 'it ended as a stopped program does, and the journal cannot tell whether somebody asked';
   return null;
 }
 
-function judgeInactive(status: UnitStatus, { desired, end }: UnitIntent): UnitJudgement {
+function judgeInactive(status: UnitStatus, { desired, end, leftDown }: UnitIntent): UnitJudgement {
+  // systemd has forgotten that it failed, or that it ran; nobody wanted it down.
+  if (leftDown && !end.stopRequested && !isDriven(status))
+    return { condition: 'failed', reason: 'was to be started anew, but did not start', withheld: end.overdue ? UNTOLD_YET : null };
   if (isDriven(status) || status.triggeredBy.length > 0) return fine('inactive: something else starts it');
   if (!desired && !isEnabled(status.unitFileState)) return fine('inactive, and neither enabled nor desired');
   if (end.stopRequested) return fine('stopped on request');

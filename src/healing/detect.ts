@@ -28,6 +28,8 @@ export interface DetectorDependencies {
   allowlist: Allowlist;
   desired: Allowlist;
   declaredStopped: Allowlist;
+  /** By unit, the life that was ended or reset here for a start that did not take. */
+  listLeftDown(): Promise<ReadonlyMap<string, string>>;
 }
 
 const CACHE_MS = 3_000;
@@ -47,7 +49,7 @@ export type Detector = ReturnType<typeof createDetector>;
 
 /** Looks at the units of the allowlist: one enumeration, shared by whoever asks within three seconds of it. */
 export function createDetector(dependencies: DetectorDependencies) {
-  const { units, journal, clock, allowlist, desired, declaredStopped } = dependencies;
+  const { units, journal, clock, allowlist, desired, declaredStopped, listLeftDown } = dependencies;
   /** Why lives ended, and at how many looks that was wanted to be known; kept while the unit rests there. */
   let ends = new Map<string, { unit: string; end: LifeEnd; looks: number }>();
   /** Of each enumeration under way, the units that have changed since it began: what the journal said before that is old. */
@@ -71,33 +73,38 @@ export function createDetector(dependencies: DetectorDependencies) {
 
   async function enumerate(): Promise<UnitHealth[]> {
     if (allowlist.patterns.length === 0) return [];
+    const leftDown = await listLeftDown();
     const listed = (await units.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
-    const statuses = [...listed, ...(await readUnloaded(new Set(listed.map(({ unit }) => unit))))];
-    return judgeAll(statuses.toSorted((a, b) => (a.unit < b.unit ? -1 : 1)));
+    const wanted = [...desired.patterns, ...leftDown.keys()];
+    const statuses = [...listed, ...(await readUnloaded(wanted, new Set(listed.map(({ unit }) => unit))))];
+    return judgeAll(
+      statuses.toSorted((a, b) => (a.unit < b.unit ? -1 : 1)),
+      leftDown,
+    );
   }
 
-  /** systemd unloads a unit that ended well and that nothing wants: those that are desired by name are looked up one by one. */
-  async function readUnloaded(listed: ReadonlySet<string>): Promise<UnitStatus[]> {
-    const missing = desired.patterns.filter((name) => allowlist.allows(name) && !listed.has(name));
+  /** systemd unloads a unit that ended well and that nothing wants: those of which more is wanted are looked up one by one. */
+  async function readUnloaded(wanted: readonly string[], listed: ReadonlySet<string>): Promise<UnitStatus[]> {
+    const missing = [...new Set(wanted)].filter((name) => allowlist.allows(name) && !listed.has(name));
     const found = await Promise.all(missing.map((name) => units.read(name)));
     return found.filter((status) => status !== undefined && !listed.has(status.unit)) as UnitStatus[];
   }
 
   /** One unit as it is now, past the cache; undefined where systemd knows none of that name. */
   async function look(unit: string): Promise<UnitHealth | undefined> {
-    const status = await units.read(unit);
-    return status && (await withObstacles([judge(status, await findEnd(status))]))[0];
+    const [status, leftDown] = await Promise.all([units.read(unit), listLeftDown()]);
+    return status && (await withObstacles([judge(status, await findEnd(status, leftDown), leftDown)]))[0];
   }
 
-  async function judgeAll(statuses: readonly UnitStatus[]): Promise<UnitHealth[]> {
-    const ended = statuses.filter(isEndOfInterest);
+  async function judgeAll(statuses: readonly UnitStatus[], leftDown: ReadonlyMap<string, string>): Promise<UnitHealth[]> {
+    const ended = statuses.filter((status) => isEndOfInterest(status, leftDown));
     const changed = new Set<string>();
     changedSince.add(changed);
     const found = await explainAll(ended.filter((status) => !isKnown(status) && !isLeftForNow(status))).finally(() =>
       changedSince.delete(changed),
     );
     const endOf = (status: UnitStatus) => found.get(keyOf(status)) ?? ends.get(keyOf(status))?.end ?? UNKNOWN_END;
-    const judged = statuses.map((status) => judge(status, endOf(status)));
+    const judged = statuses.map((status) => judge(status, endOf(status), leftDown));
     ends = new Map(
       ended
         .filter(({ unit }) => !changed.has(unit))
@@ -141,8 +148,8 @@ export function createDetector(dependencies: DetectorDependencies) {
 
   const isLeftForNow = (status: UnitStatus) => looksAt(status) >= PATIENT_LOOKS && looksAt(status) % SELDOM_LOOKS !== 0;
 
-  async function findEnd(status: UnitStatus): Promise<LifeEnd> {
-    if (!isEndOfInterest(status)) return UNKNOWN_END;
+  async function findEnd(status: UnitStatus, leftDown: ReadonlyMap<string, string>): Promise<LifeEnd> {
+    if (!isEndOfInterest(status, leftDown)) return UNKNOWN_END;
     const known = isKnown(status) ? ends.get(keyOf(status))?.end : (await explain([status]))[0];
     return known ?? UNKNOWN_END;
   }
@@ -157,14 +164,20 @@ export function createDetector(dependencies: DetectorDependencies) {
     });
   }
 
-  function isEndOfInterest({ activeState, unit, unitFileState }: UnitStatus): boolean {
-    return activeState === 'failed' || (activeState === 'inactive' && (desired.allows(unit) || isEnabled(unitFileState)));
+  function isEndOfInterest({ activeState, unit, unitFileState }: UnitStatus, leftDown: ReadonlyMap<string, string>): boolean {
+    const isWanted = () => desired.allows(unit) || isEnabled(unitFileState) || leftDown.has(unit);
+    return activeState === 'failed' || (activeState === 'inactive' && isWanted());
   }
 
-  function judge(status: UnitStatus, told: LifeEnd): UnitHealth {
+  function judge(status: UnitStatus, told: LifeEnd, leftDown: ReadonlyMap<string, string>): UnitHealth {
     const { unit } = status;
     const end = endKnown(status, told);
-    const judgement = judgeUnit(status, { desired: desired.allows(unit), declaredStopped: declaredStopped.allows(unit), end });
+    const judgement = judgeUnit(status, {
+      desired: desired.allows(unit),
+      declaredStopped: declaredStopped.allows(unit),
+      end,
+      leftDown: isLeftDown(status, end, leftDown.get(unit)),
+    });
     return { ...status, ...judgement, stopRequested: end.stopRequested };
   }
 
@@ -191,6 +204,10 @@ export function createDetector(dependencies: DetectorDependencies) {
 
 /** A start that was refused changes how the life before is seen, and begins none. */
 const keyOf = ({ unit, invocationId, activeState, result }: UnitStatus) => `${unit} ${invocationId} ${activeState} ${result}`;
+
+/** Once systemd has unloaded a unit, only the journal can tell that it was not run and stopped since. */
+const isLeftDown = ({ invocationId }: UnitStatus, { stopRequested }: LifeEnd, life: string | undefined) =>
+  life !== undefined && (invocationId === life || (invocationId === '' && stopRequested === false));
 
 const isDown = ({ activeState }: UnitStatus) => activeState === 'failed' || activeState === 'inactive';
 

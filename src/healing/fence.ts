@@ -17,13 +17,13 @@ export function fenceUnit(
 ): Promise<UnitActed | UnitRefusal> {
   const { door, units, detector, node } = dependencies;
   const intent = { unit, action: 'unit_restart', actor: `reclaimd@${node}`, automatic: true, reason: null } as const;
-  return door.change(intent, async () => {
+  return door.change(intent, async (begun) => {
     const before = await detector.look(unit);
     // One that is on its way down is so by somebody's wish: a restart would undo it. So it would for one that is declared to be stopped.
     if (before?.activeState !== 'active' || before.withheld !== null || !(await stillHangs(before)))
       return resultOf(before, 'not_needed', before?.withheld ?? 'its worker does not hang any more, or its unit is on its way down');
     const old = await units.listProcesses(unit);
-    const restarted = await restart(dependencies, before, signal);
+    const restarted = await restart(dependencies, begun, before, signal);
     if (restarted.outcome !== 'done') return restarted;
     const left = await listLeft(dependencies, unit, old);
     if (left.length === 0) return restarted;

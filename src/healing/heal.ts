@@ -1,5 +1,5 @@
 import type { UnitAction, UnitActionResult, UnitCommand } from '../actions/unit-action-queries.ts';
-import type { UnitDoor } from '../actions/unit-door.ts';
+import type { BegunAction, UnitDoor } from '../actions/unit-door.ts';
 import type { UnitJournal } from '../actions/unit-journal.ts';
 import type { UnitManager } from '../actions/unit-manager.ts';
 import { orAborted } from '../runtime/abort.ts';
@@ -8,7 +8,8 @@ import type { Allowlist } from './allowlist.ts';
 import type { HealLimits } from './budget.ts';
 import { type Detector, needsHealing, type UnitHealth } from './detect.ts';
 import { enrich } from './enrich.ts';
-import { runStartJob, STAYED_UP, settle, UNWATCHED } from './settle.ts';
+import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
+import { STARTED, startAnew } from './start-anew.ts';
 
 export interface HealEvent {
   phase: 'starting' | 'healed' | 'failed' | 'left_alone' | 'done';
@@ -58,7 +59,7 @@ export type HealListener = (event: HealEvent) => void;
 const LANES = 8;
 
 /**
- * Reset-failed, start, and a watch that it stays up; one unit, under its lease, within its budget. With the signal nobody watches any
+ * A start, and a watch that it stays up; one unit, under its lease, within its budget. With the signal nobody watches any
  * more, and what was begun goes on.
  */
 export async function healUnit(
@@ -72,7 +73,7 @@ export async function healUnit(
   // An alias stands for its unit: that one must be allowed, and is what others must not touch meanwhile.
   const unit = allowlist.allows(asked) ? ((await units.read(asked))?.unit ?? asked) : asked;
   const intent = { unit, action: 'unit_heal' as UnitAction, ...healer };
-  const acted = await door.change(intent, () => heal(dependencies, unit, healer, emit, signal));
+  const acted = await door.change(intent, (begun) => heal(dependencies, begun, unit, healer, emit, signal));
   if (acted.refused === 'busy')
     return healer.automatic ? { outcome: 'not_needed', unit, why: acted.message } : join(acted.id, acted.actor, acted.action);
   if (acted.refused) {
@@ -120,6 +121,7 @@ export async function healUnit(
 
 async function heal(
   { units, detector, clock, node, settleMs, healStopped }: HealDependencies,
+  { noteEnded }: BegunAction,
   unit: string,
   healer: Healer,
   emit: HealListener,
@@ -142,12 +144,10 @@ async function heal(
   if (before.obstacle !== undefined) return end('failed', before.obstacle);
 
   emit({ phase: 'starting', node, unit });
-  // A unit that is inactive has nothing to reset, and systemd may say so.
-  await timed('reset_failed', () => units.resetFailed(unit).then(() => 'done', String));
-  const job = await timed('start', () => runStartJob({ units, clock }, before, units.start, signal));
-  detector.noteChange(unit);
-  if (job === UNWATCHED) return end('unknown', job);
-  if (job !== 'done') return end('failed', `its start job ended: ${job}`);
+  const start = await startAnew({ units, clock }, before, { kind: 'start', noteEnded, timed, signal }).finally(() =>
+    detector.noteChange(unit),
+  );
+  if (start !== STARTED) return end(start === UNWATCHED ? 'unknown' : 'failed', start);
   const verdict = await timed('settle', () => settle({ units, clock, settleMs }, unit, signal));
   detector.noteChange(unit);
   if (verdict === STAYED_UP) return end('done', null);

@@ -39,6 +39,22 @@ export async function countRestarts(sql: Sql, host: string, windowSeconds: numbe
   return new Map(rows.map((row) => [row.unit, row.restarts]));
 }
 
+/**
+ * By unit, the life that was ended here, or had its failure reset, for a start that did not take: as far as is known the unit is down in it.
+ * What was done to the unit since with success, and a life that was seen since, end that.
+ */
+export async function listLeftDown(sql: Sql, host: string): Promise<Map<string, string>> {
+  const rows = await sql.query<{ unit: string; life: string }>(
+    `SELECT DISTINCT ON (unit) unit, ended_life AS life FROM unit_action a
+     WHERE host = $1 AND ended_life IS NOT NULL AND outcome IS DISTINCT FROM 'done'
+       AND NOT EXISTS (SELECT FROM unit_action n WHERE n.host = a.host AND n.unit = a.unit AND n.id > a.id AND n.outcome = 'done')
+       AND NOT EXISTS (SELECT FROM unit_life l WHERE l.host = a.host AND l.unit = a.unit AND l.seen_at > a.started_at AND l.invocation <> a.ended_life)
+     ORDER BY unit, id DESC`,
+    [host],
+  );
+  return new Map(rows.map(({ unit, life }) => [unit, life]));
+}
+
 /** Which of these lives were stopped through us, or by what was told of them before. @returns their invocations. */
 export async function listStopped(sql: Sql, host: string, lives: readonly { unit: string; invocationId: string }[]): Promise<string[]> {
   const rows = await sql.query<{ invocation: string }>(

@@ -1,8 +1,9 @@
 import type { UnitActionResult } from '../actions/unit-action-queries.ts';
-import type { UnitActed, UnitRefusal } from '../actions/unit-door.ts';
+import type { BegunAction, UnitActed, UnitRefusal } from '../actions/unit-door.ts';
 import type { UnitHealth } from './detect.ts';
 import type { HealDependencies, Healer, HealListener } from './heal.ts';
-import { runStartJob, STAYED_UP, settle, UNWATCHED } from './settle.ts';
+import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
+import { STARTED, startAnew } from './start-anew.ts';
 
 /** A stopped unit's last processes are systemd's to kill; this is for those that are just going. */
 const EMPTY_PATIENCE_MS = 5_000;
@@ -18,26 +19,27 @@ export function restartUnit(
   emit: HealListener = () => undefined,
 ): Promise<UnitActed | UnitRefusal> {
   const { door, detector, node } = dependencies;
-  return door.change({ automatic: false, ...asked, unit, action: 'unit_restart' }, async () => {
+  return door.change({ automatic: false, ...asked, unit, action: 'unit_restart' }, async (begun) => {
     const before = await detector.look(unit);
     if (before?.loadState !== 'loaded')
       return resultOf(before, 'failed', before ? `systemd has it as ${before.loadState}` : 'systemd knows no such unit');
     emit({ phase: 'starting', node, unit });
-    return restart(dependencies, before);
+    return restart(dependencies, begun, before);
   });
 }
 
 export async function restart(
   { units, detector, clock, settleMs }: HealDependencies,
+  { noteEnded }: BegunAction,
   before: UnitHealth,
   signal?: AbortSignal,
 ): Promise<UnitActionResult> {
-  const { unit, activeState, obstacle } = before;
+  const { unit, obstacle } = before;
   if (obstacle !== undefined) return resultOf(before, 'failed', obstacle);
-  if (activeState === 'failed') await units.resetFailed(unit);
-  const job = await runStartJob({ units, clock }, before, units.restart, signal).finally(() => detector.noteChange(unit));
-  if (job === UNWATCHED) return resultOf(before, 'unknown', job);
-  if (job !== 'done') return resultOf(before, 'failed', `its restart job ended: ${job}`);
+  const start = await startAnew({ units, clock }, before, { kind: 'restart', noteEnded, timed: (_, work) => work(), signal }).finally(() =>
+    detector.noteChange(unit),
+  );
+  if (start !== STARTED) return resultOf(before, start === UNWATCHED ? 'unknown' : 'failed', start);
   const verdict = await settle({ units, clock, settleMs }, unit, signal);
   if (verdict === STAYED_UP) return resultOf(before, 'done', null);
   return resultOf(before, verdict === UNWATCHED ? 'unknown' : 'failed', verdict);

@@ -25,27 +25,29 @@ export async function runStartJob(
     return (await orAborted(job(before.unit), signal)) ?? UNWATCHED;
   } catch (error) {
     const after = await awaitArrival(dependencies, before.unit, signal);
-    if (!after) return UNWATCHED;
+    if (after === undefined) return `${error}; systemd knows it no more`;
+    if (after === null) return UNWATCHED;
     if (isUp(after) && after.invocationId !== before.invocationId) return 'done';
     // With the error's name: `doctor` tells a denial by it.
     return String(error);
   }
 }
 
-/** The unit once it can be looked at and is not on its way any more; undefined where it could not be looked at in time. */
+/** The unit once it can be looked at and is not on its way any more; undefined where systemd knows it no more, null where it could not be looked at in time. */
 async function awaitArrival(
   { units, clock }: { units: UnitManager; clock: Clock },
   unit: string,
   signal: AbortSignal | undefined,
-): Promise<UnitStatus | undefined> {
+): Promise<UnitStatus | undefined | null> {
   const deadline = clock.now() + ARRIVAL_PATIENCE_MS;
   for (;;) {
     const status = await orAborted(
-      units.read(unit).catch(() => undefined),
+      units.read(unit).catch(() => null),
       signal,
     );
-    const isMoving = status?.activeState === 'activating' || status?.activeState === 'deactivating';
-    if ((status && !isMoving) || signal?.aborted || clock.now() > deadline) return status;
+    if (signal?.aborted) return null;
+    const isMoving = status === null || status?.activeState === 'activating' || status?.activeState === 'deactivating';
+    if (!isMoving || clock.now() > deadline) return status;
     await clock.sleep(POLL_MS, signal);
   }
 }

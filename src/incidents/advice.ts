@@ -106,7 +106,7 @@ export function adviseOn(stated: Stated): Advice {
               ? HEALING_STOPPED
               : 'the daemon of its node heals it, with growing pauses, until its budget for the window is spent',
         repairs: unit.flatMap((target) => [
-          preview('unit_heal', target, 'resets the failure and starts it, then watches that it stays up'),
+          preview('unit_heal', target, 'starts it, past its start limit where that was hit, then watches that it stays up'),
           preview('unit_restart', target, 'stops and starts it'),
         ]),
       };

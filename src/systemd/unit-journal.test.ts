@@ -88,11 +88,6 @@ test.each<[string, object[], object]>([
   ],
   ['what it requires failed', [startFailed(177, 'dependency')], { stopRequested: false, startLimitHit: false, startFailed: 'dependency' }],
   ['the manager logs no starts', [failed('exit-code')], { stopRequested: undefined, startLimitHit: false }],
-  [
-    'of two lives the last one counts',
-    [started(1), stopping(2), succeeded, started(3), failed('signal')],
-    { stopRequested: false, startLimitHit: false },
-  ],
 ])('the end of a life: %s', async (_, entries, end) => {
   expect(await explainEnd(showing(entries))).toEqual(end);
 });
@@ -196,6 +191,20 @@ test('units without a life that systemd remembers are asked about together, by n
     { stopRequested: undefined, startLimitHit: undefined },
   ]);
   expect(journal.asked().slice(-4)).toEqual(['_PID=1', ...names.map((unit) => `UNIT=${unit}`)]);
+});
+
+test('of the lives of a name the last one counts; a start that was skipped is none', async () => {
+  const [first, second] = [{ INVOCATION_ID: '1'.repeat(32) }, { INVOCATION_ID: '2'.repeat(32) }];
+  const stopped = [started(1), stopping(2), succeeded].map((entry) => ({ ...entry, ...first }));
+  const crashed = [started(3), failed('signal')].map((entry) => ({ ...entry, ...second }));
+  const endOf = (entries: object[]) => explainEnd(showing(entries.map((entry) => ({ UNIT: 'a.service', ...entry }))), '');
+  expect(await endOf([...stopped, ...crashed])).toEqual({ stopRequested: false, startLimitHit: false });
+  expect(await endOf([...crashed, ...stopped])).toEqual({ stopRequested: true, startLimitHit: false });
+  const skipped = { ...started(4), INVOCATION_ID: '' };
+  expect(await endOf([...stopped, ...crashed, { ...started(4), ...second }, skipped])).toEqual({
+    stopRequested: false,
+    startLimitHit: false,
+  });
 });
 
 test('a hundred last words wanted at once are a few processes at a time', async () => {

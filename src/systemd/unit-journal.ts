@@ -108,7 +108,7 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
         (entry) => entry[fieldOf(manager, field)],
       );
       for (const [value, said] of about) {
-        const end = endOf(lastLifeOf(said));
+        const end = endOf(lastLifeOf(manager, said));
         if (end) ends.set(String(value), end);
       }
       // The end itself is not written yet: what came before it may be missing too.
@@ -155,10 +155,16 @@ const fieldOf = (manager: JournalSettings['manager'], field: string) => (manager
 /** Among the processes of that user the manager is the one in the scope that it makes for itself. */
 const isOfUserManager = (entry: Entry) => String(entry['_SYSTEMD_CGROUP']).endsWith('/init.scope');
 
-/** From its last start on: asked for by name, there may be others before it. */
-function lastLifeOf(entries: readonly Entry[]): readonly Entry[] {
-  const start = entries.findLastIndex((entry) => isAbout(entry, 'starting', 'started'));
-  return start === -1 ? entries : entries.slice(start);
+/**
+ * From its start on: asked for by name, there may be others before it. A start that was skipped is told as one, in the name of the life before,
+ * or of none where systemd has unloaded that.
+ */
+function lastLifeOf(manager: JournalSettings['manager'], entries: readonly Entry[]): readonly Entry[] {
+  const field = fieldOf(manager, 'INVOCATION_ID');
+  const starts = entries.filter((entry) => isAbout(entry, 'starting', 'started') && entry[field] !== '');
+  const last = starts.at(-1);
+  const first = starts.find((entry) => entry[field] === last?.[field]);
+  return first === undefined ? entries : entries.slice(entries.indexOf(first));
 }
 
 /**

@@ -30,7 +30,22 @@ export function statusFrom(properties: Record<string, unknown>): Omit<UnitStatus
     conflicts: [...texts('Conflicts'), ...texts('ConflictedBy')],
     requisite: texts('Requisite'),
     requires: [...texts('Requires'), ...texts('BindsTo')],
+    unmetConditions: [...unmetOf(properties, 'Condition'), ...unmetOf(properties, 'Assert')],
+    startLimitAction: text('StartLimitAction'),
   };
+}
+
+/** A condition with its outcome when it was tested last: below 0 where it did not hold. */
+type Tested = [name: string, isTriggering: boolean, isNegated: boolean, parameter: string, outcome: number];
+
+/** Of those that are triggering one that holds is enough. */
+function unmetOf(properties: Record<string, unknown>, kind: 'Condition' | 'Assert'): string[] {
+  if (properties[`${kind}Result`] !== false) return [];
+  const unmet = ((properties[`${kind}s`] ?? []) as Tested[]).filter(([, , , , outcome]) => outcome < 0);
+  const needed = unmet.filter(([, isTriggering]) => !isTriggering);
+  return (needed.length > 0 ? needed : unmet).map(
+    ([name, isTriggering, isNegated, parameter]) => `${name}=${isTriggering ? '|' : ''}${isNegated ? '!' : ''}${parameter}`,
+  );
 }
 
 const milliseconds = (microseconds: number) => microseconds / 1000;

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { endAllAbandoned } from '../../src/actions/unit-record.ts';
 import type { Context } from '../../src/context.ts';
 import { type HealDependencies, type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
-import { stopUnit } from '../../src/healing/restart.ts';
+import { restartUnit, stopUnit } from '../../src/healing/restart.ts';
 import type { Database } from '../../src/postgres/database.ts';
 import { startTestDaemon } from '../support/daemon.ts';
 import { createFleetDatabase } from '../support/database.ts';
@@ -53,15 +53,15 @@ async function setUp(env: Record<string, string> = {}) {
   };
 }
 
-test('a failed unit is reset, started and watched; the intent, the result and the audit stay', async () => {
+test('a failed unit is started without a reset, and watched; the intent, the result and the audit stay', async () => {
   const { database, units, healing, events, emit } = await setUp();
   units.set('a.service', FAILED);
   expect(await healUnit(healing, 'a.service', PERSON, emit)).toEqual({ outcome: 'healed', unit: 'a.service' });
-  expect(units.calls).toEqual(['reset-failed a.service', 'start a.service']);
+  expect(units.calls).toEqual(['start a.service']);
   expect(events.map(({ phase }) => phase)).toEqual(['starting', 'healed']);
   const [row] = await actions(database);
   expect(row).toMatchObject({ unit: 'a.service', node: 'test', actor: 'ann@desk', outcome: 'done', condition: 'failed' });
-  expect(row?.phases.map(({ phase }) => phase)).toEqual(['reset_failed', 'start', 'settle']);
+  expect(row?.phases.map(({ phase }) => phase)).toEqual(['start', 'settle']);
   expect(await database.query('SELECT actor, action, target, outcome, reason FROM audit')).toEqual([
     { actor: 'ann@desk', action: 'unit_heal', target: 'test:a.service', outcome: 'done', reason: 'it should run' },
   ]);
@@ -125,7 +125,7 @@ test('a daemon that is stopped while a heal waits for its start job is stopped a
 });
 
 test('who asks for a heal while a person stops the unit is told so: a stop that went well is no heal', async () => {
-  const { database, units, healing } = await setUp();
+  const { database, units, healing, events, emit } = await setUp();
   units.set('a.service', { activeState: 'active', subState: 'running', result: 'success' });
   const { stop } = units.manager;
   const stopping = Promise.withResolvers<void>();
@@ -135,7 +135,8 @@ test('who asks for a heal while a person stops the unit is told so: a stop that 
   };
   const stopped = stopUnit(healing, 'a.service', { actor: 'bob@desk', reason: null });
   await waitFor('its beginning', async () => (await actions(database)).length === 1);
-  const healed = healUnit(healing, 'a.service', PERSON);
+  const healed = healUnit(healing, 'a.service', PERSON, emit);
+  await waitFor('it to wait for that', () => events.length > 0);
   stopping.resolve();
   expect(await healed).toMatchObject({ outcome: 'failed', error: expect.stringMatching(/^bob@desk was about to stop it/) });
   expect(await stopped).toMatchObject({ outcome: 'done' });
@@ -266,6 +267,42 @@ test('an intent whose healer died is taken over once its lease is over, and audi
     { target: 'dead:a.service', outcome: 'unknown' },
     { target: 'test:a.service', outcome: 'done' },
   ]);
+});
+
+test('a unit whose healer died between reset and start is broken still, until somebody stops or starts it', async () => {
+  const { database, units, healing } = await setUp();
+  const down = { activeState: 'inactive', subState: 'dead', unitFileState: 'static', invocationId: 'reset' };
+  for (const unit of ['a.service', 'b.service', 'c.service']) units.set(unit, down);
+  await database.query(
+    `INSERT INTO unit_action (host, node, unit, action, actor, automatic, lease_until, ended_life)
+     SELECT $1, 'dead', unit, 'unit_heal', 'reclaimd@dead', true, now() - interval '1 second', 'reset' FROM unnest('{a.service,b.service}'::text[]) AS unit`,
+    [hostname()],
+  );
+  const broken = async () =>
+    (await healing.detector.detect({ fresh: true })).units.filter(({ condition }) => condition !== null).map(({ unit }) => unit);
+  expect(await broken()).toEqual(['a.service', 'b.service']);
+  await stopUnit(healing, 'b.service', { actor: 'bob@desk', reason: 'bad release' });
+  expect(await broken()).toEqual(['a.service']);
+  units.onStart('a.service', { job: 'assert' });
+  expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'failed' });
+  units.set('a.service', down);
+  expect(await broken()).toEqual(['a.service']);
+  units.onStart('a.service', {});
+  expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'healed' });
+  units.set('a.service', { ...down, invocationId: 'another' });
+  expect(await broken()).toEqual([]);
+});
+
+test.each([
+  ['fails', 'failed', 'failed'],
+  ['is replaced by a job of somebody else', 'canceled', null],
+])('a restart that takes a unit down, and whose start %s: %s is told', async (_, job, condition) => {
+  const { units, healing } = await setUp();
+  units.set('a.service', { unitFileState: 'static', invocationId: 'before' });
+  units.onStart('a.service', { job });
+  expect(await restartUnit(healing, 'a.service', { actor: 'ann@desk', reason: null })).toMatchObject({ outcome: 'failed' });
+  units.set('a.service', { activeState: 'inactive', subState: 'dead', result: 'success' });
+  expect((await healing.detector.detect({ fresh: true })).units[0]).toMatchObject({ condition });
 });
 
 test("an intent whose healer died is ended by some daemon, though nobody acts on that unit again: audited once, as its beginner's", async () => {

@@ -69,6 +69,8 @@ export function createScriptedUnits(): ScriptedUnits {
       conflicts: [],
       requisite: [],
       requires: [],
+      unmetConditions: [],
+      startLimitAction: 'none',
       stopSeen: false,
     };
     const after = { ...before, ...status };
