@@ -28,6 +28,8 @@ export interface UnitStatus {
   requires: readonly string[];
   /** What kept its last start from being made, as its file has it: `ConditionPathExists=/run/ready`. */
   unmetConditions: readonly string[];
+  /** Made by a call (`systemd-run`), without a file: systemd forgets it once it is down and has not failed. */
+  transient: boolean;
   /** What systemd does when the unit meets its start limit: `none`, `reboot`, ... */
   startLimitAction: string;
   /** A job was seen to stop its last life; false where none was, or nobody was looking. */

@@ -22,6 +22,7 @@ const FAILED: UnitStatus = {
   requisite: [],
   requires: [],
   unmetConditions: [],
+  transient: false,
   startLimitAction: 'none',
   stopSeen: false,
 };

@@ -10,6 +10,7 @@ const STATES: Record<string, string> = {
   'data.mount': 'active',
   'gone.mount': 'inactive',
 };
+const PLAIN = { condition: 'failed', startLimitAction: 'none', transient: false, conflicts: [], requisite: [], requires: [] } as const;
 const read = async (unit: string) => (unit in STATES ? ({ unit, activeState: STATES[unit] } as UnitStatus) : undefined);
 
 test.each<[string[], string | undefined]>([
@@ -18,7 +19,7 @@ test.each<[string[], string | undefined]>([
   [['gone.mount'], 'it requires gone.mount, which is down'],
   [['unknown.device'], 'it requires unknown.device, which is down'],
 ])('requires %j: %s', async (requires, expected) => {
-  expect(await findObstacle({ conflicts: [], requisite: [], requires }, read)).toBe(expected);
+  expect(await findObstacle({ ...PLAIN, requires }, read)).toBe(expected);
 });
 
 test.each<[string[], string[], string | undefined]>([
@@ -30,5 +31,14 @@ test.each<[string[], string[], string | undefined]>([
   [[], ['up.service', 'down.service'], 'it may run only beside down.service, which is down'],
   [[], ['unknown.service'], 'it may run only beside unknown.service, which is down'],
 ])('conflicts %j, requisite %j: %s', async (conflicts, requisite, expected) => {
-  expect(await findObstacle({ conflicts, requisite, requires: [] }, read)).toBe(expected);
+  expect(await findObstacle({ ...PLAIN, conflicts, requisite }, read)).toBe(expected);
+});
+
+test.each<[Partial<Parameters<typeof findObstacle>[0]>, boolean]>([
+  [{ transient: true }, false],
+  [{ condition: 'start_limit_hit' }, false],
+  [{ transient: true, condition: 'start_limit_hit' }, true],
+  [{ transient: true, startLimitAction: 'reboot' }, true],
+])('%j would be lost by a reset: %s', async (status, isLost) => {
+  expect((await findObstacle({ ...PLAIN, ...status }, read)) !== undefined).toBe(isLost);
 });

@@ -1,6 +1,7 @@
 import type { UnitManager } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { UnitHealth } from './detect.ts';
+import { LOST_BY_RESET, needsReset } from './obstacle.ts';
 import { runStartJob, UNWATCHED } from './settle.ts';
 
 export const STARTED = 'started';
@@ -34,7 +35,7 @@ export async function startAnew(
   };
   if (!isDown(before)) await noteEnded(invocationId);
 
-  const resetFirst = needsReset(before);
+  const resetFirst = isDown(before) && needsReset(before);
   if (resetFirst) await reset();
   let job = await run();
   if (job === UNWATCHED) return job;
@@ -42,6 +43,7 @@ export async function startAnew(
   const isSame = () => after !== undefined && isDown(after) && after.invocationId === invocationId;
   // A start that failed and began no life: the limit refused it.
   if (job === 'failed' && !resetFirst && isSame() && after?.activeState === 'failed') {
+    if (before.transient) return LOST_BY_RESET;
     await reset();
     job = await run();
     if (job === UNWATCHED) return job;
@@ -60,9 +62,5 @@ export async function startAnew(
   }
   return STARTED;
 }
-
-/** A limit that reboots the host when it is hit must not be tried. */
-const needsReset = (before: UnitHealth) =>
-  isDown(before) && (before.condition === 'start_limit_hit' || !['', 'none'].includes(before.startLimitAction));
 
 const isDown = ({ activeState }: { activeState: string }) => activeState === 'failed' || activeState === 'inactive';

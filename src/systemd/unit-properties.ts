@@ -31,6 +31,7 @@ export function statusFrom(properties: Record<string, unknown>): Omit<UnitStatus
     requisite: texts('Requisite'),
     requires: [...texts('Requires'), ...texts('BindsTo')],
     unmetConditions: [...unmetOf(properties, 'Condition'), ...unmetOf(properties, 'Assert')],
+    transient: properties['Transient'] === true,
     startLimitAction: text('StartLimitAction'),
   };
 }
