@@ -201,6 +201,20 @@ test('a unit is left alone while a slow journal has not told whether a person st
   expect(await look()).toMatchObject({ condition: 'failed', withheld: null });
 });
 
+test('a unit that systemd has forgotten is told at once, not waited for as a bus that is away is', async () => {
+  const { units, healing } = await setUp();
+  units.set('a.service', FAILED);
+  const { read } = units.manager;
+  units.manager.start = async () => {
+    units.manager.read = async (unit) => (unit === 'a.service' ? undefined : read(unit));
+    throw new Error('Unit a.service not found.');
+  };
+  expect(await healUnit(healing, 'a.service', PERSON)).toMatchObject({
+    outcome: 'failed',
+    error: expect.stringMatching(/not found.*systemd knows it no more/),
+  });
+});
+
 test('a start job that fails is a failed heal', async () => {
   const { units, healing } = await setUp();
   units.set('a.service', FAILED);
