@@ -28,6 +28,8 @@ export interface UnitStatus {
   requires: readonly string[];
   /** What kept its last start from being made, as its file has it: `ConditionPathExists=/run/ready`. */
   unmetConditions: readonly string[];
+  /** What systemd is at with the unit, or will be once others are done: `start`, `stop`, `restart`, ...; null where nothing is. */
+  job: string | null;
   /** Made by a call (`systemd-run`), without a file: systemd forgets it once it is down and has not failed. */
   transient: boolean;
   /** What systemd does when the unit meets its start limit: `none`, `reboot`, ... */

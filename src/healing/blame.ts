@@ -197,6 +197,7 @@ function unknownEnd(unit: string): UnitStatus {
     requisite: [],
     requires: [],
     unmetConditions: [],
+    job: null,
     transient: false,
     startLimitAction: 'none',
     stopSeen: false,

@@ -22,6 +22,7 @@ const FAILED: UnitStatus = {
   requisite: [],
   requires: [],
   unmetConditions: [],
+  job: null,
   transient: false,
   startLimitAction: 'none',
   stopSeen: false,

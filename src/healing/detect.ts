@@ -32,6 +32,7 @@ export interface DetectorDependencies {
   listLeftDown(): Promise<ReadonlyMap<string, string>>;
 }
 
+const ENDING_JOBS = ['stop', 'restart', 'try-restart'];
 const CACHE_MS = 3_000;
 /** The journal's say on the ends of some units; without it they stay unexplained, and are looked up again next time. */
 const END_BUDGET_MS = 1_000;
@@ -210,6 +211,10 @@ const isLeftDown = ({ invocationId }: UnitStatus, { stopRequested }: LifeEnd, li
   life !== undefined && (invocationId === life || (invocationId === '' && stopRequested === false));
 
 const isDown = ({ activeState }: UnitStatus) => activeState === 'failed' || activeState === 'inactive';
+
+/** Whether somebody has asked for the end of its life, be it that systemd lets others end before. */
+export const isGoingDown = ({ activeState, job }: Pick<UnitStatus, 'activeState' | 'job'>) =>
+  activeState === 'deactivating' || (job !== null && ENDING_JOBS.includes(job));
 
 /** Whether a heal is due: broken, not left to a person, and stopped units only where that was asked for. */
 export function needsHealing(

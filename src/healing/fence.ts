@@ -1,7 +1,10 @@
 import type { UnitActed, UnitRefusal } from '../actions/unit-door.ts';
 import type { UnitStatus } from '../actions/unit-manager.ts';
+import { isGoingDown } from './detect.ts';
 import type { HealDependencies } from './heal.ts';
 import { listLeft, restart, resultOf } from './restart.ts';
+
+const NO_CASE = 'its worker does not hang any more, or its unit is on its way down';
 
 /**
  * Restarts the unit of a worker that hangs, within the unit's budget, and confirms that no process of that life is left: what the
@@ -20,9 +23,12 @@ export function fenceUnit(
   return door.change(intent, async (begun) => {
     const before = await detector.look(unit);
     // One that is on its way down is so by somebody's wish: a restart would undo it. So it would for one that is declared to be stopped.
-    if (before?.activeState !== 'active' || before.withheld !== null || !(await stillHangs(before)))
-      return resultOf(before, 'not_needed', before?.withheld ?? 'its worker does not hang any more, or its unit is on its way down');
+    if (before?.activeState !== 'active' || before.withheld !== null || isGoingDown(before) || !(await stillHangs(before)))
+      return resultOf(before, 'not_needed', before?.withheld ?? NO_CASE);
     const old = await units.listProcesses(unit);
+    // Asked last: a restart takes the place of a stop that waits, and whoever asked for that is told that it was canceled.
+    const now = await units.read(unit);
+    if (!now || isGoingDown(now) || now.invocationId !== before.invocationId) return resultOf(before, 'not_needed', NO_CASE);
     const restarted = await restart(dependencies, begun, before, signal);
     if (restarted.outcome !== 'done') return restarted;
     const left = await listLeft(dependencies, unit, old);

@@ -6,7 +6,7 @@ import { orAborted } from '../runtime/abort.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
 import type { HealLimits } from './budget.ts';
-import { type Detector, needsHealing, type UnitHealth } from './detect.ts';
+import { type Detector, isGoingDown, needsHealing, type UnitHealth } from './detect.ts';
 import { enrich } from './enrich.ts';
 import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
 import { STARTED, startAnew } from './start-anew.ts';
@@ -155,6 +155,7 @@ async function heal(
 
   function reasonAgainst(seen: UnitHealth): string | null {
     if (seen.activeState !== 'failed' && seen.activeState !== 'inactive') return `it is ${seen.reason}`;
+    if (healer.automatic && isGoingDown(seen)) return 'it is on its way down';
     if (healer.automatic && !needsHealing(seen, healStopped)) return seen.withheld ?? seen.reason;
     return null;
   }

@@ -173,9 +173,19 @@ export function createUnitManager(
 
   async function noteJobType(job: string, unit: string): Promise<void> {
     if (!isWanted(unit)) return;
+    const type = await readJobType(job).catch(() => undefined);
+    if (type !== undefined) seenStops.noteJobType(job, type);
+  }
+
+  /** Undefined where the job is over. */
+  async function readJobType(job: string): Promise<string | undefined> {
     const asked = { destination: SYSTEMD, path: job, interface: PROPERTIES, member: 'Get', body: [`${SYSTEMD}.Job`, 'JobType'] };
-    const [type] = await call(asked).catch(() => []);
-    if (typeof type === 'string') seenStops.noteJobType(job, type);
+    try {
+      return (await call(asked))[0] as string;
+    } catch (error) {
+      if (error instanceof BusFailure) return undefined;
+      throw error;
+    }
   }
 
   async function tellAll(unit: string): Promise<void> {
@@ -224,8 +234,13 @@ export function createUnitManager(
   async function readAt(path: string): Promise<UnitStatus | undefined> {
     const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', body: [''] });
     const status = statusFrom(properties as Record<string, unknown>);
+    const [job, jobPath] = ((properties as Record<string, unknown>)['Job'] ?? [0, '/']) as [number, string];
     if (status.loadState === 'not-found' && status.activeState === 'inactive') return undefined;
-    const seen = { ...status, stopSeen: isWanted(status.unit) && seenStops.noteState(status) };
+    const seen = {
+      ...status,
+      job: job === 0 ? null : ((await readJobType(jobPath)) ?? null),
+      stopSeen: isWanted(status.unit) && seenStops.noteState(status),
+    };
     if (hasLived(seen)) lived.add(seen.unit);
     return seen;
   }
@@ -236,9 +251,10 @@ export function createUnitManager(
     const found: UnitStatus[] = [];
     const unread = listed.values();
     const lane = async () => {
-      for (const [unit, , , activeState, subState, , path] of unread) {
+      for (const [unit, , , activeState, subState, , path, , jobType] of unread) {
         const before = known.get(unit);
-        const current = before?.activeState === activeState && before.subState === subState ? before : await look(unit, path);
+        const isSame = before?.activeState === activeState && before.subState === subState && (before.job ?? '') === jobType;
+        const current = isSame ? before : await look(unit, path);
         if (!current) continue;
         found.push(current);
       }

@@ -6,7 +6,7 @@ export type UnitListing = [string, string, string, string, string, string, strin
 const ENDS: Record<number, string> = { 1: 'exited', 2: 'killed', 3: 'dumped' };
 
 /** From all properties of a unit, as D-Bus sends them. What a kind of unit does not have is empty. */
-export function statusFrom(properties: Record<string, unknown>): Omit<UnitStatus, 'stopSeen'> {
+export function statusFrom(properties: Record<string, unknown>): Omit<UnitStatus, 'job' | 'stopSeen'> {
   const text = (name: string) => String(properties[name] ?? '');
   const number = (name: string) => Number(properties[name] ?? 0);
   const texts = (name: string) => (properties[name] ?? []) as string[];

@@ -98,6 +98,17 @@ test('a worker that gives a sign just before its unit would be restarted keeps i
   expect(units.calls).toEqual([]);
 });
 
+test('a unit with a stop that waits for others keeps its worker that hangs: it is on its way down', async () => {
+  const { database, units, run, hang, twoPasses } = await setUp();
+  await run();
+  await waitFor('the node', () => nodeBeat(database));
+  units.set(UNIT, { job: 'stop' });
+  await hang();
+  await waitFor('the second look', async () => (await actions(database))[0]?.outcome === 'not_needed');
+  await twoPasses();
+  expect(units.calls).toEqual([]);
+});
+
 test('a process that outlives the restart of its unit is told, and its unit is not restarted again for it', async () => {
   const { database, units, run, hang, judgedHung, twoPasses } = await setUp();
   units.survivors.set(UNIT, [4711]);

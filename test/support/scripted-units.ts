@@ -70,6 +70,7 @@ export function createScriptedUnits(): ScriptedUnits {
       requisite: [],
       requires: [],
       unmetConditions: [],
+      job: null,
       transient: false,
       startLimitAction: 'none',
       stopSeen: false,

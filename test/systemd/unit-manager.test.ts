@@ -86,6 +86,21 @@ describeWithMachine('units over a real D-Bus', () => {
     await expect(units.start('no-such.service')).rejects.toThrow('not found');
   });
 
+  test('a stop that waits for others is seen, by a look at the unit and in a list that was read before', async () => {
+    const units = manage(socket());
+    await machine.writeUnit(
+      'last.service',
+      '[Unit]\nAfter=killed.service\n[Service]\nExecStart=/bin/sleep 600\nExecStop=/bin/sh -c "until test -e /run/go; do sleep 0.1; done"\n',
+    );
+    await machine.run('systemctl', ['start', 'killed', 'last']);
+    expect(await units.list(['killed.service'])).toMatchObject([{ activeState: 'active', job: null }]);
+    await machine.run('systemctl', ['stop', '--no-block', 'last', 'killed']);
+    const seen = { activeState: 'active', job: 'stop' };
+    expect([await units.list(['killed.service']), await units.read('killed.service')]).toMatchObject([[seen], seen]);
+    await machine.run('touch', ['/run/go']);
+    await waitFor('its end', async () => (await units.list(['killed.service']))[0]?.activeState !== 'active');
+  });
+
   test('a job is about its unit alone', async () => {
     const units = manage(socket());
     await machine.run('systemctl', ['start', 'hub', 'part', 'bound']);

@@ -152,13 +152,25 @@ describeWithMachine('workers that are units', () => {
     await machine.run('systemctl', ['start', 'worker@1', 'wrapped']);
     const lives = await waitForAdopted(fleet, 'alpha', 2);
     await waitFor('the jobs to be active', async () => (await fleet.boss.findJobs('mail')).every(({ state }) => state === 'active'));
-    for (const { pid } of lives) await machine.run('kill', ['-STOP', String(pid)]);
+    // Its stop waits for that of a unit which ends before it.
+    const lasting =
+      '[Unit]\nAfter=worker@2.service\n[Service]\nExecStart=/bin/sleep 600\nExecStop=/bin/sleep 600\nTimeoutStopSec=infinity\n';
+    await machine.writeUnit('lasting.service', lasting);
+    await machine.run('systemctl', ['start', 'worker@2', 'lasting']);
+    for (const { pid } of await waitForAdopted(fleet, 'alpha', 3)) await machine.run('kill', ['-STOP', String(pid)]);
+    await machine.run('systemctl', ['stop', '--no-block', 'lasting', 'worker@2']);
     const ended = await waitFor('both restarts to end', async () => {
       const rows = await fleet.database.query<{ unit: string; outcome: string; error: string | null }>(
         `SELECT unit, action, actor, automatic, outcome, error FROM unit_action WHERE outcome <> 'not_needed' ORDER BY unit`,
       );
       return rows.length === 2 && rows;
     });
+    await waitFor('the one that is to be stopped to be left alone', async () => {
+      const rows = await fleet.database.query<{ outcome: string }>(`SELECT outcome FROM unit_action WHERE unit = 'worker@2.service'`);
+      expect(rows.filter(({ outcome }) => outcome !== 'not_needed' && outcome !== null)).toEqual([]);
+      return rows.length > 0;
+    });
+    expect(await machine.run('systemctl', ['list-jobs'])).toMatch(/worker@2\.service +stop +waiting/);
     const [plain, survivor] = ['worker@1.service', 'wrapped.service'].map((unit) => lives.find((life) => life.unit === unit));
     const asked = { action: 'unit_restart', actor: 'reclaimd@alpha', automatic: true };
     expect(ended).toEqual([
