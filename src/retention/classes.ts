@@ -58,6 +58,14 @@ const CITED = `(SELECT coalesce(jsonb_object_agg(named.name, true), '{}') FROM (
 /** Evidence behind an open incident stays: what goes by one of these names. A null is no name. */
 const notCited = (...names: string[]) => `NOT ${CITED} ?| ARRAY[${names.join(', ')}]`;
 
+/**
+ * The last life of its unit, and somebody stopped it: forgotten, the unit would be started again, however long ago that life began. A host
+ * that has no daemon any more is remembered for a while.
+ */
+const STOP_STANDS = `(r.stop_requested IS TRUE
+  AND NOT EXISTS (SELECT FROM unit_life l WHERE l.host = r.host AND l.unit = r.unit AND l.seen_at > r.seen_at)
+  AND (r.seen_at > now() - interval '90 days' OR EXISTS (SELECT FROM node n WHERE n.host = r.host)))`;
+
 /** The database keeps units of the audit for so long, whatever the period. */
 const UNITS_STAY = `(r.class <> 'audit' OR r.archived_at < now() - interval '30 days')`;
 
@@ -108,7 +116,14 @@ export const RECORD_CLASSES: readonly RecordClass[] = [
   },
   { name: 'previews', table: 'repair_preview', endedAt: 'coalesce(r.ended_at, r.expires_at)', archived: false, removal: 'rows' },
   { name: 'heals', table: 'unit_action', endedAt: 'r.ended_at', unless: notCited('r.unit'), archived: true, removal: 'rows' },
-  { name: 'unit_lives', table: 'unit_life', endedAt: 'r.seen_at', unless: notCited('r.unit'), archived: false, removal: 'rows' },
+  {
+    name: 'unit_lives',
+    table: 'unit_life',
+    endedAt: 'r.seen_at',
+    unless: `NOT ${STOP_STANDS} AND ${notCited('r.unit')}`,
+    archived: false,
+    removal: 'rows',
+  },
   {
     name: 'crashes',
     table: 'unit_crash',

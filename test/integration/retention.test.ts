@@ -170,6 +170,23 @@ test.each([
   expect((await prune(dependencies))[name]?.pruned).toBe(1);
 });
 
+test('that a unit was stopped in its last life is not forgotten, however long ago that began, while its host has a daemon', async () => {
+  const { database, dependencies } = await setUp();
+  await add(database, 'nodes', 0);
+  await add(database, 'unit_lives', 1_000 * DAY);
+  await add(database, 'unit_lives', 900 * DAY);
+  await database.query('UPDATE unit_life SET stop_requested = true');
+  expect((await prune(dependencies)).unit_lives?.pruned).toBe(1);
+  expect(await database.query('SELECT stop_requested FROM unit_life')).toEqual([{ stop_requested: true }]);
+  await add(database, 'unit_lives', 0);
+  expect((await prune(dependencies)).unit_lives?.pruned).toBe(1);
+  await database.query(`UPDATE unit_life SET stop_requested = true, seen_at = now() - interval '89 days'`);
+  await database.query('DELETE FROM node');
+  expect((await prune(dependencies)).unit_lives?.pruned).toBe(0);
+  await database.query(`UPDATE unit_life SET seen_at = now() - interval '91 days'`);
+  expect((await prune(dependencies)).unit_lives?.pruned).toBe(1);
+});
+
 interface PlanNode {
   'Parent Relationship'?: string;
   'Relation Name'?: string;
