@@ -1,6 +1,13 @@
 import type { UnitStatus } from '../actions/unit-manager.ts';
 
-type Life = Pick<UnitStatus, 'unit' | 'activeState' | 'invocationId'>;
+type Life = Pick<UnitStatus, 'unit' | 'activeState' | 'invocationId'> & {
+  /** The path of what systemd is at with the unit. */
+  job: string | null;
+};
+
+/** Jobs whose end was missed are not kept for ever. */
+const KEPT_TYPES = 256;
+const UP = ['active', 'activating', 'reloading', 'deactivating'];
 
 /**
  * Which lives of units a job was seen to stop: for what the journal cannot tell. A start or a restart makes a new life, so a job that
@@ -15,8 +22,13 @@ export function createSeenStops() {
   /** By job: a short one is over before systemd can be asked. */
   const types = new Map<string, string>();
 
+  function noteJobType(job: string, type: string): void {
+    types.set(job, type);
+    if (types.size > KEPT_TYPES) types.delete(types.keys().next().value as string);
+  }
+
   return {
-    noteJobType: (job: string, type: string): void => void types.set(job, type),
+    noteJobType,
     noteJobEnd: (job: string, unit: string, result: string): void => {
       const type = types.get(job) ?? 'stop';
       types.delete(job);
@@ -24,11 +36,13 @@ export function createSeenStops() {
       if (life !== undefined && result === 'done' && type === 'stop') jobEnded.set(unit, life);
     },
     /** @returns whether a job was seen to stop that life. */
-    noteState: ({ unit, activeState, invocationId }: Life): boolean => {
+    noteState: ({ unit, activeState, invocationId, job }: Life): boolean => {
       const isDown = activeState === 'failed' || activeState === 'inactive';
       if (isDown && jobEnded.get(unit) === invocationId) stopped.set(unit, invocationId);
       if (stopped.get(unit) !== invocationId) stopped.delete(unit);
-      if (['active', 'reloading', 'deactivating'].includes(activeState)) up.set(unit, invocationId);
+      // The job of a unit on its way up is its start: where that cannot be told from a stop, so can no stop be.
+      const isUntold = activeState === 'activating' && job !== null && !types.has(job);
+      if (UP.includes(activeState) && !isUntold) up.set(unit, invocationId);
       if (isDown || activeState === 'active') jobEnded.delete(unit);
       // A job of a unit that is down already stops nothing.
       if (isDown) up.delete(unit);

@@ -231,16 +231,17 @@ export function createUnitManager(
     }
   }
 
-  async function readAt(path: string): Promise<UnitStatus | undefined> {
-    const [properties] = await call({ destination: SYSTEMD, path, interface: PROPERTIES, member: 'GetAll', body: [''] });
+  async function readAt(at: string): Promise<UnitStatus | undefined> {
+    const [properties] = await call({ destination: SYSTEMD, path: at, interface: PROPERTIES, member: 'GetAll', body: [''] });
     const status = statusFrom(properties as Record<string, unknown>);
     const [job, jobPath] = ((properties as Record<string, unknown>)['Job'] ?? [0, '/']) as [number, string];
     if (status.loadState === 'not-found' && status.activeState === 'inactive') return undefined;
-    const seen = {
-      ...status,
-      job: job === 0 ? null : ((await readJobType(jobPath)) ?? null),
-      stopSeen: isWanted(status.unit) && seenStops.noteState(status),
-    };
+    const path = job === 0 ? null : jobPath;
+    // At once: what is heard while the job is asked for comes after this state.
+    const stopSeen = isWanted(status.unit) && seenStops.noteState({ ...status, job: path });
+    const type = path === null ? undefined : await readJobType(path);
+    if (path !== null && type !== undefined && isWanted(status.unit)) seenStops.noteJobType(path, type);
+    const seen = { ...status, job: type ?? null, stopSeen };
     if (hasLived(seen)) lived.add(seen.unit);
     return seen;
   }

@@ -115,16 +115,19 @@ describeWithMachine('healing with a real systemd', () => {
   test('a stop is remembered where the journal has forgotten it, or was never told', async () => {
     const fleet = await createMachineFleet();
     const machine = await fleet.addMachine('alpha', {
-      env: { RECLAIMD_UNITS: 'badly quiet other', RECLAIMD_HEAL_BACKOFF: '0s', RECLAIMD_HEAL_MAX: '50' },
+      env: { RECLAIMD_UNITS: 'badly quiet rising other', RECLAIMD_HEAL_BACKOFF: '0s', RECLAIMD_HEAL_MAX: '50' },
     });
     const endsBadly = 'ExecStart=/bin/sh -c "trap \\"exit 3\\" TERM; sleep 600 & wait"\n';
     await machine.writeUnits({
       'badly.service': `[Service]\n${endsBadly}`,
       // Drops systemd's own messages about the unit, too, but for those of its failure.
       'quiet.service': `[Service]\nLogLevelMax=notice\n${endsBadly}`,
+      // Neither, and on its way up all the while.
+      'rising.service': `[Service]\nType=notify\nTimeoutStartSec=infinity\nLogLevelMax=notice\n${endsBadly}`,
       'other.service': '[Service]\nExecStart=/bin/sleep 600\n',
     });
     await machine.run('systemctl', ['start', 'badly', 'quiet', 'other']);
+    await machine.run('systemctl', ['start', '--no-block', 'rising']);
     let healed = 0;
     /** Killed last, and healed: so the daemon has looked at all of them. */
     const look = async () => {
@@ -137,8 +140,10 @@ describeWithMachine('healing with a real systemd', () => {
       expect((await heals(fleet)).filter(({ unit }) => unit !== 'other.service')).toEqual([]);
     };
     await look();
-    await machine.run('systemctl', ['stop', 'badly', 'quiet']);
-    expect([await machine.property('badly', 'ActiveState'), await machine.property('quiet', 'ActiveState')]).toEqual(['failed', 'failed']);
+    const states = () => Promise.all(['badly', 'quiet', 'rising'].map((unit) => machine.property(unit, 'ActiveState')));
+    expect(await states()).toEqual(['active', 'active', 'activating']);
+    await machine.run('systemctl', ['stop', 'badly', 'quiet', 'rising']);
+    expect(await states()).toEqual(['failed', 'failed', 'failed']);
     await look();
     await machine.run('sh', ['-c', 'sleep 1.1; journalctl --rotate; journalctl --vacuum-time=1s']);
     expect(await machine.run('journalctl', ['--quiet', '--unit=badly', '--output=cat'])).not.toContain('Stopping');
@@ -146,7 +151,7 @@ describeWithMachine('healing with a real systemd', () => {
     await look();
     await machine.run('systemctl', ['restart', 'reclaimd']);
     await look();
-    expect([await machine.property('badly', 'ActiveState'), await machine.property('quiet', 'ActiveState')]).toEqual(['failed', 'failed']);
+    expect(await states()).toEqual(['failed', 'failed', 'failed']);
     // Each in its next life is like any other.
     await machine.run('systemctl', ['start', 'quiet']);
     await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'quiet']);
