@@ -205,24 +205,26 @@ describeWithMachine('healing with a real systemd', () => {
   test('a start that did not take leaves the unit broken, reset or not: tried again until it runs, or a person resets it', async () => {
     const fleet = await createMachineFleet();
     const machine = await fleet.addMachine('alpha', {
-      env: { RECLAIMD_UNITS: 'skipped asserted refused limited run-*', RECLAIMD_HEAL_BACKOFF: '0s', RECLAIMD_HEAL_MAX: '500' },
+      env: { RECLAIMD_UNITS: 'skipped asserted refused wished limited run-*', RECLAIMD_HEAL_BACKOFF: '0s', RECLAIMD_HEAL_MAX: '500' },
     });
     const sleeps = '[Service]\nExecStart=/bin/sleep 600\n';
     await machine.writeUnits({
       'skipped.service': `[Unit]\nStartLimitIntervalSec=0\nConditionPathExists=/run/ready\n${sleeps}`,
       'asserted.service': `[Unit]\nStartLimitIntervalSec=0\nAssertPathExists=/run/ready\n${sleeps}`,
       'refused.service': `[Unit]\nRefuseManualStart=yes\n${sleeps}`,
+      'wished.service': `[Unit]\nRefuseManualStart=yes\n${sleeps}[Install]\nWantedBy=machine.target\n`,
       // Its start limit is reset, and its start is skipped after that; nothing wants it, so systemd unloads it.
       'limited.service': `[Unit]\nConditionPathExists=!/run/halt\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n[Service]\nExecStart=/bin/sh -c "test -e /run/ready && exec sleep 600; exit 1"\nRestart=always\nRestartSec=0\n`,
-      'stack.target': '[Unit]\nWants=skipped.service asserted.service refused.service\n',
+      'stack.target': '[Unit]\nWants=skipped.service asserted.service refused.service wished.service\n',
     });
-    const names = ['skipped', 'asserted', 'refused', 'limited', 'run-plain'];
+    const names = ['skipped', 'asserted', 'refused', 'wished', 'limited', 'run-plain'];
     const stateOf = (unit: string) => machine.property(unit, 'ActiveState');
     await machine.run('touch', ['/run/ready']);
+    await machine.run('systemctl', ['enable', 'wished']);
     await machine.run('systemctl', ['start', 'stack.target']);
     await machine.run('systemctl', ['stop', 'reclaimd']);
     await machine.run('rm', ['/run/ready']);
-    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'skipped', 'asserted', 'refused']);
+    await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', 'skipped', 'asserted', 'refused', 'wished']);
     await machine.try('systemctl', ['start', 'limited']);
     // systemd forgets a unit that it was given by a call once it is down and has not failed: a reset would be its end.
     const untilReady = ['--', '/bin/sh', '-c', 'test -e /run/ready && exec sleep 600; exit 1'];
@@ -239,10 +241,11 @@ describeWithMachine('healing with a real systemd', () => {
       'its start was skipped: ConditionPathExists=/run/ready does not hold',
       'its start was refused: AssertPathExists=/run/ready does not hold',
       expect.stringContaining('may be requested by dependency only'),
+      expect.stringContaining('may be requested by dependency only'),
       expect.stringContaining('it was inactive'),
       expect.stringContaining('it was failed'),
     ]);
-    expect(await Promise.all(names.map(stateOf))).toEqual(['failed', 'failed', 'failed', 'inactive', 'failed']);
+    expect(await Promise.all(names.map(stateOf))).toEqual(['failed', 'failed', 'failed', 'failed', 'inactive', 'failed']);
     const broken = async () => (await openIncidents(fleet, 'unit_failed')).map(({ evidence }) => String(evidence['unit'])).sort();
     expect(await broken()).toEqual([
       'asserted.service',
@@ -251,16 +254,19 @@ describeWithMachine('healing with a real systemd', () => {
       'run-limited.service',
       'run-plain.service',
       'skipped.service',
+      'wished.service',
     ]);
-    await machine.run('systemctl', ['reset-failed', 'refused']);
+    // That is how a person says that a failed unit is to stay down; one that is enabled is reported all the same.
+    await machine.run('systemctl', ['reset-failed', 'refused', 'wished']);
     await machine.run('touch', ['/run/ready']);
     await machine.run('rm', ['/run/halt']);
-    await waitFor('all to be well but the one that is reset', async () => (await broken()).length === 1);
-    expect(await openIncidents(fleet, 'unit_failed')).toMatchObject([
+    await waitFor('all to be well but the one that is reset', async () => (await broken()).length === 2);
+    expect((await openIncidents(fleet, 'unit_failed')).toSorted((a, b) => (a.fingerprint < b.fingerprint ? -1 : 1))).toMatchObject([
       { evidence: { unit: 'run-limited.service', withheld: expect.stringContaining('it is transient') } },
+      { evidence: { unit: 'wished.service', condition: 'stopped', withheld: 'RECLAIMD_HEAL_STOPPED is not set' } },
     ]);
     expect(await stateOf('run-limited')).toBe('failed');
-    expect(await Promise.all(names.map(stateOf))).toEqual(['active', 'active', 'inactive', 'active', 'active']);
+    expect(await Promise.all(names.map(stateOf))).toEqual(['active', 'active', 'inactive', 'inactive', 'active', 'active']);
   });
 
   test('units that were stopped, and a desired one that does not exist, are at rest: systemd has time for others', async () => {
