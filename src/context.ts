@@ -270,7 +270,10 @@ export function openContext(options: ContextOptions) {
         clock,
         host,
         node: config.node,
-        allows: allowlist.allows,
+        // Its aliases must be asked for, and where nothing is excluded they do not matter.
+        allows: async (unit) =>
+          allowlist.allows(unit) &&
+          (!allowlist.excludesSome || allowlist.allowsUnit((await manager.read(unit)) ?? { unit, names: [unit] })),
         mayActAgainIn: async (tx, unit) => {
           const budget = await readBudget(tx, host, unit, healLimits);
           return { seconds: budget.againInSeconds, why: describeBudget(budget) };

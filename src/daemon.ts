@@ -140,7 +140,7 @@ export async function createDaemon(config: Config, options: DaemonOptions = {}):
       log,
       host: identity.host,
       node: config.node,
-      allows: createAllowlist(config.units).allows,
+      allows: createAllowlist(config.units).allowsUnit,
       unitOf,
       onCrash: (result) => metrics.unitCrashes.inc({ result: labelOfResult(result) }),
     });

@@ -5,6 +5,7 @@ import { readHead, readSealBacklog } from './audit/queries.ts';
 import { readActorsFile } from './authorization/actors-file.ts';
 import type { Context } from './context.ts';
 import { describeSharedName, findSharedNames } from './executors/shared-names.ts';
+import { findAliases } from './healing/aliases.ts';
 import { createAllowlist } from './healing/allowlist.ts';
 import { readUnitOf } from './host/cgroup.ts';
 import { ownershipState } from './ownership/install.ts';
@@ -260,11 +261,12 @@ async function checkSystemd({ units, config }: Context): Promise<Check> {
       : skipped('systemd', 'not used');
   return guarded('systemd', mend, async () => {
     const allowlist = createAllowlist(config.units);
-    const listed =
-      allowlist.patterns.length === 0 ? [] : (await units.manager.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
+    const listed = allowlist.patterns.length === 0 ? [] : (await units.manager.list(allowlist.patterns)).filter(allowlist.allowsUnit);
     if (allowlist.patterns.length === 0) await units.manager.read('dbus.service');
-    else if (listed.length === 0)
+    else if (listed.length === 0 && (await findAliases(units.manager, config)).length === 0)
       return warn('systemd', 'it answers, but knows no unit of RECLAIMD_UNITS', 'see whether the names and patterns are meant so');
+    const aliases = await findAliases(units.manager, config);
+    if (aliases.length > 0) return warn('systemd', `it answers; ${aliases.join('; ')}`, 'a unit is allowed by its own name alone');
     return ok('systemd', allowlist.patterns.length === 0 ? 'it answers' : `it answers; ${listed.length} units may be healed`);
   });
 }

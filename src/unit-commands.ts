@@ -1,6 +1,7 @@
 import type { UnitActed, UnitRefusal } from './actions/unit-door.ts';
 import type { CommandResult } from './commands/end.ts';
 import type { CommandRow, PeopledUnit, SeenUnit } from './commands/queries.ts';
+import type { UnitHealth } from './healing/detect.ts';
 import { type HealDependencies, type HealEvent, healUnit, type UnitHealed } from './healing/heal.ts';
 import { restartUnit, stopUnit } from './healing/restart.ts';
 import type { Sql } from './postgres/database.ts';
@@ -33,7 +34,10 @@ export async function runUnitCommand(
       outcome: 'refused',
       error: `${JSON.stringify(unit)} is not among the units of RECLAIMD_UNITS there: \`reclaimd units\` on that node shows those`,
     };
-  const now = await look(dependencies, unit);
+  const seen = await dependencies.detector.look(unit);
+  if (seen?.unit === unit && !dependencies.allowlist.allowsUnit(seen))
+    return { outcome: 'refused', error: `RECLAIMD_UNITS there excludes ${unit} by another of its names: ${seen.names.join(', ')}` };
+  const now = seen && seenUnitOf(seen);
   if (action === 'look')
     return now
       ? { outcome: 'done', answer: { ...now, executors: await listExecutorsIn(now.unit) } }
@@ -48,12 +52,13 @@ export async function runUnitCommand(
   return changed.outcome === 'done' && executor !== null ? awaitGivenBack(executor) : changed;
 }
 
-async function look({ detector }: HealDependencies, unit: string): Promise<SeenUnit | undefined> {
-  const seen = await detector.look(unit);
-  return (
-    seen && { unit: seen.unit, activeState: seen.activeState, subState: seen.subState, result: seen.result, invocation: seen.invocationId }
-  );
-}
+const seenUnitOf = ({ unit, activeState, subState, result, invocationId }: UnitHealth): SeenUnit => ({
+  unit,
+  activeState,
+  subState,
+  result,
+  invocation: invocationId,
+});
 
 function driftOf(expected: PeopledUnit, now: SeenUnit | undefined): string | undefined {
   if (!now) return 'systemd knows it no more';

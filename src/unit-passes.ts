@@ -1,4 +1,5 @@
 import type { Config } from './config.ts';
+import { findAliases } from './healing/aliases.ts';
 import { readBudgets } from './healing/budgets.ts';
 import type { UnitHealth } from './healing/detect.ts';
 import { needsHealing } from './healing/detect.ts';
@@ -45,6 +46,7 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
   /** Why units were left alone at last, by unit: said once. */
   const leftAlone = new Map<string, string>();
   let heldBack = '';
+  let areNamesKnown = false;
 
   const unwatch = dependencies.units.watch(allowlist.allows, (change) => {
     if (change.kind === 'changed') detector.noteChange(change.unit);
@@ -55,6 +57,8 @@ export function createUnitPasses({ config, database, dependencies, fence, metric
 
   async function unitsPass(): Promise<PassResult> {
     const { units } = await detector.detect({ fresh: true });
+    if (!areNamesKnown) for (const alias of await findAliases(dependencies.units, config)) log.warn(alias);
+    areNamesKnown = true;
     const budgets = await readBudgets(database, host, dependencies.limits);
     let againInMs: number | undefined;
     /** Whether its budget allows it now; where not, the pass comes again when it does. */

@@ -50,7 +50,7 @@ export interface UnitDoorDependencies {
   host: string;
   node: string;
   /** Whether that is a unit's name, and one that may be touched. */
-  allows(unit: string): boolean;
+  allows(unit: string): Promise<boolean>;
   /** Seconds until the budget allows one more without a person, within the transaction that will record it; 0: now. */
   mayActAgainIn(tx: Sql, unit: string): Promise<{ seconds: number; why: string }>;
 }
@@ -77,7 +77,7 @@ export function createUnitDoor(dependencies: UnitDoorDependencies) {
     intent: UnitActionIntent,
     act: (begun: BegunAction) => Promise<UnitActionResult>,
   ): Promise<UnitActed | UnitRefusal> {
-    if (!dependencies.allows(intent.unit))
+    if (!(await dependencies.allows(intent.unit)))
       return { refused: 'not_allowed', message: `${JSON.stringify(intent.unit)} is not among the units of RECLAIMD_UNITS` };
     const begun = await database.transaction((tx) => begin(tx, intent));
     if (typeof begun !== 'string') return begun;

@@ -1,6 +1,8 @@
 /** One systemd unit as its manager sees it now. Times are the host's, in milliseconds since 1970; 0 where there is none. */
 export interface UnitStatus {
   unit: string;
+  /** Its own name, and its aliases. */
+  names: readonly string[];
   loadState: string;
   activeState: string;
   subState: string;

@@ -1,4 +1,5 @@
 import type { Context } from '../context.ts';
+import { findAliases } from '../healing/aliases.ts';
 import { describeBudget } from '../healing/budget.ts';
 import { readBudgets } from '../healing/budgets.ts';
 import { detect, type UnitHealth } from '../healing/detect.ts';
@@ -46,7 +47,9 @@ export async function showUnits(
     breaker: budgets.get(health.unit)?.breaker ?? 'closed',
     lastError: lastErrors.get(health.unit) ?? null,
   }));
-  if (options.json) return printJson(surroundings, { node, host, ageMs: Math.round(detection.ageMs), units: shown });
+  const aliases = await findAliases(dependencies.units, config);
+  if (options.json) return printJson(surroundings, { node, host, ageMs: Math.round(detection.ageMs), units: shown, aliases });
+  for (const alias of aliases) surroundings.out(alias);
   if (shown.length === 0)
     return surroundings.out(
       config.units.length === 0 ? 'no unit is allowed: RECLAIMD_UNITS is empty' : 'no unit of RECLAIMD_UNITS is known here',

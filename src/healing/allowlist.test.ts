@@ -57,6 +57,17 @@ describe('patterns', () => {
     expect(outside.filter((unit) => allowlist.allows(unit))).toEqual([]);
   });
 
+  test.each([
+    ['app-*', ['app-db.service', 'mysql.service'], true, true],
+    ['app-* !mysql', ['app-db.service', 'mysql.service'], false, false],
+    ['mysql', ['app-db.service', 'mysql.service'], false, true],
+    ['app-* !app-db', ['app-db.service'], false, false],
+  ])('%j and a unit with the names %j: allowed %s, covered %s', (patterns, names, allowed, covered) => {
+    const { allowsUnit, covers } = createAllowlist(parseUnitPatterns(patterns) ?? []);
+    const unit = { unit: names[0] ?? '', names };
+    expect([allowsUnit(unit), covers(unit)]).toEqual([allowed, covered]);
+  });
+
   test('an empty allowlist allows nothing', () => {
     expect(createAllowlist([]).allows('mail.service')).toBe(false);
   });

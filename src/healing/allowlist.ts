@@ -1,3 +1,4 @@
+import type { UnitStatus } from '../actions/unit-manager.ts';
 import { completeUnitName } from '../runtime/unit-name.ts';
 
 /** Which units may be touched at all. */
@@ -5,7 +6,14 @@ export interface Allowlist {
   /** The shell patterns to ask systemd for; what `!` excludes is among what they match. */
   readonly patterns: readonly string[];
   allows(unit: string): boolean;
+  /** By its own name: that is what polkit is asked about. What excludes one of its aliases excludes it. */
+  allowsUnit(unit: Named): boolean;
+  /** By any of its names; what excludes one of them excludes it. */
+  covers(unit: Named): boolean;
+  readonly excludesSome: boolean;
 }
+
+type Named = Pick<UnitStatus, 'unit' | 'names'>;
 
 /** systemd's own limit and characters for a service's name; an instance may carry further `@`. */
 const UNIT_NAME = /^[A-Za-z0-9_.:\\][A-Za-z0-9_.:\\-]*(?:@[A-Za-z0-9_.:\\@-]+)?\.service$/;
@@ -35,10 +43,14 @@ export function createAllowlist(patterns: readonly string[]): Allowlist {
   const wanted = patterns.filter((pattern) => !pattern.startsWith('!'));
   const matchers = wanted.map(matcherOf);
   const exclusions = patterns.filter((pattern) => pattern.startsWith('!')).map((pattern) => matcherOf(pattern.slice(1)));
+  const excludes = (unit: string) => exclusions.some((exclusion) => exclusion.test(unit));
+  const allows = (unit: string) => isUnitName(unit) && matchers.some((matcher) => matcher.test(unit)) && !excludes(unit);
   return {
     patterns: wanted,
-    allows: (unit) =>
-      isUnitName(unit) && matchers.some((matcher) => matcher.test(unit)) && !exclusions.some((exclusion) => exclusion.test(unit)),
+    allows,
+    allowsUnit: ({ unit, names }) => allows(unit) && !names.some(excludes),
+    covers: ({ unit, names }) => [unit, ...names].some(allows) && !names.some(excludes),
+    excludesSome: exclusions.length > 0,
   };
 }
 

@@ -20,7 +20,7 @@ export interface BlameDependencies {
   /** The unit that a process of this host runs in. */
   unitOf(pid: number): string | undefined;
   /** Whether that unit may be touched. */
-  allows(unit: string): boolean;
+  allows(unit: UnitStatus): boolean;
   /** Told of each crash that was recorded, with how its unit ended. */
   onCrash(result: string): void;
 }
@@ -63,7 +63,7 @@ export function createBlame(dependencies: BlameDependencies) {
         const saved = await saveUnit(database, executorId, {
           unit: status.unit,
           invocation: status.invocationId,
-          allowed: dependencies.allows(status.unit),
+          allowed: dependencies.allows(status),
           draining: status.activeState === 'deactivating',
         });
         if (saved && unlearned.has(executorId)) lives.set(executorId, saved);
@@ -179,6 +179,7 @@ export function createBlame(dependencies: BlameDependencies) {
 function unknownEnd(unit: string): UnitStatus {
   return {
     unit,
+    names: [unit],
     loadState: '',
     activeState: '',
     subState: '',

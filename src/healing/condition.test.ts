@@ -4,6 +4,7 @@ import { judgeUnit, type UnitIntent } from './condition.ts';
 
 const FAILED: UnitStatus = {
   unit: 'mail.service',
+  names: ['mail.service'],
   loadState: 'loaded',
   activeState: 'failed',
   subState: 'failed',

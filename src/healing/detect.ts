@@ -75,7 +75,7 @@ export function createDetector(dependencies: DetectorDependencies) {
   async function enumerate(): Promise<UnitHealth[]> {
     if (allowlist.patterns.length === 0) return [];
     const leftDown = await listLeftDown();
-    const listed = (await units.list(allowlist.patterns)).filter(({ unit }) => allowlist.allows(unit));
+    const listed = (await units.list(allowlist.patterns)).filter(allowlist.allowsUnit);
     const wanted = [...desired.patterns, ...leftDown.keys()];
     const statuses = [...listed, ...(await readUnloaded(wanted, new Set(listed.map(({ unit }) => unit))))];
     return judgeAll(
@@ -175,7 +175,7 @@ export function createDetector(dependencies: DetectorDependencies) {
     const end = endKnown(status, told);
     const judgement = judgeUnit(status, {
       desired: desired.allows(unit),
-      declaredStopped: declaredStopped.allows(unit),
+      declaredStopped: declaredStopped.covers(status),
       end,
       leftDown: isLeftDown(status, end, leftDown.get(unit)),
     });

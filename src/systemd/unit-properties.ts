@@ -13,6 +13,7 @@ export function statusFrom(properties: Record<string, unknown>): Omit<UnitStatus
   const invocation = properties['InvocationID'];
   return {
     unit: text('Id'),
+    names: texts('Names'),
     loadState: text('LoadState'),
     activeState: text('ActiveState'),
     subState: text('SubState'),

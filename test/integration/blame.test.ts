@@ -44,7 +44,7 @@ async function setUp() {
       host: 'here',
       node: 'test',
       unitOf: () => UNIT,
-      allows: (unit) => unit === allowed,
+      allows: ({ unit }) => unit === allowed,
       onCrash: () => undefined,
     });
     onTestFinished(() => void blame.stop());

@@ -52,6 +52,7 @@ export function createScriptedUnits(): ScriptedUnits {
   function set(unit: string, status: Partial<UnitStatus>): void {
     const before: UnitStatus = units.get(unit) ?? {
       unit,
+      names: [unit],
       loadState: 'loaded',
       activeState: 'active',
       subState: 'running',

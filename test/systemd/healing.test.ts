@@ -269,6 +269,31 @@ describeWithMachine('healing with a real systemd', () => {
     expect(await Promise.all(names.map(stateOf))).toEqual(['active', 'active', 'inactive', 'inactive', 'active', 'active']);
   });
 
+  test('a unit is allowed by its own name; an alias excludes it, or declares it stopped', async () => {
+    const fleet = await createMachineFleet();
+    const env = { RECLAIMD_UNITS: 'app-* lone !mysql', RECLAIMD_UNITS_STOPPED: 'front' };
+    const machine = await fleet.addMachine('alpha', { env });
+    const known = (alias: string) => `[Service]\nExecStart=/bin/sleep 600\n[Install]\nAlias=${alias}.service\n`;
+    const aliases = { 'app-db': 'mysql', 'app-web': 'front', outside: 'lone', 'app-last': 'last' };
+    const names = Object.keys(aliases);
+    await machine.writeUnits(Object.fromEntries(Object.entries(aliases).map(([name, alias]) => [`${name}.service`, known(alias)])));
+    await machine.run('systemctl', ['enable', ...names]);
+    await machine.run('systemctl', ['start', ...names]);
+    // The last one is healed: so the daemon has looked at all of them.
+    for (const name of names) await machine.run('systemctl', ['kill', '--signal=KILL', '--kill-whom=main', name]);
+    await waitFor('the heal', async () => (await heals(fleet)).some(({ outcome }) => outcome === 'done'));
+    expect((await heals(fleet)).map(({ unit }) => unit)).toEqual(['app-last.service']);
+    await waitFor('its incident to go', async () => (await openIncidents(fleet, 'unit_failed')).length === 0);
+    const main = new URL('../../src/main.ts', import.meta.url).pathname;
+    const command = (...args: string[]) =>
+      machine.try(process.execPath, [main, ...args], { env: { ...env, DATABASE_URL: fleet.url, RECLAIMD_HEAL_SETTLE: '0s' } });
+    expect(await command('heal', 'app-db', '--actor', 'ann@desk')).toMatchObject({ code: 3, stdout: expect.stringContaining('refused') });
+    const told = /RECLAIMD_UNITS: lone\.service is another name of outside\.service: name that/;
+    expect((await command('units')).stdout).toMatch(told);
+    expect((await command('doctor')).stdout).toMatch(told);
+    expect(await machine.run('journalctl', ['--unit=reclaimd', '--output=cat'])).toMatch(told);
+  });
+
   test('units that were stopped, and a desired one that does not exist, are at rest: systemd has time for others', async () => {
     const fleet = await createMachineFleet();
     const env = { RECLAIMD_UNITS: 'app@ app-never last', RECLAIMD_UNITS_DESIRED: 'app-never' };
