@@ -88,7 +88,7 @@ export function createDetector(dependencies: DetectorDependencies) {
   async function readUnloaded(wanted: readonly string[], listed: ReadonlySet<string>): Promise<UnitStatus[]> {
     const missing = [...new Set(wanted)].filter((name) => allowlist.allows(name) && !listed.has(name));
     const found = await Promise.all(missing.map((name) => units.read(name)));
-    return found.filter((status) => status !== undefined && !listed.has(status.unit)) as UnitStatus[];
+    return found.filter((status) => status !== undefined && !listed.has(status.unit) && allowlist.allowsUnit(status)) as UnitStatus[];
   }
 
   /** One unit as it is now, past the cache; undefined where systemd knows none of that name. */

@@ -271,7 +271,7 @@ describeWithMachine('healing with a real systemd', () => {
 
   test('a unit is allowed by its own name; an alias excludes it, or declares it stopped', async () => {
     const fleet = await createMachineFleet();
-    const env = { RECLAIMD_UNITS: 'app-* lone !mysql', RECLAIMD_UNITS_STOPPED: 'front' };
+    const env = { RECLAIMD_UNITS: 'app-* lone !mysql', RECLAIMD_UNITS_DESIRED: 'lone', RECLAIMD_UNITS_STOPPED: 'front' };
     const machine = await fleet.addMachine('alpha', { env });
     const known = (alias: string) => `[Service]\nExecStart=/bin/sleep 600\n[Install]\nAlias=${alias}.service\n`;
     const aliases = { 'app-db': 'mysql', 'app-web': 'front', outside: 'lone', 'app-last': 'last' };
