@@ -35,18 +35,25 @@ const STATUS_OF_STOPPED = [130, 143];
  * with a status that systemd takes for a failure.
  */
 export function judgeUnit(status: UnitStatus, intent: UnitIntent): UnitJudgement {
-  if (status.loadState !== 'loaded') return judgeUnloadable(status);
   if (intent.declaredStopped) return { condition: null, reason: 'declared to be stopped', withheld: 'RECLAIMD_UNITS_STOPPED names it' };
+  if (status.loadState !== 'loaded') return judgeUnloadable(status, intent.end);
   if (status.activeState === 'failed') return judgeFailed(status, intent.end);
   if (status.activeState === 'inactive') return judgeInactive(status, intent);
   return fine(status.activeState === status.subState ? status.activeState : `${status.activeState} (${status.subState})`);
 }
 
-/** Masked it is on purpose; a file that is broken is nobody's wish, and no start mends it. */
-function judgeUnloadable(status: UnitStatus): UnitJudgement {
+/** Masked it is on purpose; a file that is broken, or gone while the unit runs or has failed, is nobody's wish, and no start mends it. */
+function judgeUnloadable(status: UnitStatus, end: LifeEnd): UnitJudgement {
   const { loadState, activeState } = status;
-  if (activeState !== 'failed' || !['bad-setting', 'error'].includes(loadState)) return fine(`not loaded: ${loadState}`);
-  return { condition: 'failed', reason: describeEnd(status), withheld: `its unit file cannot be loaded: ${loadState}` };
+  const withheld = describeLoad(loadState);
+  if (activeState !== 'failed') return { ...fine(`${activeState}; ${withheld}`), withheld };
+  return loadState === 'masked' ? fine(withheld) : { ...judgeFailed(status, end), withheld };
+}
+
+/** Why a unit is not to be started, in words. */
+export function describeLoad(loadState: string): string {
+  if (loadState === 'not-found') return 'its unit file is gone';
+  return loadState === 'masked' ? 'it is masked' : `its unit file cannot be loaded: ${loadState}`;
 }
 
 function judgeFailed(status: UnitStatus, end: LifeEnd): UnitJudgement {

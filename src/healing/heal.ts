@@ -6,6 +6,7 @@ import { orAborted } from '../runtime/abort.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Allowlist } from './allowlist.ts';
 import type { HealLimits } from './budget.ts';
+import { describeLoad } from './condition.ts';
 import { type Detector, isGoingDown, needsHealing, type UnitHealth } from './detect.ts';
 import { enrich } from './enrich.ts';
 import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
@@ -138,7 +139,7 @@ async function heal(
     result,
     phases,
   });
-  if (before?.loadState !== 'loaded') return end('failed', before ? `systemd has it as ${before.loadState}` : 'systemd knows no such unit');
+  if (before?.loadState !== 'loaded') return end('failed', before ? describeLoad(before.loadState) : 'systemd knows no such unit');
   const why = reasonAgainst(before);
   if (why !== null) return end('not_needed', why);
   if (before.obstacle !== undefined) return end('failed', before.obstacle);

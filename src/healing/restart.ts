@@ -1,5 +1,6 @@
 import type { UnitActionResult } from '../actions/unit-action-queries.ts';
 import type { BegunAction, UnitActed, UnitRefusal } from '../actions/unit-door.ts';
+import { describeLoad } from './condition.ts';
 import type { UnitHealth } from './detect.ts';
 import type { HealDependencies, Healer, HealListener } from './heal.ts';
 import { STAYED_UP, settle, UNWATCHED } from './settle.ts';
@@ -22,7 +23,7 @@ export function restartUnit(
   return door.change({ automatic: false, ...asked, unit, action: 'unit_restart' }, async (begun) => {
     const before = await detector.look(unit);
     if (before?.loadState !== 'loaded')
-      return resultOf(before, 'failed', before ? `systemd has it as ${before.loadState}` : 'systemd knows no such unit');
+      return resultOf(before, 'failed', before ? describeLoad(before.loadState) : 'systemd knows no such unit');
     emit({ phase: 'starting', node, unit });
     return restart(dependencies, begun, before);
   });

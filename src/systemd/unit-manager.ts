@@ -235,7 +235,7 @@ export function createUnitManager(
     const [properties] = await call({ destination: SYSTEMD, path: at, interface: PROPERTIES, member: 'GetAll', body: [''] });
     const status = statusFrom(properties as Record<string, unknown>);
     const [job, jobPath] = ((properties as Record<string, unknown>)['Job'] ?? [0, '/']) as [number, string];
-    if (status.loadState === 'not-found' && status.activeState === 'inactive') return undefined;
+    if (!isThere(status)) return undefined;
     const path = job === 0 ? null : jobPath;
     // At once: what is heard while the job is asked for comes after this state.
     const stopSeen = isWanted(status.unit) && seenStops.noteState({ ...status, job: path });
@@ -248,7 +248,7 @@ export function createUnitManager(
 
   async function list(patterns: readonly string[], states: readonly string[] = []): Promise<UnitStatus[]> {
     const [rows] = await call({ ...MANAGER, member: 'ListUnitsByPatterns', body: [[...states], [...patterns]] });
-    const listed = (rows as UnitListing[]).filter(([, , loadState]) => loadState !== 'not-found');
+    const listed = (rows as UnitListing[]).filter(([, , loadState, activeState]) => isThere({ loadState, activeState }));
     const found: UnitStatus[] = [];
     const unread = listed.values();
     const lane = async () => {
@@ -335,6 +335,10 @@ export function createUnitManager(
     },
   };
 }
+
+/** A unit whose file is gone is there until it is down and has not failed; a name that something mentions is none. */
+const isThere = ({ loadState, activeState }: Pick<UnitStatus, 'loadState' | 'activeState'>) =>
+  loadState !== 'not-found' || activeState !== 'inactive';
 
 /** A unit that was just loaded has no life yet; systemd forgets those of a unit that it unloads. */
 const hasLived = (status: UnitStatus | undefined) =>

@@ -340,6 +340,14 @@ describeWithMachine('healing with a real systemd', () => {
     });
     expect(incident?.evidence).toMatchObject({ result: 'signal', exitStatus: 9, withheld: 'RECLAIMD_HEAL is off' });
     expect(await heals(fleet)).toEqual([]);
+    // What failed has failed, though its file goes.
+    await machine.run('rm', ['/etc/systemd/system/app.service']);
+    await machine.run('systemctl', ['daemon-reload']);
+    await waitFor('that to be told', async () => {
+      const open = await openIncidents(fleet, 'unit_failed');
+      expect(open.length).toBe(1);
+      return open[0]?.evidence['withheld'] === 'its unit file is gone';
+    });
   });
 
   test('the commands on the machine itself: units shows it, heal heals it, a name outside the list is refused', async () => {
