@@ -200,14 +200,15 @@ export function createUnitManager(
 
   /**
    * Asking must not load the unit: systemd would unload it again at once, and both are changes to be told of, for ever. A name that
-   * somebody else had loaded, and that never ran, is nothing new.
+   * somebody else had loaded, and that never ran, is nothing new; one that was forgotten and loaded again by our reading is gone.
    */
   async function tell(unit: string): Promise<void> {
     try {
       const path = await findPath('GetUnit', unit);
-      const status = path === undefined ? undefined : await readAt(path);
+      const seen = path === undefined ? undefined : await readAt(path);
+      const status = hasLived(seen) ? seen : undefined;
       if (!status) seenStops.forget(unit);
-      if (!hasLived(status) && !lived.delete(unit)) return;
+      if (!status && !lived.delete(unit)) return;
       for (const { wants, onChange } of watchers) if (wants(unit)) onChange({ kind: 'changed', unit, status });
     } catch (error) {
       // A bus that went away is told of as `reconnected`, later.
