@@ -51,8 +51,8 @@ export async function startAnew(
   }
   const unmet = after?.unmetConditions.map((condition) => `${condition} does not hold`).join(', ') ?? '';
   if (job === 'assert' && unmet !== '') return `its start was refused: ${unmet}`;
-  // Somebody else's job has taken its place: what becomes of the unit is up to them.
-  if (job === 'canceled') await noteEnded(null);
+  // Somebody else's job has taken its place, or that life goes on: how it ends is not ours any more.
+  if (job === 'canceled' || (after?.activeState === 'active' && after.invocationId === invocationId)) await noteEnded(null);
   if (job !== 'done') return `its ${kind} job ended: ${job}`;
   // Without an id, once systemd has unloaded it, a life that was short cannot be told from none.
   if (isSame() && invocationId !== '') return `its start was skipped${unmet === '' ? '' : `: ${unmet}`}`;

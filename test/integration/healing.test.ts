@@ -319,6 +319,15 @@ test.each([
   expect((await healing.detector.detect({ fresh: true })).units[0]).toMatchObject({ condition });
 });
 
+test('a restart that was denied has ended nothing: a unit that ends well later is well', async () => {
+  const { units, healing } = await setUp();
+  units.set('a.service', { unitFileState: 'static', invocationId: 'before' });
+  units.manager.restart = () => Promise.reject(new Error('denied'));
+  expect(await restartUnit(healing, 'a.service', { actor: 'ann@desk', reason: null })).toMatchObject({ outcome: 'failed' });
+  units.set('a.service', { activeState: 'inactive', subState: 'dead', result: 'success' });
+  expect((await healing.detector.detect({ fresh: true })).units[0]).toMatchObject({ condition: null });
+});
+
 test("an intent whose healer died is ended by some daemon, though nobody acts on that unit again: audited once, as its beginner's", async () => {
   const { url, database } = await setUp();
   const [command] = await database.query<{ id: string }>(
