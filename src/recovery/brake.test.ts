@@ -53,6 +53,22 @@ test.each<[string, Candidate[], number]>([
     [...group(3, (id) => missing(id, 500), 'm'), ...group(4, (id) => ({ ...living(id), verdict: 'dead', silentSeconds: 471 }), 'd')],
     3,
   ],
+  [
+    'those that died later lived on then',
+    [
+      ...group(3, (id) => missing(id, 9000), 'a'),
+      ...group(3, (id) => missing(id, 6000), 'b'),
+      ...group(3, (id) => missing(id, 3000), 'c'),
+      missing('d', 100),
+      ...group(2, living, 'l'),
+    ].map((executor) => ({ ...executor, ageSeconds: 10_000 })),
+    0,
+  ],
+  [
+    'those that beat too slowly to be waited for live on',
+    [...group(3, (id) => missing(id, 100), 'm'), ...group(3, (id) => ({ ...living(id), silentSeconds: 900, beatSeconds: 3600 }), 'l')],
+    0,
+  ],
   ['nobody knows of one that was never heard of', [...group(3, (id) => missing(id, 100), 'm'), { ...living('x'), silentSeconds: null }], 3],
   ['proven deaths do not count', group(9, (id) => ({ ...missing(id, 100), verdict: 'dead' }), 'd'), 0],
 ])('%s', (_, executors, braked) => {
