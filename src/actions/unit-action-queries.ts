@@ -91,9 +91,17 @@ export async function renewLease(sql: Sql, id: string, leaseSeconds: number): Pr
   ]);
 }
 
-/** @returns false when the lease was lost meanwhile. */
+/**
+ * Null: nothing of what was noted of the unit before stands any more.
+ * @returns false when the lease was lost meanwhile.
+ */
 export async function saveEndedLife(sql: Sql, id: string, life: string | null): Promise<boolean> {
-  const rows = await sql.query('UPDATE unit_action SET ended_life = $2 WHERE id = $1 AND outcome IS NULL RETURNING 1', [id, life]);
+  const rows = await sql.query(
+    `UPDATE unit_action a SET ended_life = $2 FROM unit_action own
+     WHERE own.id = $1 AND own.outcome IS NULL AND a.host = own.host AND a.unit = own.unit
+       AND (a.id = own.id OR ($2::text IS NULL AND a.ended_life IS NOT NULL)) RETURNING 1`,
+    [id, life],
+  );
   return rows.length > 0;
 }
 

@@ -6,6 +6,8 @@ export interface LifeEnd {
   startLimitHit: boolean | undefined;
   /** How the last try to start it ended, where that came to no new life: `failed`, `dependency`, `timeout`, ... */
   startFailed?: string | undefined;
+  /** The life that is told of, where it was asked for by the unit's name. */
+  invocationId?: string | undefined;
   /** The journal has not answered in time: it may know, and is asked again. */
   overdue?: true;
 }

@@ -207,8 +207,8 @@ export function createDetector(dependencies: DetectorDependencies) {
 const keyOf = ({ unit, invocationId, activeState, result }: UnitStatus) => `${unit} ${invocationId} ${activeState} ${result}`;
 
 /** Once systemd has unloaded a unit, only the journal can tell that it was not run and stopped since. */
-const isLeftDown = ({ invocationId }: UnitStatus, { stopRequested }: LifeEnd, life: string | undefined) =>
-  life !== undefined && (invocationId === life || (invocationId === '' && stopRequested === false));
+const isLeftDown = ({ invocationId }: UnitStatus, end: LifeEnd, life: string | undefined) =>
+  life !== undefined && (invocationId === life || (invocationId === '' && end.stopRequested === false && end.invocationId === life));
 
 const isDown = ({ activeState }: UnitStatus) => activeState === 'failed' || activeState === 'inactive';
 

@@ -30,13 +30,14 @@ export async function startAnew(
   const isBroken = before.activeState === 'failed' || before.condition === 'failed';
   const run = () => timed('start', () => runStartJob(dependencies, before, units[kind], signal));
   const reset = async () => {
-    if (isBroken) await noteEnded(invocationId);
-    await timed('reset_failed', () => units.resetFailed(unit).then(() => 'done', String));
+    // Unloaded it has no id, and what was noted of it before stands.
+    if (isBroken && invocationId !== '') await noteEnded(invocationId);
+    return timed('reset_failed', () => units.resetFailed(unit).then(() => 'done', String));
   };
   if (!isDown(before)) await noteEnded(invocationId);
 
   const resetFirst = isDown(before) && needsReset(before);
-  if (resetFirst) await reset();
+  let wasReset = resetFirst ? await reset() : 'done';
   let job = await run();
   if (job === UNWATCHED) return job;
   let after = await units.read(unit).catch(() => undefined);
@@ -44,22 +45,25 @@ export async function startAnew(
   // A start that failed and began no life: the limit refused it.
   if (job === 'failed' && !resetFirst && isSame() && after?.activeState === 'failed') {
     if (before.transient) return LOST_BY_RESET;
-    await reset();
+    wasReset = await reset();
     job = await run();
     if (job === UNWATCHED) return job;
     after = await units.read(unit).catch(() => undefined);
   }
   const unmet = after?.unmetConditions.map((condition) => `${condition} does not hold`).join(', ') ?? '';
+  // Somebody else's job has taken its place; or that life goes on, or is called failed still: systemd itself knows what is wrong.
+  const isTold = (after?.activeState === 'active' || after?.activeState === 'failed') && after.invocationId === invocationId;
+  if (job === 'canceled' || isTold) await noteEnded(null);
   if (job === 'assert' && unmet !== '') return `its start was refused: ${unmet}`;
-  // Somebody else's job has taken its place, or that life goes on: how it ends is not ours any more.
-  if (job === 'canceled' || (after?.activeState === 'active' && after.invocationId === invocationId)) await noteEnded(null);
-  if (job !== 'done') return `its ${kind} job ended: ${job}`;
+  if (job !== 'done') return `its ${kind} job ended: ${job}${wasReset === 'done' ? '' : `; its reset: ${wasReset}`}`;
   // Without an id, once systemd has unloaded it, a life that was short cannot be told from none.
   if (isSame() && invocationId !== '') return `its start was skipped${unmet === '' ? '' : `: ${unmet}`}`;
   if (after?.activeState === 'inactive' && after.result === 'exec-condition') {
     if (isBroken) await noteEnded(after.invocationId);
     return 'its start was skipped: what its ExecCondition= runs does not want it';
   }
+  // Unloaded by now: whether it lived, and how it ended, only the journal tells.
+  if (isBroken && invocationId !== '' && after?.activeState === 'inactive' && after.invocationId === '') await noteEnded(invocationId);
   return STARTED;
 }
 

@@ -198,13 +198,14 @@ test('of the lives of a name the last one counts; a start that was skipped is no
   const stopped = [started(1), stopping(2), succeeded].map((entry) => ({ ...entry, ...first }));
   const crashed = [started(3), failed('signal')].map((entry) => ({ ...entry, ...second }));
   const endOf = (entries: object[]) => explainEnd(showing(entries.map((entry) => ({ UNIT: 'a.service', ...entry }))), '');
-  expect(await endOf([...stopped, ...crashed])).toEqual({ stopRequested: false, startLimitHit: false });
-  expect(await endOf([...crashed, ...stopped])).toEqual({ stopRequested: true, startLimitHit: false });
+  const crash = { stopRequested: false, startLimitHit: false, invocationId: second.INVOCATION_ID };
+  expect(await endOf([...stopped, ...crashed])).toEqual(crash);
+  expect(await endOf([...crashed, ...stopped])).toEqual({ stopRequested: true, startLimitHit: false, invocationId: first.INVOCATION_ID });
   const skipped = { ...started(4), INVOCATION_ID: '' };
-  expect(await endOf([...stopped, ...crashed, { ...started(4), ...second }, skipped])).toEqual({
-    stopRequested: false,
-    startLimitHit: false,
-  });
+  expect(await endOf([...stopped, ...crashed, { ...started(4), ...second }, skipped])).toEqual(crash);
+  const unwanted = [started(5), { MESSAGE_ID: '0e4284a0caca4bfc81c0bb6786972673', UNIT_RESULT: 'exec-condition' }];
+  const third = { INVOCATION_ID: '3'.repeat(32) };
+  expect(await endOf([...stopped, ...crashed, ...unwanted.map((entry) => ({ ...entry, ...third }))])).toEqual(crash);
 });
 
 test('a hundred last words wanted at once are a few processes at a time', async () => {

@@ -25,6 +25,7 @@ interface LifeEnd {
   stopRequested: boolean | undefined;
   startLimitHit: boolean | undefined;
   startFailed?: string | undefined;
+  invocationId?: string | undefined;
 }
 
 type Entry = Record<string, unknown>;
@@ -55,6 +56,7 @@ const MESSAGE = {
   failed: 'd9b373ed55a64feb8242e02dbe79a49c',
   restartScheduled: '5eb03494b6584870a536b337290809b3',
   startFailed: 'be02cf6855d2428ba40df7e9d022f03d',
+  skipped: '0e4284a0caca4bfc81c0bb6786972673',
 };
 
 /** The journal through `journalctl`: no shell, no secrets in its environment, killed with the signal. */
@@ -108,8 +110,9 @@ export function createUnitJournal({ manager, command = 'journalctl' }: JournalSe
         (entry) => entry[fieldOf(manager, field)],
       );
       for (const [value, said] of about) {
-        const end = endOf(lastLifeOf(manager, said));
-        if (end) ends.set(String(value), end);
+        const last = lastLifeOf(manager, said);
+        const end = endOf(last);
+        if (end) ends.set(String(value), field === 'UNIT' ? { ...end, invocationId: invocationOf(manager, last) } : end);
       }
       // The end itself is not written yet: what came before it may be missing too.
       left = left.filter((value) => about.has(value) && !ends.has(value));
@@ -157,14 +160,21 @@ const isOfUserManager = (entry: Entry) => String(entry['_SYSTEMD_CGROUP']).endsW
 
 /**
  * From its start on: asked for by name, there may be others before it. A start that was skipped is told as one, in the name of the life before,
- * or of none where systemd has unloaded that.
+ * or of none where systemd has unloaded that; what its ExecCondition= kept from running did not live.
  */
 function lastLifeOf(manager: JournalSettings['manager'], entries: readonly Entry[]): readonly Entry[] {
   const field = fieldOf(manager, 'INVOCATION_ID');
-  const starts = entries.filter((entry) => isAbout(entry, 'starting', 'started') && entry[field] !== '');
+  const unlived = new Set(entries.filter((entry) => isAbout(entry, 'skipped')).map((entry) => entry[field])).add('');
+  const starts = entries.filter((entry) => isAbout(entry, 'starting', 'started') && !unlived.has(entry[field]));
   const last = starts.at(-1);
   const first = starts.find((entry) => entry[field] === last?.[field]);
   return first === undefined ? entries : entries.slice(entries.indexOf(first));
+}
+
+/** Of a life from its start on. */
+function invocationOf(manager: JournalSettings['manager'], [first]: readonly Entry[]): string | undefined {
+  const id = first?.[fieldOf(manager, 'INVOCATION_ID')];
+  return typeof id === 'string' && first && isAbout(first, 'starting', 'started') ? id : undefined;
 }
 
 /**

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
+import type { UnitStatus } from '../../src/actions/unit-manager.ts';
 import { endAllAbandoned } from '../../src/actions/unit-record.ts';
 import type { Context } from '../../src/context.ts';
 import { type HealDependencies, type HealEvent, healAll, healUnit, summary } from '../../src/healing/heal.ts';
@@ -297,10 +298,17 @@ test('a unit whose healer died between reset and start is broken still, until so
   expect(await broken()).toEqual(['a.service', 'b.service']);
   await stopUnit(healing, 'b.service', { actor: 'bob@desk', reason: 'bad release' });
   expect(await broken()).toEqual(['a.service']);
-  units.onStart('a.service', { job: 'assert' });
+  units.onStart('a.service', { job: 'assert', endsWell: true });
   expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'failed' });
-  units.set('a.service', down);
   expect(await broken()).toEqual(['a.service']);
+  units.set('a.service', { invocationId: '' });
+  expect(await broken(), 'systemd has unloaded it, and the journal tells of no life').toEqual([]);
+  units.lastLives.set('a.service', 'another');
+  expect(await broken(), 'it has lived since').toEqual([]);
+  units.lastLives.set('a.service', 'reset');
+  expect(await broken()).toEqual(['a.service']);
+  expect(await healUnit(healing, 'a.service', { ...DAEMON, automatic: false })).toMatchObject({ outcome: 'failed' });
+  expect(await broken(), 'what was noted before stands').toEqual(['a.service']);
   units.onStart('a.service', {});
   expect(await healUnit(healing, 'a.service', DAEMON)).toMatchObject({ outcome: 'healed' });
   units.set('a.service', { ...down, invocationId: 'another' });
@@ -313,10 +321,47 @@ test.each([
 ])('a restart that takes a unit down, and whose start %s: %s is told', async (_, job, condition) => {
   const { units, healing } = await setUp();
   units.set('a.service', { unitFileState: 'static', invocationId: 'before' });
-  units.onStart('a.service', { job });
+  units.onStart('a.service', { job, endsWell: true });
   expect(await restartUnit(healing, 'a.service', { actor: 'ann@desk', reason: null })).toMatchObject({ outcome: 'failed' });
-  units.set('a.service', { activeState: 'inactive', subState: 'dead', result: 'success' });
   expect((await healing.detector.detect({ fresh: true })).units[0]).toMatchObject({ condition });
+});
+
+const LIMITED: Partial<UnitStatus> = { ...FAILED, result: 'start-limit-hit', unitFileState: 'static', invocationId: 'before' };
+
+test.each<[string, (world: Awaited<ReturnType<typeof setUp>>) => Promise<unknown>]>([
+  [
+    'a restart that it ended badly in',
+    async ({ units, healing }) => {
+      units.set('a.service', { unitFileState: 'static', invocationId: 'before' });
+      units.onStart('a.service', { job: 'assert' });
+      await restartUnit(healing, 'a.service', { actor: 'ann@desk', reason: null });
+    },
+  ],
+  [
+    'a heal whose reset was denied',
+    async ({ units, healing }) => {
+      units.set('a.service', LIMITED);
+      units.manager.resetFailed = () => Promise.reject(new Error('denied'));
+      units.onStart('a.service', { job: 'failed' });
+      const healed = await healUnit(healing, 'a.service', DAEMON);
+      expect(healed).toMatchObject({ outcome: 'failed', error: 'its start job ended: failed; its reset: Error: denied' });
+    },
+  ],
+  [
+    'a heal after one that had reset it, whose job somebody else replaced',
+    async ({ units, healing }) => {
+      units.set('a.service', LIMITED);
+      units.onStart('a.service', { job: 'assert', endsWell: true });
+      await healUnit(healing, 'a.service', DAEMON);
+      units.onStart('a.service', { job: 'canceled', endsWell: true });
+      await healUnit(healing, 'a.service', { ...DAEMON, automatic: false });
+    },
+  ],
+])('after %s a unit that is inactive is left alone, however it came to be', async (_, act) => {
+  const world = await setUp();
+  await act(world);
+  world.units.set('a.service', { activeState: 'inactive', subState: 'dead', result: 'success' });
+  expect((await world.healing.detector.detect({ fresh: true })).units[0]).toMatchObject({ condition: null });
 });
 
 test('a restart that was denied has ended nothing: a unit that ends well later is well', async () => {

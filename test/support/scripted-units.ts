@@ -5,6 +5,8 @@ import type { UnitChange, UnitManager, UnitStatus } from '../../src/actions/unit
 export interface StartScript {
   /** The job's result. */
   job?: string;
+  /** Where that is not done: the unit is inactive after it, not failed. */
+  endsWell?: true;
   /** The job goes on until then; unset, it ends at once. */
   ends?: Promise<void>;
   /** So long after a job that was done, the unit ends again. */
@@ -22,6 +24,8 @@ export interface ScriptedUnits {
   lastLines: Map<string, string[]>;
   /** By unit: undefined is what the journal cannot tell, and a unit that is not in it ended by itself. */
   stopRequested: Map<string, boolean | undefined>;
+  /** By unit that systemd has unloaded: the last life that the journal tells of. */
+  lastLives: Map<string, string>;
   set(unit: string, status: Partial<UnitStatus>): void;
   /** The processes of a unit, and of those the ones that outlive a stop of it. */
   processes: Map<string, number[]>;
@@ -42,6 +46,7 @@ export function createScriptedUnits(): ScriptedUnits {
   const calls: string[] = [];
   const lastLines = new Map<string, string[]>();
   const stopRequested = new Map<string, boolean | undefined>();
+  const lastLives = new Map<string, string>();
   const processes = new Map<string, number[]>();
   const survivors = new Map<string, number[]>();
   let broken: Error | undefined;
@@ -125,10 +130,11 @@ export function createScriptedUnits(): ScriptedUnits {
   async function runJob(kind: 'start' | 'restart', unit: string): Promise<string> {
     calls.push(`${kind} ${unit}`);
     const absencesBefore = absences;
-    const { job = 'done', diesAfterMs, ends } = scripts.get(unit) ?? {};
+    const { job = 'done', endsWell, diesAfterMs, ends } = scripts.get(unit) ?? {};
     await ends;
     if (job !== 'done') {
-      fail(unit);
+      if (endsWell) set(unit, { activeState: 'inactive', subState: 'dead', result: 'success' });
+      else fail(unit);
       return told(job);
     }
     processes.set(unit, survivors.get(unit) ?? []);
@@ -148,12 +154,17 @@ export function createScriptedUnits(): ScriptedUnits {
     journal: {
       readLastLines: async (invocation) => lastLines.get(unitOf(invocation)) ?? [],
       explainEnds: async (lives) =>
-        lives.map(({ unit }) => ({ stopRequested: stopRequested.has(unit) ? stopRequested.get(unit) : false, startLimitHit: false })),
+        lives.map(({ unit }) => ({
+          stopRequested: stopRequested.has(unit) ? stopRequested.get(unit) : false,
+          startLimitHit: false,
+          invocationId: lastLives.get(unit),
+        })),
     },
     calls,
     looks: () => looks,
     lastLines,
     stopRequested,
+    lastLives,
     processes,
     survivors,
     set,
