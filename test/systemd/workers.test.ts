@@ -141,7 +141,8 @@ describeWithMachine('workers that are units', () => {
 
   test('RECLAIMD_HUNG_AFTER: the unit of a worker that hangs is restarted, and only what is proven gone is given back', async () => {
     const fleet = await createMachineFleet([{ name: 'mail', retryLimit: 5 }]);
-    const env = { RECLAIMD_HUNG_AFTER: '10s', RECLAIMD_UNITS: 'worker@ wrapped' };
+    // All of the fleet hangs together, which the brake would hold.
+    const env = { RECLAIMD_HUNG_AFTER: '10s', RECLAIMD_UNITS: 'worker@ wrapped', RECLAIMD_BRAKE_MINIMUM: '10' };
     // Woken by the stop, it says no goodbye: it is killed at the end of its time.
     const machine = await fleet.addMachine('alpha', { env, service: 'Restart=always\nRestartSec=100ms\nKillSignal=SIGCONT' });
     const worker = /^ExecStart=(.*)$/m.exec(await machine.run('cat', ['/etc/systemd/system/worker@.service']))?.[1] ?? '';
