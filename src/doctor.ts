@@ -263,10 +263,10 @@ async function checkSystemd({ units, config }: Context): Promise<Check> {
     const allowlist = createAllowlist(config.units);
     const listed = allowlist.patterns.length === 0 ? [] : (await units.manager.list(allowlist.patterns)).filter(allowlist.allowsUnit);
     if (allowlist.patterns.length === 0) await units.manager.read('dbus.service');
-    else if (listed.length === 0 && (await findAliases(units.manager, config)).length === 0)
-      return warn('systemd', 'it answers, but knows no unit of RECLAIMD_UNITS', 'see whether the names and patterns are meant so');
     const aliases = await findAliases(units.manager, config);
     if (aliases.length > 0) return warn('systemd', `it answers; ${aliases.join('; ')}`, 'a unit is allowed by its own name alone');
+    if (allowlist.patterns.length > 0 && listed.length === 0)
+      return warn('systemd', 'it answers, but knows no unit of RECLAIMD_UNITS', 'see whether the names and patterns are meant so');
     return ok('systemd', allowlist.patterns.length === 0 ? 'it answers' : `it answers; ${listed.length} units may be healed`);
   });
 }

@@ -210,7 +210,7 @@ const keyOf = ({ unit, invocationId, activeState, result }: UnitStatus) => `${un
 const isLeftDown = ({ invocationId }: UnitStatus, end: LifeEnd, life: string | undefined) =>
   life !== undefined && (invocationId === life || (invocationId === '' && end.stopRequested === false && end.invocationId === life));
 
-const isDown = ({ activeState }: UnitStatus) => activeState === 'failed' || activeState === 'inactive';
+export const isDown = ({ activeState }: Pick<UnitStatus, 'activeState'>) => activeState === 'failed' || activeState === 'inactive';
 
 /** Whether somebody has asked for the end of its life, be it that systemd lets others end before. */
 export const isGoingDown = ({ activeState, job }: Pick<UnitStatus, 'activeState' | 'job'>) =>

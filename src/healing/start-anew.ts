@@ -1,6 +1,6 @@
 import type { UnitManager } from '../actions/unit-manager.ts';
 import type { Clock } from '../runtime/clock.ts';
-import type { UnitHealth } from './detect.ts';
+import { isDown, type UnitHealth } from './detect.ts';
 import { LOST_BY_RESET, needsReset } from './obstacle.ts';
 import { runStartJob, UNWATCHED } from './settle.ts';
 
@@ -66,5 +66,3 @@ export async function startAnew(
   if (isBroken && invocationId !== '' && after?.activeState === 'inactive' && after.invocationId === '') await noteEnded(invocationId);
   return STARTED;
 }
-
-const isDown = ({ activeState }: { activeState: string }) => activeState === 'failed' || activeState === 'inactive';
